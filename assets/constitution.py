@@ -1,0 +1,27 @@
+"""The constitution: where every version begins."""
+
+import dagster as dg
+
+from assets.partitions import CONSTITUTIONS, constitution_versions
+from assets.stage import new_rows, stage_rows
+from cai_dagster.constitution import ConstitutionError, load_constitution
+from resources.lake import LakeResource
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="inputs",
+    kinds={"yaml", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+)
+def constitution(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """The principles of one constitution version, from constitutions/<version>.yaml."""
+    file = CONSTITUTIONS / f"{context.partition_key}.yaml"
+    try:
+        principles = load_constitution(file)
+    except ConstitutionError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    staged = new_rows(context, lake)
+    staged.add(principles.to_rows())
+    return stage_rows(context, lake, staged, {"file": dg.MetadataValue.path(file)})

@@ -1,0 +1,43 @@
+"""Preference pairs: the label policy applied to the judgements. No model, no GPU."""
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.stage import stage_frame
+from cai_dagster.settings import PreferencePairsSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from resources.lake import LakeResource
+
+
+@defaults_from(active_settings().preference_pairs)
+class PreferencePairsConfig(PreferencePairsSettings, dg.Config):
+    """How judgements become labels."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="feedback_stage",
+    kinds={"polars", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+)
+def preference_pairs(
+    context: dg.AssetExecutionContext,
+    config: PreferencePairsConfig,
+    prompts: TableSnapshot,
+    response_pairs: TableSnapshot,
+    judgements: TableSnapshot,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """Pairs with chosen, rejected and P(chosen); ties, identical texts and unjudged pairs are counted, not kept."""
+    from cai_dagster.label_policies import disregarded, label_pairs, preference_rows  # noqa: PLC0415
+
+    pairs, evidence = response_pairs.frame(), judgements.frame()
+    labelled = label_pairs(pairs, evidence, config)
+    return stage_frame(
+        context,
+        lake,
+        preference_rows(labelled, prompts.frame()),
+        {"label_policy": config.label_policy.value, **disregarded(pairs, evidence)},
+    )

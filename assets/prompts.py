@@ -1,0 +1,33 @@
+"""The prompts x: red-team and ordinary, bundled or the user's own."""
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.stage import new_rows, stage_rows
+from cai_dagster.prompts import PromptSourceError, collect_prompts, prompt_row
+from cai_dagster.settings import PromptsSettings, active_settings
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+
+@defaults_from(active_settings().prompts)
+class PromptsConfig(PromptsSettings, dg.Config):
+    """Where prompts come from and how they are divided."""
+
+
+@dg.asset(group_name="inputs", kinds={"ducklake", "polars"}, owners=["team:post-training"], code_version="1")
+def prompts(
+    context: dg.AssetExecutionContext, config: PromptsConfig, policy: LanguageModelResource, lake: LakeResource
+) -> dg.MaterializeResult:
+    """Every prompt once, with its sources and its split; rows that are no prompt are in rejected_rows."""
+    chat_format = policy.chat_format()
+    try:
+        collected, rejected = collect_prompts(config, lambda messages: len(chat_format.prompt_ids(messages)))
+    except PromptSourceError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    staged = new_rows(context, lake)
+    staged.add(prompt_row(prompt, config) for prompt in collected)
+    for row in rejected:
+        staged.reject(row.source, row.reason, row.row)
+    duplicates = sum(len(prompt.sources) - 1 for prompt in collected)
+    return stage_rows(context, lake, staged, {"duplicates_merged": duplicates}, config.max_rejected_share)

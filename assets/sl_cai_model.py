@@ -1,0 +1,64 @@
+"""SL-CAI: the policy fine-tuned on its own revisions."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.training import stage_checkpoint
+from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.hashing import content_hash
+from cai_dagster.settings import Split, TrainedRounds, TrainingSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+
+@defaults_from(active_settings().sl_cai_model)
+class SlCaiModelConfig(TrainingSettings, dg.Config):
+    """How the policy is fine-tuned."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="supervised_stage",
+    kinds={"pytorch", "huggingface"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def sl_cai_model(
+    context: dg.AssetExecutionContext,
+    config: SlCaiModelConfig,
+    sft_dataset: TableSnapshot,
+    revision_rounds: TableSnapshot,
+    prompts: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
+    from cai_dagster.supervised import dialogues_of, supervised_examples, token_rows  # noqa: PLC0415
+
+    base = policy.weights()
+    examples = dialogues_of(sft_dataset.frame())
+    held_out = dialogues_of(supervised_examples(revision_rounds.frame(), prompts.frame(), Split.evaluation, TrainedRounds.final))
+    ingredients = Ingredients(
+        asset="sl_cai_model",
+        constitution_version=context.partition_key,
+        base_model=base.model_id("float32"),
+        rows=content_hash([[(turn.role, turn.content) for turn in messages] for messages in examples]),
+        settings=config.model_dump(),
+        lake_snapshots={table.table: table.snapshot_id for table in (sft_dataset, revision_rounds, prompts)},
+    )
+
+    def train(folder: Path) -> TrainingOutcome:
+        from cai_dagster.trainers import train_supervised  # noqa: PLC0415
+
+        chat_format = policy.chat_format()
+        rows = token_rows(examples, chat_format, config.max_length)
+        unseen = token_rows(held_out, chat_format, config.max_length)
+        report = context.log.info
+        return train_supervised(base.folder, rows, unseen, config, policy.trust_remote_code, report, folder)
+
+    return stage_checkpoint(context, lake, ingredients, len(examples), train)

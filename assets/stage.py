@@ -1,0 +1,135 @@
+"""How an asset's rows are made and handed over: the mechanism of every table, written once.
+
+`run_stage` is for tables whose rows are made by a model; `stage_frame` and `stage_rows` for the others. All end in
+the IO manager, which commits.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cai_dagster.model_calls import LedgeredModel, Usage
+from cai_dagster.requests import LanguageModel
+from cai_dagster.snapshots import Account, TableSnapshot
+from resources.lake import LakeResource, StagedTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cai_dagster.staging import StagedRows
+
+Row = Mapping[str, Any]
+Metadata = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The rows a stage works on: a SELECT over snapshots, and how a row is named when it is rejected."""
+
+    sql: str
+    tables: Mapping[str, TableSnapshot]
+    row_id: Callable[[Row], str]
+
+
+def constitution_version(context: dg.AssetExecutionContext) -> str | None:
+    """The partition of this materialization; None for an asset that knows no constitution."""
+    return context.partition_key if context.assets_def.partitions_def is not None else None
+
+
+def run_stage(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    model: LedgeredModel,
+    inputs: Inputs,
+    recipe: Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]],
+    rows_in_flight: int,
+    max_rejected_share: float,
+) -> dg.MaterializeResult:
+    """Run the recipe for every input row, many at once, each call through the ledger; stage what it returns."""
+    from cai_dagster.row_stream import run_rows  # noqa: PLC0415
+
+    table = context.asset_key.to_user_string()
+    store = lake.open()
+    staged = store.stage(table, constitution_version(context))
+    total = store.count(inputs.sql, **inputs.tables)
+    context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
+    run_rows(
+        store.stream(inputs.sql, **inputs.tables),
+        total,
+        recipe,
+        model,
+        staged,
+        inputs.row_id,
+        rows_in_flight,
+        lambda progress: context.log.info(f"{table}: {progress}"),
+    )
+    usage = model.usage
+    tokens = usage.prompt_tokens + usage.completion_tokens
+    context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
+    metadata = {
+        "model": model.model_id,
+        "ledger_hits": usage.hits,
+        "ledger_misses": usage.misses,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "tokens_per_second": round(tokens / staged.seconds, 1),
+    }
+    return _result(context, lake, staged, usage, max_rejected_share, metadata)
+
+
+def stage_frame(
+    context: dg.AssetExecutionContext, lake: LakeResource, frame: "pl.DataFrame", metadata: Metadata | None = None
+) -> dg.MaterializeResult:
+    """Stage a frame that has the table's columns."""
+    staged = new_rows(context, lake)
+    staged.add_frame(frame)
+    return stage_rows(context, lake, staged, metadata)
+
+
+def new_rows(context: dg.AssetExecutionContext, lake: LakeResource) -> "StagedRows":
+    """An empty set of rows to fill for this asset's table and partition."""
+    return lake.open().stage(context.asset_key.to_user_string(), constitution_version(context))
+
+
+def stage_rows(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    staged: "StagedRows",
+    metadata: Metadata | None = None,
+    max_rejected_share: float = 0.0,
+) -> dg.MaterializeResult:
+    """Hand over rows that were staged one by one; by default a rejected one fails the asset."""
+    staged.close()
+    return _result(context, lake, staged, Usage(), max_rejected_share, metadata or {})
+
+
+def _result(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    staged: "StagedRows",
+    usage: Usage,
+    max_rejected_share: float,
+    metadata: Metadata,
+) -> dg.MaterializeResult:
+    from cai_dagster.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected  # noqa: PLC0415
+
+    try:
+        refuse_too_many_rejected(staged, max_rejected_share)
+    except TooManyRejectedRowsError as error:
+        lake.open().commit_rejected(staged)
+        raise dg.Failure(description=str(error), metadata={"reasons": staged.reasons}, allow_retries=False) from error
+    account = Account(
+        run_id=context.run.run_id,
+        ledger_hits=usage.hits,
+        ledger_misses=usage.misses,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        seconds=staged.seconds,
+    )
+    return dg.MaterializeResult(
+        value=StagedTable(staged, account),
+        data_version=dg.DataVersion(lake.open().data_version(staged)),
+        metadata={**metadata, "seconds": round(account.seconds, 2)},
+    )

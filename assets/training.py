@@ -1,0 +1,66 @@
+"""How a checkpoint is made and handed over: the mechanism of both model assets, written once."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import dagster as dg
+
+from assets.stage import new_rows, stage_rows
+from cai_dagster.checkpoints import Ingredients, TrainingOutcome, checkpoint_folder, train_once
+from cai_dagster.home import Home
+from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.weights import Weights, weights_of
+from resources.accelerator import ACCELERATOR
+from resources.lake import LakeResource
+
+
+def stage_checkpoint(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    ingredients: Ingredients,
+    rows: int,
+    train: Callable[[Path], TrainingOutcome],
+) -> dg.MaterializeResult:
+    """Train, or find the checkpoint that was trained on exactly this already; one row for the asset's table."""
+    home = Home.from_environment()
+    staged = new_rows(context, lake)
+
+    def train_alone(folder: Path) -> TrainingOutcome:
+        with ACCELERATOR.reserved(context.log.info):
+            return train(folder)
+
+    record, trained_now = train_once(home, ingredients, train_alone)
+    folder = checkpoint_folder(home, ingredients.asset, ingredients.key)
+    context.log.info(f"{folder}: {'trained' if trained_now else 'found complete, not trained again'}")
+    staged.add(
+        [
+            {
+                "checkpoint_key": record.checkpoint_key,
+                "path": str(folder),
+                "base_model": record.base_model,
+                "rows": rows,
+                "record": record.model_dump_json(),
+            }
+        ]
+    )
+    metadata = {
+        "checkpoint": dg.MetadataValue.path(folder),
+        "trained_now": trained_now,
+        "training_seconds": record.seconds,
+        "loss_curve": _loss_plot(record.loss_curve),
+        **record.metrics,
+    }
+    return stage_rows(context, lake, staged, metadata)
+
+
+def checkpoint_weights(table: TableSnapshot) -> Weights:
+    """The weights of the checkpoint that is in use for a version."""
+    row = table.frame().row(0, named=True)
+    name = f"{table.table}-{row['checkpoint_key'][:12]}"
+    return weights_of(name, Path(row["path"]), Home.from_environment())
+
+
+def _loss_plot(curve: list[tuple[int, float]]) -> dg.MarkdownMetadataValue:
+    from cai_dagster.plots import line_plot  # noqa: PLC0415
+
+    return dg.MetadataValue.md(line_plot(curve, "optimizer step", "training loss"))

@@ -1,0 +1,258 @@
+"""Constitutions: their YAML files, their principles, and how a principle is drawn for a prompt.
+
+It knows no model, no table store and no Dagster. Every error names the file, the line and the field.
+"""
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
+
+VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
+LARGEST_FILE = 1_000_000  # bytes; sixteen principles are about 10 kB
+DEEPEST_NESTING = 8
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, strict=True)]
+
+
+class ConstitutionError(ValueError):
+    """A constitution file that cannot be used; the message says where and why, a line a problem."""
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class _DialogueEntry(_Entry):
+    prompt: Text
+    response: Text
+    critique_request: Text
+    critique: Text
+    revision_request: Text
+    revision: Text
+
+
+class _PrincipleEntry(_Entry):
+    slug: Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
+    critique_request: Text
+    revision_request: Text
+    comparison_request: Text
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
+    tags: list[Text] = []
+
+
+class _ConstitutionEntry(_Entry):
+    title: Text
+    description: Text
+    licence: Text
+    dialogues: list[_DialogueEntry] = []
+    principles: Annotated[list[_PrincipleEntry], Field(min_length=1)]
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """One few-shot example of a critique and a revision, shown before the real one."""
+
+    prompt: str
+    response: str
+    critique_request: str
+    critique: str
+    revision_request: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Principle:
+    """One principle. Its slug is its identity across versions, its `id` that of its texts."""
+
+    slug: str
+    critique_request: str
+    revision_request: str
+    comparison_request: str
+    weight: float = 1.0
+    tags: tuple[str, ...] = ()
+
+    @property
+    def id(self) -> str:
+        """Hash of slug and texts. Weight and tags are left out: no model call sees them."""
+        texts = [self.slug, self.critique_request, self.revision_request, self.comparison_request]
+        return content_hash(texts, ROW_ID_DIGITS)
+
+
+@dataclass(frozen=True)
+class Constitution:
+    """One version of a constitution."""
+
+    version: str
+    principles: tuple[Principle, ...]
+    dialogues: tuple[Dialogue, ...] = ()
+
+    def draw(self, prompt_id: str, stage: str, round: int, count: int = 1, seed: int = 0) -> tuple[Principle, ...]:
+        """`count` different principles for one place of one prompt, the first with probability weight / Σ weights.
+
+        Weighted rendezvous hashing over the slugs: the principle with the highest −weight / ln u wins (Schindelhauer
+        and Schomaker 2005; −ln u is exponential, and of exponentials with rates w the least is i with probability
+        wᵢ / Σ w). So editing the text of one of k principles leaves every draw as it was, and adding or removing one
+        moves only the draws that it wins.
+        """
+
+        def score(principle: Principle) -> float:
+            return -principle.weight / math.log(unit_interval(seed, prompt_id, stage, round, principle.slug))
+
+        return tuple(sorted(self.principles, key=score, reverse=True)[:count])
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """One row a principle, as in the table `constitution`."""
+        dialogues = [asdict(dialogue) for dialogue in self.dialogues]
+        return [
+            {
+                "constitution_version": self.version,
+                "principle_id": principle.id,
+                **asdict(principle),
+                "tags": list(principle.tags),
+                "dialogues": dialogues,
+            }
+            for principle in self.principles
+        ]
+
+    @staticmethod
+    def from_rows(rows: Sequence[Mapping[str, Any]]) -> "Constitution":
+        """The constitution that `to_rows` wrote. There is at least one row: a constitution has a principle."""
+        principles = tuple(
+            Principle(
+                row["slug"],
+                row["critique_request"],
+                row["revision_request"],
+                row["comparison_request"],
+                row["weight"],
+                tuple(row["tags"]),
+            )
+            for row in rows
+        )
+        dialogues = tuple(Dialogue(**dialogue) for dialogue in rows[0]["dialogues"])
+        return Constitution(rows[0]["constitution_version"], principles, dialogues)
+
+
+def constitution_versions(folder: Path) -> list[str]:
+    """Partition keys: the stems of the `.yaml` files, sorted. Opens none of them."""
+    stems = sorted(file.stem for file in folder.glob("*.yaml"))
+    return [stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem]
+
+
+def load_constitution(file: Path) -> Constitution:
+    """Read and check `<version>.yaml`.
+
+    Raises ConstitutionError with one `file:line: field: problem` for each problem found.
+    """
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConstitutionError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(raw) > LARGEST_FILE:
+        raise ConstitutionError(f"{file}: {len(raw):,} bytes; a constitution has at most {LARGEST_FILE:,}")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConstitutionError(
+            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+    value, lines = _parse_yaml(text, file)
+    try:
+        entry = _ConstitutionEntry.model_validate(value)
+    except ValidationError as error:
+        problems = [
+            f"{file}:{_line_of(lines, problem['loc'])}: {_field_name(problem['loc'])}: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise ConstitutionError("\n".join(problems)) from error
+    _refuse_duplicate_slugs(entry.principles, lines, file)
+    return Constitution(
+        version=file.stem,
+        principles=tuple(
+            Principle(**principle.model_dump(exclude={"tags"}), tags=tuple(principle.tags))
+            for principle in entry.principles
+        ),
+        dialogues=tuple(Dialogue(**dialogue.model_dump()) for dialogue in entry.dialogues),
+    )
+
+
+_Location = tuple[str | int, ...]
+
+
+def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
+    """Plain values and the line of each place. Aliases are refused: a constitution needs none, an alias bomb does."""
+    try:
+        depth = 0
+        for event in cast("Iterable[yaml.Event]", yaml.parse(text, Loader=yaml.SafeLoader)):
+            line = event.start_mark.line + 1
+            if isinstance(event, yaml.AliasEvent):
+                raise ConstitutionError(f"{file}:{line}: YAML aliases are not allowed; write the text out")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST_NESTING:
+                raise ConstitutionError(f"{file}:{line}: nested deeper than {DEEPEST_NESTING} levels")
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConstitutionError(f"{file}: not valid YAML: {error}") from error
+    if node is None:
+        raise ConstitutionError(f"{file}:1: the file is empty")
+    lines: dict[_Location, int] = {}
+    return _plain(node, (), lines, file), lines
+
+
+def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file: Path) -> Any:
+    lines[place] = node.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(child, (*place, index), lines, file) for index, child in enumerate(node.value)]
+    if isinstance(node, yaml.MappingNode):
+        mapping: dict[str, Any] = {}
+        for key_node, child in node.value:
+            key = str(key_node.value)
+            line = key_node.start_mark.line + 1
+            if key in mapping:
+                first = lines[(*place, key)]
+                raise ConstitutionError(f"{file}:{line}: {_field_name((*place, key))}: set already on line {first}")
+            mapping[key] = _plain(child, (*place, key), lines, file)
+            lines[(*place, key)] = line
+        return mapping
+    try:
+        return yaml.constructor.SafeConstructor().construct_object(node)  # pyright: ignore[reportUnknownMemberType]
+    except (yaml.YAMLError, ValueError) as error:
+        raise ConstitutionError(
+            f"{file}:{lines[place]}: {_field_name(place)}: {node.value!r} cannot be read"
+        ) from error
+
+
+def _line_of(lines: dict[_Location, int], place: _Location) -> int:
+    """The line of a place, or of the nearest one around it that is in the file (a missing key has no line)."""
+    while place not in lines:
+        place = place[:-1]
+    return lines[place]
+
+
+def _field_name(place: _Location) -> str:
+    """`principles[3].slug`"""
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    return name.lstrip(".") or "constitution"
+
+
+def _refuse_duplicate_slugs(principles: list[_PrincipleEntry], lines: dict[_Location, int], file: Path) -> None:
+    first: dict[str, int] = {}
+    for index, principle in enumerate(principles):
+        line = _line_of(lines, ("principles", index, "slug"))
+        if principle.slug in first:
+            raise ConstitutionError(
+                f"{file}:{line}: principles[{index}].slug: {principle.slug!r} is already the slug on line "
+                f"{first[principle.slug]}; a slug is a principle's identity and must be its own"
+            )
+        first[principle.slug] = line

@@ -1,0 +1,61 @@
+"""Everything put together: the code location. The one module of the domain that knows Dagster, assets and resources."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import dagster as dg
+
+# Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
+warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
+
+from assets.checks import asset_checks
+from assets.constitution import constitution
+from assets.initial_responses import initial_responses
+from assets.judgements import judgements
+from assets.preference_pairs import preference_pairs
+from assets.prompts import prompts
+from assets.response_pairs import response_pairs
+from assets.revision_rounds import revision_rounds
+from assets.reward_model import reward_model, reward_model_evaluation
+from assets.sft_dataset import sft_dataset
+from assets.sl_cai_model import sl_cai_model
+from cai_dagster.settings import active_settings
+from resources.lake import LakeIOManager, LakeResource
+from resources.language_models import LanguageModelResource, LedgerResource
+
+ASSETS = (
+    constitution,
+    prompts,
+    initial_responses,
+    revision_rounds,
+    sft_dataset,
+    sl_cai_model,
+    response_pairs,
+    judgements,
+    preference_pairs,
+    reward_model,
+    reward_model_evaluation,
+)
+
+
+def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
+    """The graph with its resources; tests replace some of them."""
+    settings = active_settings()
+    ledger = LedgerResource()
+    return dg.Definitions(
+        assets=ASSETS,
+        asset_checks=asset_checks,
+        resources={
+            "io_manager": LakeIOManager(),
+            "lake": LakeResource(),
+            "ledger": ledger,
+            "policy": LanguageModelResource(ledger=ledger, **settings.policy.model_dump()),
+            "feedback_model": LanguageModelResource(ledger=ledger, **settings.feedback_model.model_dump()),
+            **(resources or {}),
+        },
+        executor=dg.in_process_executor,  # the multiprocess executor would load a model for each step
+    )
+
+
+defs = build_definitions()

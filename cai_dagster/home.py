@@ -1,0 +1,61 @@
+"""Where everything a project produces lies on disk: one folder, `CAI_HOME` (default `.cai` in the project).
+
+Only paths belong here; what is inside the files is the business of `ledger`, `lake` and `checkpoints`.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder of one project's tables, ledger, models and Dagster instance."""
+
+    root: Path
+
+    @staticmethod
+    def from_environment() -> "Home":
+        """The home that `CAI_HOME` names; a relative path counts from the project folder."""
+        return Home((PROJECT / os.environ.get("CAI_HOME", ".cai")).resolve())
+
+    @property
+    def catalog(self) -> Path:
+        """The DuckLake catalog (SQLite): which Parquet files make up which snapshot of which table."""
+        return self.root / "catalog.sqlite"
+
+    @property
+    def tables(self) -> Path:
+        """The Parquet files of the lake; written and removed by DuckLake alone."""
+        return self.root / "tables"
+
+    @property
+    def staging(self) -> Path:
+        """Rows on their way into the lake. Nothing reads it but the run that wrote it."""
+        return self.root / "staging"
+
+    @property
+    def ledger(self) -> Path:
+        """The ledger of model calls (SQLite).
+
+        A file of its own: two copies of the SQLite library in one process (Python's and DuckDB's) on one database
+        file drop each other's POSIX locks (sqlite.org/howtocorrupt.html, section 2.2.1).
+        """
+        return self.root / "ledger.sqlite"
+
+    @property
+    def models(self) -> Path:
+        """Checkpoints trained here (`models/<asset>/<key>/`) and the prepared offline model (`models/offline/`)."""
+        return self.root / "models"
+
+    @property
+    def dagster(self) -> Path:
+        """`DAGSTER_HOME` of this project's instance."""
+        return self.root / "dagster"
+
+    @property
+    def accelerator_lock(self) -> Path:
+        """Held by the one process that has a model loaded."""
+        return self.root / "accelerator.lock"

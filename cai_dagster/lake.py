@@ -1,0 +1,281 @@
+"""The lake: every table of the project, in DuckLake (Parquet files and a catalog of snapshots).
+
+One way in: `Lake.stage`, then `Lake.commit`, which replaces a table (or one constitution version of it), its rejected
+rows and its account in one transaction. Readers see a snapshot: all of a commit or nothing of it.
+It knows the tables' shapes from `tables`, nothing of what they mean, and nothing of Dagster.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import duckdb
+import duckdb_extension_ducklake
+import duckdb_extension_sqlite_scanner
+import polars as pl
+import pyarrow.parquet
+import tenacity
+
+from cai_dagster.home import Home
+from cai_dagster.snapshots import Account, TableSnapshot
+from cai_dagster.staging import StagedRows, new_staging_folder, remove_abandoned, remove_folder
+from cai_dagster.tables import TABLES, Table
+
+STREAM_ROWS = 1_024
+RETRY_SECONDS = 120
+
+Result = TypeVar("Result")
+
+
+class LakeError(RuntimeError):
+    """The lake cannot do what was asked; the message says why and what to do."""
+
+
+class Lake:
+    """The tables in one home. Not for use by several threads at once; by several processes, yes."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = duckdb.connect()
+        for package in (duckdb_extension_ducklake, duckdb_extension_sqlite_scanner):
+            for file in Path(package.__path__[0]).rglob("*.duckdb_extension"):
+                connection.execute(f"LOAD {_literal(file)}")
+        self._home.root.mkdir(parents=True, exist_ok=True)
+        self._home.staging.mkdir(exist_ok=True)
+        remove_abandoned(self._home.staging)
+        source = _literal(f"ducklake:sqlite:{self._home.catalog}")
+        # Inlined rows reserve the column name row_id, which rejected_rows has.
+        options = f"DATA_PATH {_literal(self._home.tables)}, DATA_INLINING_ROW_LIMIT 0"
+        attach = f"ATTACH {source} AS lake ({options})"
+        _retry_conflicts(lambda: connection.execute(attach))
+        _retry_conflicts(lambda: _create_tables(connection))
+        return connection
+
+    def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
+        """An empty set of rows to fill for `table`; nothing is visible before `commit`."""
+        _ = self._connection
+        return StagedRows(self._home.staging, table, constitution_version)
+
+    def data_version(self, staged: StagedRows) -> str:
+        """A hash of the staged rows that does not depend on their order."""
+        if not staged.parts:
+            return "empty"
+        rows = f"read_parquet({_literals(staged.parts)})"
+        query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
+        count, total = self._connection.execute(query).fetchall()[0]
+        return f"{count}-{int(total):x}"
+
+    def commit(self, staged: StagedRows, account: Account) -> int:
+        """Replace the table's rows (of the staged version) by the staged ones, in one transaction; the snapshot id.
+
+        Raises LakeError, and changes nothing, when two staged rows have the same key.
+        """
+        self._refuse_duplicate_keys(staged)
+        data_version = self.data_version(staged)
+        files = self._move_in(staged.table.name, staged.parts)
+        rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
+
+        def replace() -> None:
+            self._replace(staged.table, staged.constitution_version, files)
+            self._replace_rejected(staged, rejected_files)
+            self._append_account(staged, account, data_version)
+
+        snapshot_id = self._transaction(replace)
+        remove_folder(staged.folder)
+        return snapshot_id
+
+    def commit_rejected(self, staged: StagedRows) -> None:
+        """Keep the rejected rows of a failed materialization, and the table as it was."""
+        files = self._move_in("rejected_rows", staged.rejected_parts)
+        self._transaction(lambda: self._replace_rejected(staged, files))
+        remove_folder(staged.folder)
+
+    def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
+        """The table as it is now.
+
+        Raises LakeError when it was never materialized (for that version): an empty table is not the same.
+        """
+        if not self.materialized(table, constitution_version):
+            version = f" for constitution version {constitution_version!r}" if constitution_version else ""
+            raise LakeError(f"{table} has not been materialized{version}; materialize it first")
+        snapshot_id = self._connection.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+        return TableSnapshot(self, table, constitution_version, snapshot_id)
+
+    def materialized(self, table: str, constitution_version: str | None = None) -> bool:
+        """Whether the table (of that version, or of any) was ever committed."""
+        query = "SELECT 1 FROM lake.materializations WHERE table_name = ?"
+        parameters = [table]
+        if constitution_version is not None:
+            query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
+        return bool(self._connection.execute(f"{query} LIMIT 1", parameters).fetchall())
+
+    def read(self, snapshot: TableSnapshot) -> pl.DataFrame:
+        """All rows of a snapshot, ordered by the table's key."""
+        key = ", ".join(f'"{column}"' for column in TABLES[snapshot.table].key)
+        return self.query(f"{_select(snapshot)} ORDER BY {key}")
+
+    def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
+        """The rows that the table's last materialization (for that version) set aside."""
+        query = "FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        return self._connection.execute(f"{query} ORDER BY row_id, reason", [table, constitution_version]).pl()
+
+    def query(self, sql: str, /, **tables: TableSnapshot) -> pl.DataFrame:
+        """The result of a SELECT in which each keyword names a table's snapshot."""
+        return self._connection.execute(_with_tables(sql, tables)).pl()
+
+    def stream(self, sql: str, /, **tables: TableSnapshot) -> Iterator[dict[str, Any]]:
+        """The rows of a SELECT, a dict each, in constant memory.
+
+        They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
+        """
+        _ = self._connection
+        folder = new_staging_folder(self._home.staging)
+        file = folder / "rows.parquet"
+        self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
+        try:
+            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(STREAM_ROWS):
+                yield from cast("pl.DataFrame", pl.from_arrow(batch)).iter_rows(named=True)
+        finally:
+            remove_folder(folder)
+
+    def count(self, sql: str, /, **tables: TableSnapshot) -> int:
+        """How many rows a SELECT has."""
+        return self.query(f"SELECT count(*) AS n FROM ({sql})", **tables).item()
+
+    def _transaction(self, work: Callable[[], None]) -> int:
+        """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id."""
+
+        def attempt() -> int:
+            self._connection.execute("BEGIN")
+            try:
+                work()
+                self._connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
+                    self._connection.execute("ROLLBACK")
+                raise
+            return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
+
+        return _retry_conflicts(attempt)
+
+    def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
+        if table.versioned:
+            delete = f"DELETE FROM lake.{table.name} WHERE constitution_version = ?"
+            self._connection.execute(delete, [constitution_version])
+        else:
+            self._connection.execute(f"DELETE FROM lake.{table.name}")
+        self._register(table.name, files)
+
+    def _replace_rejected(self, staged: StagedRows, files: list[Path]) -> None:
+        delete = (
+            "DELETE FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        )
+        self._connection.execute(delete, [staged.table.name, staged.constitution_version])
+        self._register("rejected_rows", files)
+
+    def _register(self, table: str, files: list[Path]) -> None:
+        for file in files:
+            self._connection.execute(f"CALL ducklake_add_data_files('lake', '{table}', {_literal(file)})")
+
+    def _append_account(self, staged: StagedRows, account: Account, data_version: str) -> None:
+        values = {
+            "table_name": staged.table.name,
+            "constitution_version": staged.constitution_version,
+            "run_id": account.run_id,
+            "at": datetime.now(UTC).replace(tzinfo=None),
+            "rows": staged.row_count,
+            "rejected": staged.rejected_count,
+            "data_version": data_version,
+            "ledger_hits": account.ledger_hits,
+            "ledger_misses": account.ledger_misses,
+            "prompt_tokens": account.prompt_tokens,
+            "completion_tokens": account.completion_tokens,
+            "seconds": account.seconds,
+        }
+        places = ", ".join("?" for _ in values)
+        columns = ", ".join(f'"{name}"' for name in values)
+        insert = f"INSERT INTO lake.materializations ({columns}) VALUES ({places})"
+        self._connection.execute(insert, list(values.values()))
+
+    def _move_in(self, table: str, parts: list[Path]) -> list[Path]:
+        """Move staged files to where DuckLake keeps the table's files.
+
+        If the transaction then fails they stay there, registered nowhere and so invisible. Taking them back would be
+        wrong where the failure came after the commit.
+        """
+        folder = self._home.tables / "main" / table
+        folder.mkdir(parents=True, exist_ok=True)
+        return [part.rename(folder / f"{part.parent.name}-{part.name}") for part in parts]
+
+    def _refuse_duplicate_keys(self, staged: StagedRows) -> None:
+        if not staged.parts:
+            return
+        key = ", ".join(f'"{column}"' for column in staged.table.key)
+        rows = f"read_parquet({_literals(staged.parts)})"
+        query = f"SELECT {key}, count(*) FROM {rows} GROUP BY {key} HAVING count(*) > 1 LIMIT 3"
+        duplicates = self._connection.execute(query).fetchall()
+        if duplicates:
+            raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the tables that are missing; refuse a lake whose tables have other columns.
+
+    Raises LakeError when a table was written by another version of the program.
+    """
+    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
+    query += "WHERE database_name = 'lake' GROUP BY table_name"
+    present = dict(connection.execute(query).fetchall())
+    for table in TABLES.values():
+        expected = table.schema.names()
+        if table.name not in present:
+            empty = table.schema.to_frame()  # noqa: F841  (DuckDB finds the frame by its name)
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS SELECT * FROM empty")
+        elif present[table.name] != expected:
+            raise LakeError(
+                f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
+                f"{expected}; set CAI_HOME to a new folder, or use the version that wrote it"
+            )
+
+
+def _is_conflict(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, duckdb.Error) and ("locked" in text or "conflict" in text)
+
+
+def _retry_conflicts(work: Callable[[], Result]) -> Result:
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception(_is_conflict),
+        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
+        stop=tenacity.stop_after_delay(RETRY_SECONDS),
+        reraise=True,
+    )
+    return retrying(work)
+
+
+def _select(snapshot: TableSnapshot) -> str:
+    """SQL that reads exactly the snapshot's rows."""
+    rows = f"SELECT * FROM lake.{snapshot.table} AT (VERSION => {snapshot.snapshot_id})"
+    if snapshot.constitution_version is None:
+        return rows
+    return f"{rows} WHERE constitution_version = {_literal(snapshot.constitution_version)}"
+
+
+def _with_tables(sql: str, tables: dict[str, TableSnapshot]) -> str:
+    if not tables:
+        return sql
+    return f"WITH {', '.join(f'{name} AS ({_select(table)})' for name, table in tables.items())} {sql}"
+
+
+def _literal(value: str | Path) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _literals(values: list[Path]) -> str:
+    return "[" + ", ".join(_literal(value) for value in values) + "]"

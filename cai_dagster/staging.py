@@ -1,0 +1,151 @@
+"""Rows on their way into the lake: validated chunk by chunk, written to Parquet where no reader looks.
+
+A row that its table's pandera model refuses, or that its stage gave up on, is set aside with its reason. What is here
+becomes visible only when `lake.Lake.commit` registers it, all at once. Memory does not grow with the number of rows.
+"""
+
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandera.errors
+import polars as pl
+
+from cai_dagster.tables import TABLES, Table
+
+CHUNK_ROWS = 20_000
+
+
+class StagedRows:
+    """The rows of one table (of one constitution version, where the table has any), not yet committed."""
+
+    def __init__(self, folder: Path, table: str, constitution_version: str | None) -> None:
+        self.table: Table = TABLES[table]
+        self.constitution_version = constitution_version
+        self.folder = new_staging_folder(folder)
+        self.parts: list[Path] = []
+        self.rejected_parts: list[Path] = []
+        self.row_count = 0
+        self.rejected_count = 0
+        self.reasons: dict[str, int] = {}
+        self._started = time.monotonic()
+        self._rows: list[dict[str, Any]] = []
+        self._rejected: list[dict[str, Any]] = []
+
+    @property
+    def rejected_share(self) -> float:
+        """Rejected rows of all rows; 0 where there are none."""
+        return self.rejected_count / max(1, self.row_count + self.rejected_count)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the first moment of this materialization."""
+        return time.monotonic() - self._started
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Stage rows given as mappings; the constitution version is filled in."""
+        version = {"constitution_version": self.constitution_version} if self.table.versioned else {}
+        self._rows.extend({**version, **row} for row in rows)
+        if len(self._rows) >= CHUNK_ROWS:
+            self._flush_rows()
+
+    def add_frame(self, frame: pl.DataFrame) -> None:
+        """Stage a frame that has the table's columns (any order; the constitution version is filled in)."""
+        if self.table.versioned:
+            frame = frame.with_columns(pl.lit(self.constitution_version).alias("constitution_version"))
+        frame = frame.select(self.table.schema.names()).cast(dict(self.table.schema), strict=False)
+        for chunk in frame.iter_slices(CHUNK_ROWS):
+            self._write_valid(chunk)
+
+    def reject(self, row_id: str, reason: str, row: Mapping[str, Any]) -> None:
+        """Set one row aside. `reason` begins with a code of one word and a colon."""
+        self.rejected_count += 1
+        code = reason.split(":", 1)[0]
+        self.reasons[code] = self.reasons.get(code, 0) + 1
+        self._rejected.append(
+            {
+                "table_name": self.table.name,
+                "row_id": _utf8(row_id),
+                "reason": _utf8(reason),
+                "row": _utf8(json.dumps(row, ensure_ascii=False, default=str)),
+                "constitution_version": self.constitution_version,
+            }
+        )
+        if len(self._rejected) >= CHUNK_ROWS:
+            self._flush_rejected()
+
+    def close(self) -> None:
+        """Write what is still in memory. Call once, before `Lake.commit`."""
+        self._flush_rows()
+        self._flush_rejected()
+
+    def _flush_rows(self) -> None:
+        if self._rows:
+            self._write_valid(pl.DataFrame(self._rows, schema=self.table.schema, strict=False))
+            self._rows = []
+
+    def _flush_rejected(self) -> None:
+        if self._rejected:
+            frame = pl.DataFrame(self._rejected, schema=TABLES["rejected_rows"].schema)
+            self.rejected_parts.append(self._write(frame, f"rejected_{len(self.rejected_parts)}"))
+            self._rejected = []
+
+    def _write_valid(self, frame: pl.DataFrame) -> None:
+        try:
+            self.table.model.validate(frame, lazy=True)
+        except pandera.errors.SchemaErrors as errors:
+            frame = self._set_aside(frame, errors.failure_cases)
+        self.row_count += frame.height
+        if frame.height:
+            self.parts.append(self._write(frame, f"rows_{len(self.parts)}"))
+
+    def _set_aside(self, frame: pl.DataFrame, failures: pl.DataFrame) -> pl.DataFrame:
+        """Reject the rows that failed a check, with every check they failed; return the others."""
+        reasons: dict[int, list[str]] = {}
+        for failure in failures.iter_rows(named=True):
+            reasons.setdefault(failure["index"], []).append(
+                f"{failure['column']} fails {failure['check']} ({failure['failure_case']!r:.80})"
+            )
+        numbered = frame.with_row_index("__index")
+        for row in numbered.filter(pl.col("__index").is_in(list(reasons))).iter_rows(named=True):
+            index = row.pop("__index")
+            row_id = "/".join(str(row[column]) for column in self.table.key if column != "constitution_version")
+            self.reject(row_id, "invalid_row: " + "; ".join(reasons[index]), row)
+        return numbered.filter(~pl.col("__index").is_in(list(reasons))).drop("__index")
+
+    def _write(self, frame: pl.DataFrame, name: str) -> Path:
+        part = self.folder / f"{name}.parquet"
+        frame.write_parquet(part)
+        return part
+
+
+def new_staging_folder(parent: Path) -> Path:
+    """An empty folder that says in its name which process it belongs to."""
+    folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    folder.mkdir()
+    return folder
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Delete what processes of this machine that no longer live left in the staging folder."""
+    for entry in folder.glob(f"{socket.gethostname()}-*"):
+        pid = int(entry.name.rsplit("-", 2)[1])
+        if not Path(f"/proc/{pid}").exists():
+            remove_folder(entry)
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a staging folder and the files in it."""
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def _utf8(text: str) -> str:
+    """Lone surrogates, which no Parquet string can hold, as their escapes; all other text as it is."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,223 @@
+"""The tables: one pandera model each, with the columns a reader may rely on, and the key of a row.
+
+What a column means is said here, once. How rows get into a table is the business of `lake`. pandera is slow to
+import, so this module is imported only where rows are written or read, never on loading the code location.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import pandera.polars as pa
+import polars as pl
+
+_MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
+_DIALOGUE_FIELDS = ("prompt", "response", "critique_request", "critique", "revision_request", "revision")
+_DIALOGUE = pl.Struct(dict.fromkeys(_DIALOGUE_FIELDS, pl.String))
+_HEX = r"^[0-9a-f]+$"
+_SPLITS = ["sft", "preference", "evaluation"]
+
+
+class _Model(pa.DataFrameModel):
+    class Config:
+        strict = True
+
+
+class _VersionedModel(_Model):
+    constitution_version: str = pa.Field(description="The constitution's version: the partition key.")
+
+
+class Constitution(_VersionedModel):
+    """A principle of a version."""
+
+    principle_id: str = pa.Field(str_matches=_HEX, description="Hash of slug and texts: the same in every version.")
+    slug: str = pa.Field(description="The principle's identity across versions; draws follow it.")
+    critique_request: str = pa.Field(str_length={"min_value": 1})
+    revision_request: str = pa.Field(str_length={"min_value": 1})
+    comparison_request: str = pa.Field(str_length={"min_value": 1})
+    weight: float = pa.Field(gt=0, description="Relative chance of being drawn.")
+    tags: pl.List = pa.Field(dtype_kwargs={"inner": pl.String})
+    dialogues: pl.List = pa.Field(dtype_kwargs={"inner": _DIALOGUE}, description="The version's few-shot dialogues.")
+
+
+class Prompts(_Model):
+    """A prompt x."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX, description="Hash of the messages.")
+    messages: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The turns; the last is the user's.")
+    source: str = pa.Field(description="file:line it was first read from.")
+    sources: pl.List = pa.Field(dtype_kwargs={"inner": pl.String}, description="Every place it was read from.")
+    category: str = pa.Field(nullable=True)
+    split: str = pa.Field(isin=_SPLITS, description="sft, preference or evaluation: a hash of the prompt id.")
+
+
+class InitialResponses(_Model):
+    """A first response y^0 to a prompt."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0, description="From 0, when several first responses are drawn for one prompt.")
+    completion: str = pa.Field(str_length={"min_value": 1})
+    finish_reason: str = pa.Field(description="stop: the model ended it; length: it was cut at max_tokens.")
+    request_id: str = pa.Field(str_matches=_HEX, description="The call in the ledger.")
+    policy_model: str = pa.Field(description="Identity of the weights that wrote it.")
+
+
+class RevisionRounds(_VersionedModel):
+    """One critique and revision of one response: prompt × sample × round."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0)
+    round: int = pa.Field(ge=1, description="From 1.")
+    principle_id: str = pa.Field(str_matches=_HEX, description="The principle drawn for this round.")
+    response: str = pa.Field(str_length={"min_value": 1}, description="y^(round-1): what is criticised.")
+    critique: str = pa.Field(str_length={"min_value": 1})
+    revision: str = pa.Field(str_length={"min_value": 1}, description="y^round")
+    critique_finish_reason: str
+    revision_finish_reason: str
+    critique_request_id: str = pa.Field(str_matches=_HEX)
+    revision_request_id: str = pa.Field(str_matches=_HEX)
+
+
+class SftDataset(_VersionedModel):
+    """A dialogue to fine-tune on: (x, y^n), or (x, y^i) of every round."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0)
+    round: int = pa.Field(ge=1, description="The round whose revision is the last turn.")
+    messages: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="TRL's conversational format.")
+
+
+class Checkpoint(_VersionedModel):
+    """The checkpoint in use for a version."""
+
+    checkpoint_key: str = pa.Field(str_matches=_HEX, description="Hash of base model, rows, settings, code version.")
+    path: str = pa.Field(description="A Hugging Face folder.")
+    base_model: str
+    rows: int = pa.Field(ge=1, description="Rows it was trained on.")
+    record: str = pa.Field(description="record.json of the checkpoint, as it lies beside the weights.")
+
+
+class ResponsePairs(_VersionedModel):
+    """Two completions of one prompt."""
+
+    pair_id: str = pa.Field(str_matches=_HEX, description="Hash of the prompt id and both completions.")
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    source: str = pa.Field(description="sl_cai_model: both sampled from it; revisions: y^0 and y^n.")
+    completion_0: str = pa.Field(str_length={"min_value": 1})
+    completion_1: str = pa.Field(str_length={"min_value": 1})
+    finish_reason_0: str
+    finish_reason_1: str
+    request_id_0: str = pa.Field(str_matches=_HEX)
+    request_id_1: str = pa.Field(str_matches=_HEX)
+
+
+class Judgements(_VersionedModel):
+    """What the feedback model said of one pair under one principle in one order: the evidence, before any policy."""
+
+    pair_id: str = pa.Field(str_matches=_HEX)
+    principle_id: str = pa.Field(str_matches=_HEX)
+    order: str = pa.Field(isin=["01", "10"], description="01: completion_0 was shown as (A); 10: as (B).")
+    logp_a: float = pa.Field(le=1e-6, description="log P of the label token A, natural logarithm.")
+    logp_b: float = pa.Field(le=1e-6, description="log P of the label token B.")
+    rationale: str = pa.Field(nullable=True, description="Null where no rationale was asked for.")
+    feedback_model: str = pa.Field(description="Identity of the weights that judged.")
+    request_id: str = pa.Field(str_matches=_HEX)
+
+
+class PreferencePairs(_VersionedModel):
+    """A labelled pair in TRL's conversational preference format."""
+
+    pair_id: str = pa.Field(str_matches=_HEX)
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    p_chosen: float = pa.Field(gt=0.5, le=1, description="P(chosen is better) under the label policy.")
+    label_policy: str = pa.Field(description="The policy and its parameters.")
+    source: str = pa.Field(description="As in response_pairs.")
+    split: str = pa.Field(isin=_SPLITS)
+
+
+class RewardModelEvaluation(_VersionedModel):
+    """A reward model against the labels of pairs whose prompts it never saw."""
+
+    checkpoint_key: str = pa.Field(str_matches=_HEX)
+    pairs: int = pa.Field(ge=1)
+    accuracy: float = pa.Field(ge=0, le=1, description="Share of pairs in which the chosen one has the higher reward.")
+    log_loss: float = pa.Field(ge=0, description="Cross entropy against the soft label, in nats.")
+    constant_log_loss: float = pa.Field(ge=0, description="The same for a model that always says one half: ln 2.")
+    brier_score: float = pa.Field(ge=0, le=1)
+    calibration_error: float = pa.Field(ge=0, le=1, description="Expected calibration error over ten bins.")
+    length_correlation: float = pa.Field(nullable=True, description="Spearman's ρ of reward and characters.")
+    longer_wins_accuracy: float = pa.Field(ge=0, le=1, description="The baseline that prefers the longer one.")
+
+
+class RejectedRows(_Model):
+    """A row that was set aside, with its reason."""
+
+    table_name: str = pa.Field(description="The table it would have gone to.")
+    row_id: str = pa.Field(description="Its id there, or file:line of an input.")
+    reason: str = pa.Field(description="code: explanation")
+    row: str = pa.Field(description="What is known of it, as JSON.")
+    constitution_version: str = pa.Field(nullable=True)
+
+
+class Materializations(_Model):
+    """What one materialization wrote and what it cost; appended in the transaction that wrote the rows."""
+
+    table_name: str
+    constitution_version: str = pa.Field(nullable=True)
+    run_id: str
+    at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
+    rows: int = pa.Field(ge=0)
+    rejected: int = pa.Field(ge=0)
+    data_version: str
+    ledger_hits: int = pa.Field(ge=0, description="Calls answered from the ledger.")
+    ledger_misses: int = pa.Field(ge=0, description="Calls paid for.")
+    prompt_tokens: int = pa.Field(ge=0, description="Of the calls paid for.")
+    completion_tokens: int = pa.Field(ge=0, description="Of the calls paid for.")
+    seconds: float = pa.Field(ge=0, description="Wall time from the asset's start to its commit.")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its name (that of the asset), its pandera model, and the columns that identify a row."""
+
+    name: str
+    model: type[pa.DataFrameModel]
+    key: tuple[str, ...]
+
+    @property
+    def versioned(self) -> bool:
+        """Whether its rows belong to a constitution version and are replaced a version at a time."""
+        return issubclass(self.model, _VersionedModel)
+
+    @property
+    def schema(self) -> pl.Schema:
+        """Column names and polars types, in order."""
+        return pl.Schema({name: column.dtype.type for name, column in self.model.to_schema().columns.items()})
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """Column name → what it means, where the name does not say it."""
+        columns = self.model.to_schema().columns.items()
+        return {name: column.description for name, column in columns if column.description}
+
+
+TABLES = {
+    table.name: table
+    for table in (
+        Table("constitution", Constitution, ("constitution_version", "principle_id")),
+        Table("prompts", Prompts, ("prompt_id",)),
+        Table("initial_responses", InitialResponses, ("prompt_id", "sample")),
+        Table("revision_rounds", RevisionRounds, ("constitution_version", "prompt_id", "sample", "round")),
+        Table("sft_dataset", SftDataset, ("constitution_version", "prompt_id", "sample", "round")),
+        Table("sl_cai_model", Checkpoint, ("constitution_version",)),
+        Table("response_pairs", ResponsePairs, ("constitution_version", "pair_id")),
+        Table("judgements", Judgements, ("constitution_version", "pair_id", "principle_id", "order")),
+        Table("preference_pairs", PreferencePairs, ("constitution_version", "pair_id")),
+        Table("reward_model", Checkpoint, ("constitution_version",)),
+        Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version",)),
+        Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
+        Table("materializations", Materializations, ("table_name", "constitution_version", "at")),
+    )
+}

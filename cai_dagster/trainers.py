@@ -1,0 +1,194 @@
+"""The trainers: TRL's, given token rows. The only module that computes gradients; import it where training happens.
+
+Token rows are made by `chat_format`, not by TRL: TRL tokenizes rendered text, in which a control token inside a
+completion would open a turn.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, TaskType
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback, set_seed
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl.trainer.reward_trainer import DataCollatorForPreference
+
+from cai_dagster.chat_format import ChatFormat
+from cai_dagster.checkpoints import TrainingOutcome
+from cai_dagster.hardware import has_fast_bfloat16
+from cai_dagster.reward_modelling import TokenPair
+from cai_dagster.settings import TrainingSettings
+from cai_dagster.supervised import TokenRow
+
+Report = Callable[[str], None]
+LOGS_A_TRAINING = 20
+
+
+def train_supervised(
+    base: Path,
+    rows: Sequence[TokenRow],
+    held_out: Sequence[TokenRow],
+    settings: TrainingSettings,
+    trust_remote_code: bool,
+    report: Report,
+    folder: Path,
+) -> TrainingOutcome:
+    """Fine-tune a causal model on the completions of `rows`; write it to `folder`.
+
+    Where there are held-out rows, their mean loss a token before and after is measured.
+    """
+    chat_format = ChatFormat(base, trust_remote_code)
+    set_seed(settings.seed)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, trust_remote_code=trust_remote_code
+    )
+    progress = _Progress(report)
+    trainer = SFTTrainer(
+        model=model,
+        args=SFTConfig(**_arguments(settings, len(rows), folder), max_length=None, completion_only_loss=True),
+        train_dataset=_supervised_dataset(rows),
+        eval_dataset=_supervised_dataset(held_out) if held_out else None,
+        processing_class=chat_format.tokenizer,
+        peft_config=_lora(settings, TaskType.CAUSAL_LM),
+        callbacks=[progress],
+    )
+    metrics: dict[str, float] = {}
+    if held_out:
+        metrics["held_out_loss_before"] = trainer.evaluate()["eval_loss"]
+    metrics["train_loss"] = trainer.train().training_loss
+    if held_out:
+        metrics["held_out_loss_after"] = trainer.evaluate()["eval_loss"]
+    _save(trainer, chat_format, settings, folder)
+    return TrainingOutcome({"trained": len(rows), "held_out": len(held_out)}, metrics, progress.loss_curve)
+
+
+def train_reward_model(
+    base: Path,
+    pairs: Sequence[TokenPair],
+    settings: TrainingSettings,
+    trust_remote_code: bool,
+    report: Report,
+    folder: Path,
+) -> TrainingOutcome:
+    """Train a sequence-classification head (and the weights below it) on soft labels; write it to `folder`."""
+    chat_format = ChatFormat(base, trust_remote_code)
+    set_seed(settings.seed)
+    model: Any = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype=torch.float32, trust_remote_code=trust_remote_code
+    )
+    progress = _Progress(report)
+    columns = {
+        "chosen_ids": [pair.chosen_ids for pair in pairs],
+        "rejected_ids": [pair.rejected_ids for pair in pairs],
+        "p_chosen": [pair.p_chosen for pair in pairs],
+    }
+    tokenizer: Any = chat_format.tokenizer
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = SoftLabelRewardTrainer(
+        model=model,
+        args=RewardConfig(**_arguments(settings, len(pairs), folder), max_length=None),
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=_SoftLabelCollator(pad_token_id=padding),
+        processing_class=tokenizer,
+        peft_config=_lora(settings, TaskType.SEQ_CLS),
+        callbacks=[progress],
+    )
+    loss = trainer.train().training_loss
+    _save(trainer, chat_format, settings, folder)
+    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": loss}, progress.loss_curve)
+
+
+class SoftLabelRewardTrainer(RewardTrainer):
+    """TRL's RewardTrainer with P(chosen) for each pair in place of certainty; the formula is in `reward_modelling`."""
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean soft-label Bradley–Terry loss of a batch whose first half is chosen, second half rejected."""
+        p_chosen = inputs.pop("p_chosen")
+        outputs = model(**inputs, use_cache=False)
+        chosen, rejected = torch.chunk(outputs.logits.squeeze(-1), chunks=2)
+        log_sigmoid = torch.nn.functional.logsigmoid
+        loss = -(p_chosen * log_sigmoid(chosen - rejected) + (1 - p_chosen) * log_sigmoid(rejected - chosen)).mean()
+        self._metrics["train"]["accuracy"].append((chosen > rejected).float().mean().item())
+        return (loss, outputs) if return_outputs else loss
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen"]
+
+
+class _SoftLabelCollator(DataCollatorForPreference):
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float32)
+        return batch
+
+
+class _Progress(TrainerCallback):
+    """Steps, loss and remaining time to the log; the loss curve for the record."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self.loss_curve: list[tuple[int, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._started = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            loss = float(logs["loss"])
+            self.loss_curve.append((state.global_step, loss))
+            a_step = (time.monotonic() - self._started) / state.global_step
+            remaining = a_step * (state.max_steps - state.global_step)
+            self._report(f"step {state.global_step} of {state.max_steps}, loss {loss:.4f}, about {remaining:.0f} s left")
+
+
+def _arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str, Any]:
+    on_gpu = torch.cuda.is_available()
+    steps = max(1, round(rows * settings.epochs / settings.batch_size))
+    device_batch = min(settings.batch_size, settings.device_batch_size)
+    return {
+        "output_dir": str(folder.parent / "trainer"),
+        "per_device_train_batch_size": device_batch,
+        "per_device_eval_batch_size": device_batch,
+        "gradient_accumulation_steps": max(1, settings.batch_size // device_batch),
+        "num_train_epochs": settings.epochs,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": round(settings.warmup_share * steps),
+        "seed": settings.seed,
+        "use_cpu": not on_gpu,
+        "bf16": has_fast_bfloat16(),  # autocast over float32 weights: bfloat16 weights would lose small updates
+        "gradient_checkpointing": on_gpu,
+        "logging_steps": max(1, steps // LOGS_A_TRAINING),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "dataloader_pin_memory": on_gpu,
+    }
+
+
+def _lora(settings: TrainingSettings, task: TaskType) -> LoraConfig | None:
+    if settings.lora_rank == 0:
+        return None
+    return LoraConfig(
+        r=settings.lora_rank, lora_alpha=2 * settings.lora_rank, target_modules="all-linear", task_type=task
+    )
+
+
+def _supervised_dataset(rows: Sequence[TokenRow]) -> Dataset:
+    return Dataset.from_dict(
+        {"input_ids": [row.input_ids for row in rows], "completion_mask": [row.completion_mask for row in rows]}
+    )
+
+
+def _save(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings, folder: Path) -> None:
+    """A plain Hugging Face folder: LoRA adapters are merged, the tokenizer lies beside the weights."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if settings.lora_rank:
+        model = model.merge_and_unload()
+    model.save_pretrained(folder)
+    chat_format.tokenizer.save_pretrained(folder)

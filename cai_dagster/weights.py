@@ -1,0 +1,78 @@
+"""Which folder a model name means, and the identity of what is in it.
+
+It knows nothing of engines; what it returns is all an engine or a trainer needs to load the model.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_dagster.chat_format import FORMAT_VERSION, keep_to_this_machine
+from cai_dagster.hashing import files_hash
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.offline_model import NAME, prepare_offline_model
+
+OFFLINE = "offline"
+_IDENTIFYING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.py")
+
+
+class WeightsError(RuntimeError):
+    """A model's files are not there or not usable; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A model on this machine: its name for people, its folder, and the hash of its files."""
+
+    name: str
+    folder: Path
+    digest: str
+
+    def model_id(self, dtype: str) -> str:
+        """The identity that goes into request ids: files, numerical type and the way dialogues are rendered."""
+        return f"{self.name}@{self.digest[:16]}/{dtype}/format-{FORMAT_VERSION}"
+
+
+def locate_weights(model: str, revision: str, home: Home) -> Weights:
+    """Find `offline`, a folder, or a Hugging Face model that is on this machine.
+
+    Raises WeightsError when it is not here or has no safetensors (pickled weights can run code and are refused).
+    """
+    if model == OFFLINE:
+        return weights_of(NAME, prepare_offline_model(home), home)
+    folder = PROJECT / Path(model).expanduser()
+    if folder.is_dir():
+        return weights_of(folder.name, folder, home)
+    return weights_of(model, _hub_folder(model, revision), home)
+
+
+def weights_of(name: str, folder: Path, home: Home) -> Weights:
+    """The weights in a folder; their hash is computed once for each state of the files."""
+    if not any(folder.glob("*.safetensors")):
+        raise WeightsError(f"{folder}: no safetensors file; convert the model with transformers' save_pretrained")
+    files = sorted({file for pattern in _IDENTIFYING for file in folder.glob(pattern) if file.name != "record.json"})
+    state = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    known_file = home.root / "model_digests.json"
+    known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
+    key = f"{folder} {state}"
+    if key not in known:
+        known[key] = files_hash(files)
+        known_file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = known_file.with_suffix(".tmp")
+        scratch.write_text(json.dumps(known, indent=1))
+        scratch.replace(known_file)
+    return Weights(name, folder, known[key])
+
+
+def _hub_folder(model: str, revision: str) -> Path:
+    keep_to_this_machine()
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(model, revision=revision or None))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
+        raise WeightsError(
+            f"{model!r} is neither a folder nor a Hugging Face model on this machine. Download it with "
+            f"`hf download {model}`, or set HF_HUB_OFFLINE=0 to let the run download it."
+        ) from error

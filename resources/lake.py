@@ -1,0 +1,102 @@
+"""The lake as Dagster sees it: a resource to read it with, and the one IO manager that every table goes through."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from cai_dagster.home import Home
+from cai_dagster.snapshots import Account, TableSnapshot
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cai_dagster.lake import Lake
+    from cai_dagster.staging import StagedRows
+
+PREVIEW_ROWS = 5
+PREVIEW_CHARACTERS = 200
+
+
+@dataclass(frozen=True)
+class StagedTable:
+    """What an asset hands to the IO manager: rows staged and validated, and what they cost."""
+
+    rows: "StagedRows"
+    account: Account
+
+
+class LakeResource(dg.ConfigurableResource):
+    """The tables in CAI_HOME."""
+
+    def open(self) -> "Lake":
+        """The lake; one for each home in this process."""
+        return open_lake(Home.from_environment())
+
+
+@cache
+def open_lake(home: Home) -> "Lake":
+    """The lake of a home. Imported late: duckdb and pandera are no part of loading the code location."""
+    from cai_dagster.lake import Lake  # noqa: PLC0415
+
+    return Lake(home)
+
+
+class LakeIOManager(dg.ConfigurableIOManager):
+    """Commits what an asset staged in one transaction, and hands later assets a snapshot of it."""
+
+    def handle_output(self, context: dg.OutputContext, obj: StagedTable) -> None:
+        """Replace the table, or one constitution version of it."""
+        home = Home.from_environment()
+        lake = open_lake(home)
+        snapshot_id = lake.commit(obj.rows, obj.account)
+        table = obj.rows.table
+        snapshot = TableSnapshot(lake, table.name, obj.rows.constitution_version, snapshot_id)
+        everything = TableSnapshot(lake, table.name, None, snapshot_id)
+        metadata: dict[str, Any] = {
+            "dagster/row_count": lake.count(f"FROM {table.name}", **{table.name: everything}),
+            "dagster/column_schema": _column_schema(table.schema, table.descriptions),
+            "dagster/table_name": f"lake.{table.name}",
+            "dagster/uri": f"ducklake:sqlite:{home.catalog}",
+            "snapshot_id": snapshot_id,
+            "rejected_rows": obj.rows.rejected_count,
+            "preview": _preview(lake.query(f"FROM {table.name} LIMIT {PREVIEW_ROWS}", **{table.name: snapshot})),
+        }
+        if table.versioned:
+            metadata["dagster/partition_row_count"] = obj.rows.row_count
+        context.add_output_metadata(metadata)
+
+    def load_input(self, context: dg.InputContext) -> TableSnapshot:
+        """The table as it is now; of the partition's constitution version where the table has versions."""
+        version = context.partition_key if context.has_asset_partitions else None
+        return open_lake(Home.from_environment()).snapshot(context.asset_key.to_user_string(), version)
+
+
+def _column_schema(schema: "pl.Schema", descriptions: dict[str, str]) -> dg.TableSchema:
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(name, str(dtype), description=descriptions.get(name)) for name, dtype in schema.items()
+        ]
+    )
+
+
+def _preview(frame: "pl.DataFrame") -> dg.TableMetadataValue | dg.MarkdownMetadataValue:
+    if not frame.height:
+        return dg.MetadataValue.md("no rows")
+    records = [
+        dg.TableRecord({name: _shown(value) for name, value in row.items()}) for row in frame.iter_rows(named=True)
+    ]
+    return dg.MetadataValue.table(records)
+
+
+def _shown(value: Any) -> str | int | float | bool:
+    """A cell for people: short, and with control characters as their escapes, so that it stays text everywhere."""
+    if isinstance(value, (int, float, bool)):
+        return value
+    text = "" if value is None else str(value)
+    if len(text) > PREVIEW_CHARACTERS:
+        text = text[:PREVIEW_CHARACTERS] + "…"
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

@@ -1,0 +1,70 @@
+"""Language models as a Dagster resource: `policy` (writes and revises) and `feedback_model` (judges).
+
+An asset asks for a `LedgeredModel` and never sees an engine; the engine is started by the first call that the ledger
+cannot answer.
+"""
+
+from functools import cache
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from cai_dagster.chat_format import ChatFormat
+from cai_dagster.hardware import resolve_dtype
+from cai_dagster.home import Home
+from cai_dagster.model_calls import LedgeredModel
+from cai_dagster.requests import Engine
+from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.weights import Weights, locate_weights
+from resources.accelerator import ACCELERATOR, Log
+
+if TYPE_CHECKING:
+    from cai_dagster.ledger import Ledger
+
+
+class LedgerResource(dg.ConfigurableResource):
+    """The ledger of model calls."""
+
+    url: str = ""
+    """SQLAlchemy URL of a PostgreSQL database; empty for a SQLite file in CAI_HOME."""
+
+    def open(self) -> "Ledger":
+        """The ledger; one for each database in this process."""
+        return _open_ledger(self.url, Home.from_environment())
+
+
+@cache
+def _open_ledger(url: str, home: Home) -> "Ledger":
+    from cai_dagster.ledger import Ledger  # noqa: PLC0415
+
+    return Ledger(url or home.ledger)
+
+
+class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
+    """A language model and how it is served."""
+
+    ledger: dg.ResourceDependency[LedgerResource]
+
+    def weights(self) -> Weights:
+        """The configured model on this machine."""
+        return locate_weights(self.model, self.revision, Home.from_environment())
+
+    def chat_format(self) -> ChatFormat:
+        """The configured model's tokenizer and template."""
+        return ChatFormat(self.weights().folder, self.trust_remote_code)
+
+    def language_model(self, log: Log, weights: Weights | None = None) -> LedgeredModel:
+        """The configured model, or other weights served the same way, behind the ledger."""
+        served = weights or self.weights()
+        model_id = served.model_id(resolve_dtype(self.dtype))
+        return LedgeredModel(model_id, lambda: self.start_engine(served, log), self.ledger.open())
+
+    def start_engine(self, weights: Weights, log: Log) -> Engine:
+        """vLLM in this process."""
+        fields = LanguageModelSettings.model_fields
+        settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
+        return ACCELERATOR.engine(weights, settings, log)
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """Give the accelerator back at the end of the run."""
+        ACCELERATOR.release()
