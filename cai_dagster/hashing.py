@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 ROW_ID_DIGITS = 32  # 128 bits: a collision among 10⁹ rows has a probability below 10⁻²⁰
@@ -26,12 +24,3 @@ def unit_interval(*parts: str | int) -> float:
 def seed_of(*parts: str | int) -> int:
     """A 31-bit seed that depends on the parts alone; every sampler in use accepts that width."""
     return int(content_hash(parts, 8), 16) >> 1
-
-
-def files_hash(files: Iterable[Path]) -> str:
-    """SHA-256 over the names and contents of files, in the order of their names."""
-    digest = hashlib.sha256()
-    for file in sorted(files, key=lambda path: path.name):
-        with file.open("rb") as stream:
-            digest.update(file.name.encode() + b"\0" + hashlib.file_digest(stream, "sha256").digest())
-    return digest.hexdigest()

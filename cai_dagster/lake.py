@@ -6,7 +6,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -122,12 +122,19 @@ class Lake:
 
     def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
         """The rows that the table's last materialization (for that version) set aside."""
-        query = "FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
-        return self._connection.execute(f"{query} ORDER BY row_id, reason", [table, constitution_version]).pl()
+        query = (
+            "FROM lake.rejected_rows WHERE table_name = $table AND constitution_version IS NOT DISTINCT FROM $version "
+            "ORDER BY row_id, reason"
+        )
+        return self.select(query, {"table": table, "version": constitution_version})
 
     def query(self, sql: str, /, **tables: TableSnapshot) -> pl.DataFrame:
         """The result of a SELECT in which each keyword names a table's snapshot."""
         return self._connection.execute(_with_tables(sql, tables)).pl()
+
+    def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
+        """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
+        return self._connection.execute(sql, dict(parameters)).pl()
 
     def stream(self, sql: str, /, **tables: TableSnapshot) -> Iterator[dict[str, Any]]:
         """The rows of a SELECT, a dict each, in constant memory.
@@ -188,7 +195,7 @@ class Lake:
             "table_name": staged.table.name,
             "constitution_version": staged.constitution_version,
             "run_id": account.run_id,
-            "at": datetime.now(UTC).replace(tzinfo=None),
+            "materialized_at": datetime.now(UTC).replace(tzinfo=None),
             "rows": staged.row_count,
             "rejected": staged.rejected_count,
             "data_version": data_version,

@@ -6,6 +6,7 @@ Prepared once into an ordinary Hugging Face folder with bfloat16 safetensors. Ap
 import importlib.util
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,19 @@ def _gguf_file() -> Path:
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
 
 
-def _convert(gguf: Path, folder: Path) -> None:
+def _convert(path: Path, folder: Path) -> None:
     """Dequantize to bfloat16. A model that came from GGUF refuses to be saved, so a fresh one takes its weights."""
     keep_to_this_machine()
+    import gguf  # noqa: PLC0415
     import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM  # noqa: PLC0415
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name)
-    packed: Any = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
+    # transformers parses the file anew, seconds of Python, for each of config, tokenizer and weights.
+    reader, gguf.GGUFReader = gguf.GGUFReader, cache(gguf.GGUFReader)  # pyright: ignore
+    try:
+        tokenizer, packed = _load_packed(path)
+    finally:
+        gguf.GGUFReader = reader
     config = packed.config
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -61,3 +67,11 @@ def _convert(gguf: Path, folder: Path) -> None:
     model.load_state_dict(packed.state_dict())
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _load_packed(path: Path) -> tuple[Any, Any]:
+    import torch  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+
+    file: Any = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    return AutoTokenizer.from_pretrained(**file), AutoModelForCausalLM.from_pretrained(**file, dtype=torch.bfloat16)

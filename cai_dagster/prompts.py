@@ -22,6 +22,7 @@ from cai_dagster.settings import PromptsSettings
 FORMATS = (".jsonl", ".csv", ".parquet", ".txt")
 ROLES = ("system", "user", "assistant")
 _LONGEST_FIELD = 2**30
+_SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
 _UNREADABLE = "unreadable"
 
 
@@ -82,7 +83,7 @@ def collect_prompts(
 
 def split_of(prompt_id: str, settings: PromptsSettings) -> str:
     """sft, preference or evaluation: a hash of the id, so a prompt is on the same side in every version."""
-    place = unit_interval("split", prompt_id)
+    place = unit_interval(_SPLIT_SALT, prompt_id)
     if place < settings.sft_share:
         return "sft"
     return "preference" if place < settings.sft_share + settings.preference_share else "evaluation"

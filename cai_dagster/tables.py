@@ -167,7 +167,7 @@ class Materializations(_Model):
     table_name: str
     constitution_version: str = pa.Field(nullable=True)
     run_id: str
-    at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
+    materialized_at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
     rows: int = pa.Field(ge=0)
     rejected: int = pa.Field(ge=0)
     data_version: str
@@ -218,6 +218,6 @@ TABLES = {
         Table("reward_model", Checkpoint, ("constitution_version",)),
         Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version",)),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
-        Table("materializations", Materializations, ("table_name", "constitution_version", "at")),
+        Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),
     )
 }

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback, set_seed
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, set_seed
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.trainer.reward_trainer import DataCollatorForPreference
 
@@ -55,6 +55,7 @@ def train_supervised(
         peft_config=_lora(settings, TaskType.CAUSAL_LM),
         callbacks=[progress],
     )
+    trainer.remove_callback(PrinterCallback)
     metrics: dict[str, float] = {}
     if held_out:
         metrics["held_out_loss_before"] = trainer.evaluate()["eval_loss"]
@@ -96,6 +97,7 @@ def train_reward_model(
         peft_config=_lora(settings, TaskType.SEQ_CLS),
         callbacks=[progress],
     )
+    trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss
     _save(trainer, chat_format, settings, folder)
     return TrainingOutcome({"trained": len(pairs)}, {"train_loss": loss}, progress.loss_curve)

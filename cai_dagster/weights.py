@@ -3,17 +3,19 @@
 It knows nothing of engines; what it returns is all an engine or a trainer needs to load the model.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from cai_dagster.chat_format import FORMAT_VERSION, keep_to_this_machine
-from cai_dagster.hashing import files_hash
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.offline_model import NAME, prepare_offline_model
 
 OFFLINE = "offline"
 _IDENTIFYING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.py")
+_HOW_LOADED = ("is_local", "local_files_only", "name_or_path")
 
 
 class WeightsError(RuntimeError):
@@ -56,12 +58,26 @@ def weights_of(name: str, folder: Path, home: Home) -> Weights:
     known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
     key = f"{folder} {state}"
     if key not in known:
-        known[key] = files_hash(files)
+        known[key] = _digest(files)
         known_file.parent.mkdir(parents=True, exist_ok=True)
         scratch = known_file.with_suffix(".tmp")
         scratch.write_text(json.dumps(known, indent=1))
         scratch.replace(known_file)
     return Weights(name, folder, known[key])
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """SHA-256 over the names and contents of files, in the order of their names."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as stream:
+            if file.name == "tokenizer_config.json":  # transformers notes in it how the tokenizer was loaded
+                kept = {name: value for name, value in json.load(stream).items() if name not in _HOW_LOADED}
+                content = json.dumps(kept, sort_keys=True).encode()
+            else:
+                content = hashlib.file_digest(stream, "sha256").digest()
+        digest.update(file.name.encode() + b"\0" + content)
+    return digest.hexdigest()
 
 
 def _hub_folder(model: str, revision: str) -> Path:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from cai_dagster.home import Home
 from cai_dagster.snapshots import Account, TableSnapshot
+from cai_dagster.text import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -91,12 +92,6 @@ def _preview(frame: "pl.DataFrame") -> dg.TableMetadataValue | dg.MarkdownMetada
 
 
 def _shown(value: Any) -> str | int | float | bool:
-    """A cell for people: short, and with control characters as their escapes, so that it stays text everywhere."""
     if isinstance(value, (int, float, bool)):
         return value
-    text = "" if value is None else str(value)
-    if len(text) > PREVIEW_CHARACTERS:
-        text = text[:PREVIEW_CHARACTERS] + "…"
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return "" if value is None else printable(str(value), PREVIEW_CHARACTERS)

@@ -1,0 +1,53 @@
+# Every target is also a plain command in README.md. The virtual environment is made and kept up to date as needed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Only for PyTorch's CPU build, and only where the configured indexes do not have it.
+TORCH_INDEX := https://download.pytorch.org/whl/cpu
+INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test unit lint types validate check clean
+
+help: ## List the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 12
+
+setup: $(VENV)/.installed ## Make .venv with the pinned packages (requirements/cpu.txt)
+
+$(VENV)/.installed: requirements/cpu.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) -r requirements/cpu.txt || $(INSTALL) --extra-index-url $(TORCH_INDEX) -r requirements/cpu.txt
+	$(INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
+	$(INSTALL) -r requirements/dev.txt
+	@touch $@
+
+demo: setup ## Materialize the whole graph for constitution v1 on the offline model
+	$(BIN)/cai demo
+
+ui: setup ## Open the Dagster UI on this project's instance
+	$(BIN)/cai ui
+
+test: $(VENV)/.installed-dev ## Run all tests: unit, then end-to-end on the offline model
+	$(BIN)/python -m pytest
+
+unit: $(VENV)/.installed-dev ## Run the unit tests only
+	$(BIN)/python -m pytest tests/unit
+
+lint: $(VENV)/.installed-dev ## Lint and check the format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.installed-dev ## Check the types
+	$(BIN)/pyright
+
+validate: setup ## Load the code location and check its definitions
+	$(BIN)/dagster definitions validate -w workspace.yaml
+
+check: test lint types validate ## Everything .ci/run does
+
+clean: ## Remove the virtual environment; tables, ledger and models in CAI_HOME stay
+	rm -rf $(VENV)

@@ -1,0 +1,101 @@
+"""The command line: `cai setup`, `cai demo`, `cai summary`, `cai ui`. It starts Dagster, and knows none of its code."""
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cai_dagster.constitution import constitution_versions
+from cai_dagster.home import PROJECT, Home
+
+app = typer.Typer(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
+Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
+
+# Progress bars and load reports of the libraries would bury the run's own log.
+_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+_LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+
+
+@app.command()
+def setup() -> None:
+    """Prepare CAI_HOME: the Dagster instance, its pool for the accelerator, and the offline model."""
+    from cai_dagster.offline_model import prepare_offline_model  # noqa: PLC0415
+
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    home = Home.from_environment()
+    instance = home.dagster / "dagster.yaml"
+    if not instance.exists():
+        home.dagster.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / "dagster.yaml", instance)
+        _run("dagster", "instance", "concurrency", "set", "gpu", "1")
+    started = time.monotonic()
+    folder = prepare_offline_model(home)
+    _console().print(f"offline model: {folder} ({time.monotonic() - started:.0f} s)")
+
+
+@app.command()
+def demo(version: Version = "v1") -> None:
+    """Materialize the whole graph for one constitution version on the offline model, and say what came out."""
+    versions = constitution_versions(PROJECT / "constitutions")
+    if version not in versions:
+        raise typer.BadParameter(f"there is no constitutions/{version}.yaml; there are {', '.join(versions)}")
+    started = time.monotonic()
+    os.environ.setdefault("CAI_PROFILE", "demo")
+    setup()
+    paid_before = _calls_paid()
+    target = ["-m", "cai_dagster.definitions", "--select", "*", "--partition", version]
+    _run("dagster", "asset", "materialize", *target, "--config-json", json.dumps(_LOG_CONFIG))
+    summary(version)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    console = _console()
+    console.print(
+        f"This run paid for {_calls_paid() - paid_before:,} model calls and took {time.monotonic() - started:.0f} s in "
+        f"all; peak memory {peak:.1f} GiB.\n"
+        "The offline model writes passably and cannot judge: its labels follow the position, not the principle.\n"
+        "To look at the graph, its checks and its metadata: [bold]make ui[/bold] (or .venv/bin/cai ui)"
+    )
+
+
+@app.command()
+def summary(version: Version = "v1") -> None:
+    """Print an example, its labels, the reward model's evaluation, rows and cost of one constitution version."""
+    from cai_dagster.lake import Lake  # noqa: PLC0415
+    from cai_dagster.summary import print_summary  # noqa: PLC0415
+
+    print_summary(Lake(Home.from_environment()), version, _console())
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
+    """Open the Dagster UI on this project's instance, with the demo's settings unless CAI_PROFILE says otherwise."""
+    os.environ.setdefault("CAI_PROFILE", "demo")
+    if not (Home.from_environment().dagster / "dagster.yaml").exists():
+        setup()
+    _run("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
+
+
+def _run(program: str, *arguments: str) -> None:
+    """Run a program of this environment in the project folder on this project's instance; exit as it did."""
+    executable = Path(sys.executable).parent / program
+    environment = {**_QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
+    finished = subprocess.run([executable, *arguments], cwd=PROJECT, env=environment, check=False)  # noqa: S603
+    if finished.returncode:
+        raise typer.Exit(finished.returncode)
+
+
+def _console() -> Console:
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+
+
+def _calls_paid() -> int:
+    from cai_dagster.ledger import Ledger  # noqa: PLC0415
+
+    return sum(Ledger(Home.from_environment().ledger).totals().values())

@@ -1,0 +1,106 @@
+"""The summary a person wants to read after a run: an example, its labels, the reward model, rows and cost.
+
+It only reads the lake. All text from prompts and completions is shown as text: `printable`, and never as markup.
+"""
+
+import math
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.panel import Panel
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from cai_dagster.lake import Lake
+from cai_dagster.tables import TABLES
+from cai_dagster.text import printable
+
+LONGEST_TEXT = 700
+
+_EXAMPLE = """
+    SELECT p.messages, i.completion, r.round, c.slug, r.critique, r.revision FROM lake.revision_rounds r
+    JOIN lake.prompts p USING (prompt_id) JOIN lake.initial_responses i USING (prompt_id, sample)
+    JOIN lake.constitution c USING (constitution_version, principle_id)
+    WHERE r.constitution_version = $version AND r.revision <> r.response
+    ORDER BY list_contains(c.tags, 'harmlessness') DESC, r.prompt_id, r.round LIMIT 1
+"""
+_PAIR = """
+    SELECT p.pair_id, p.prompt, p.chosen, p.rejected, p.p_chosen, p.label_policy,
+        list({slug: c.slug, "order": j."order", logp_a: j.logp_a, logp_b: j.logp_b} ORDER BY j."order") AS judged
+    FROM lake.preference_pairs p JOIN lake.judgements j USING (constitution_version, pair_id)
+    JOIN lake.constitution c USING (constitution_version, principle_id)
+    WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
+"""
+_LATEST = """
+    FROM lake.materializations WHERE constitution_version IS NULL OR constitution_version = $version
+    QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY materialized_at DESC) = 1
+"""
+
+
+def print_summary(lake: Lake, version: str, console: Console) -> None:
+    """Print what the lake holds for one constitution version; the parts that do not exist yet are left out."""
+    for example in _rows(lake, _EXAMPLE, version):
+        _print_example(example, version, console)
+    for pair in _rows(lake, _PAIR, version):
+        _print_pair(pair, console)
+    query = "FROM lake.reward_model_evaluation WHERE constitution_version = $version"
+    for scores in _rows(lake, query, version):
+        console.print(
+            f"Reward model on {scores['pairs']} held-out pairs: accuracy {scores['accuracy']:.1%} "
+            f"(longer wins: {scores['longer_wins_accuracy']:.1%}), log loss {scores['log_loss']:.4f} "
+            f"(always one half: {scores['constant_log_loss']:.4f}), calibration error {scores['calibration_error']:.4f}"
+        )
+    _print_cost({row["table_name"]: row for row in _rows(lake, _LATEST, version)}, version, console)
+
+
+def _rows(lake: Lake, sql: str, version: str) -> list[dict[str, Any]]:
+    return lake.select(sql, {"version": version}).to_dicts()
+
+
+def _print_example(row: dict[str, Any], version: str, console: Console) -> None:
+    text = Text()
+    for title, content in (
+        ("prompt", row["messages"][-1]["content"]),
+        ("first response", row["completion"]),
+        (f"principle (round {row['round']})", row["slug"]),
+        ("critique", row["critique"]),
+        ("revision", row["revision"]),
+    ):
+        text.append(f"{title}\n", style="bold")
+        text.append(printable(content.strip(), LONGEST_TEXT) + "\n\n")
+    text.rstrip()
+    console.print(Panel(text, title=f"One prompt under constitution {version}", title_align="left"))
+
+
+def _print_pair(row: dict[str, Any], console: Console) -> None:
+    text = Text()
+    for title in ("chosen", "rejected"):
+        text.append(f"{title}\n", style="bold")
+        text.append(printable(row[title][0]["content"].strip(), LONGEST_TEXT) + "\n\n")
+    for judged in row["judged"]:
+        a, b = math.exp(judged["logp_a"]), math.exp(judged["logp_b"])
+        shown = "completion 0 as (A)" if judged["order"] == "01" else "completion 1 as (A)"
+        text.append(f"{judged['slug']}, {shown}: P(A) = {a:.3f}, P(B) = {b:.3f}, mass {a + b:.3f}\n")
+    text.append(f"label ({row['label_policy']}): P(chosen) = {row['p_chosen']:.3f}")
+    console.print(Panel(text, title="One preference pair and its label", title_align="left"))
+
+
+def _print_cost(latest: dict[str, dict[str, Any]], version: str, console: Console) -> None:
+    table = RichTable(title=f"Tables for constitution {version}", title_justify="left")
+    for column in ("table", "rows", "rejected", "calls paid", "from ledger", "tokens", "tokens/s", "seconds"):
+        table.add_column(column, justify="left" if column == "table" else "right")
+    for name in TABLES:
+        row = latest.get(name)
+        if row is None:
+            continue
+        tokens = row["prompt_tokens"] + row["completion_tokens"]
+        calls = row["ledger_misses"] + row["ledger_hits"]
+        cells = [f"{row['rows']:,}", f"{row['rejected']:,}"]
+        cells += [f"{row['ledger_misses']:,}", f"{row['ledger_hits']:,}"] if calls else ["", ""]
+        cells += [f"{tokens:,}", f"{tokens / row['seconds']:,.0f}"] if tokens else ["", ""]
+        table.add_row(name, *cells, f"{row['seconds']:.1f}")
+    console.print(table)
+    totals = pl.DataFrame(list(latest.values()))
+    tokens = totals["prompt_tokens"].sum() + totals["completion_tokens"].sum()
+    console.print(f"Together: {tokens:,} tokens, {totals['seconds'].sum():.0f} s in the stages.")

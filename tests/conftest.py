@@ -1,0 +1,14 @@
+"""Fixtures for all tests: each test has a home of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from cai_dagster.home import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty CAI_HOME that the environment names."""
+    monkeypatch.setenv("CAI_HOME", str(tmp_path / "home"))
+    return Home((tmp_path / "home").resolve())

@@ -1,0 +1,132 @@
+"""The graph with a scripted model in place of vLLM: for tests, and for the processes that tests start and kill."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
+from cai_dagster.definitions import build_definitions
+from cai_dagster.home import Home
+from cai_dagster.requests import Messages, Request
+from cai_dagster.settings import active_settings
+from cai_dagster.snapshots import Account
+from cai_dagster.weights import Weights
+from resources.accelerator import Log
+from resources.lake import open_lake
+from resources.language_models import LanguageModelResource, LedgerResource
+from tests.scripted import ScriptedEngine
+
+TABLES_OF_MODELS = ("initial_responses", "revision_rounds", "response_pairs", "judgements")
+WITHOUT_TRAINING = "constitution,prompts,initial_responses,revision_rounds,sft_dataset".split(",")
+
+
+class ScriptedChatFormat:
+    """Counts a token for each character."""
+
+    def prompt_ids(self, messages: Messages) -> list[int]:
+        return [0 for message in messages for _ in message.content]
+
+
+class ScriptedModelResource(LanguageModelResource):
+    """A language model resource whose engine is scripted; `delay` seconds pass before each answer."""
+
+    delay: float = 0.0
+    empty_prompts: list[str] = []
+
+    def weights(self) -> Weights:
+        return Weights("scripted", Path(), "0" * 64)
+
+    def chat_format(self) -> Any:
+        return ScriptedChatFormat()
+
+    def start_engine(self, weights: Weights, log: Log) -> ScriptedEngine:
+        return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
+
+    def script(self, request: Request) -> str:
+        if any(text in message.content for message in request.messages for text in self.empty_prompts):
+            return " "
+        slot = request.slot
+        return f"{slot.stage} {slot.round}.{slot.sample} after {len(request.messages)} turns of {slot.prompt_id[:8]}"
+
+    def judge(self, request: Request) -> tuple[float, float]:
+        """Prefers whichever text comes first in the alphabet, whatever its letter."""
+        question = request.messages[-1].content
+        first = question.split("Response (A):\n")[1]
+        second = question.split("Response (B):\n")[1]
+        return (-0.1, -2.5) if first < second else (-2.5, -0.1)
+
+
+def definitions(**fields: Any) -> dg.Definitions:
+    """The real graph and lake with scripted policy and feedback model."""
+    settings = active_settings()
+    ledger = LedgerResource()
+    return build_definitions(
+        {
+            "ledger": ledger,
+            "policy": ScriptedModelResource(ledger=ledger, **settings.policy.model_dump(), **fields),
+            "feedback_model": ScriptedModelResource(ledger=ledger, **settings.feedback_model.model_dump(), **fields),
+        }
+    )
+
+
+def materialize(
+    assets: Sequence[str], config: dict[str, Any], version: str = "v1", raise_on_error: bool = True, **fields: Any
+) -> dg.ExecuteInProcessResult:
+    """Materialize assets of one version; `config` is launchpad config by asset."""
+    graph = definitions(**fields)
+    job = graph.resolve_implicit_job_def_def_for_assets([dg.AssetKey(asset) for asset in assets])
+    assert job is not None
+    run_config = {"ops": {asset: {"config": values} for asset, values in config.items() if asset in assets}}
+    return job.execute_in_process(
+        run_config=run_config,
+        partition_key=version,
+        asset_selection=[dg.AssetKey(asset) for asset in assets],
+        raise_on_error=raise_on_error,
+    )
+
+
+def write_prompts(file: Path, texts: Sequence[str]) -> dict[str, Any]:
+    """A file of prompts and the config of the asset `prompts` that reads it."""
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return {"sources": [str(file)]}
+
+
+def pretend_trained(home: Home, folder: Path, version: str = "v1") -> None:
+    """A row of sl_cai_model that points to a folder with some bytes in place of weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.safetensors").write_bytes(b"scripted")
+    record = CheckpointRecord(
+        asset="sl_cai_model",
+        checkpoint_key="ab",
+        constitution_version=version,
+        base_model="scripted",
+        label_policy=None,
+        settings={},
+        lake_snapshots={},
+        row_counts={},
+        metrics={},
+        loss_curve=[],
+        seconds=0,
+        code_version=CODE_VERSION,
+        created_at="2026-01-01T00:00:00Z",  # pyright: ignore
+    )
+    lake = open_lake(home)
+    staged = lake.stage("sl_cai_model", version)
+    row = {"checkpoint_key": "ab", "path": str(folder), "base_model": "scripted", "rows": 1}
+    staged.add([{**row, "record": record.model_dump_json()}])
+    staged.close()
+    lake.commit(staged, Account("scripted"))
+
+
+if __name__ == "__main__":
+    # A process for a test to kill: `python -m tests.scripted_graph PROMPTS DELAY ASSET…` in the test's CAI_HOME.
+    prompts, delay, *assets = sys.argv[1:]
+    started = time.monotonic()
+    materialize(assets, {"prompts": {"sources": [prompts]}}, delay=float(delay))
+    print(f"{os.getpid()} done after {time.monotonic() - started:.1f} s")
