@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev ## Lint and check the format
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev ## Check the types
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 validate: setup ## Load the code location and check its definitions
 	$(BIN)/dagster definitions validate -w workspace.yaml

@@ -4,6 +4,7 @@ Each constitution version has its own history. A failed check of severity ERROR 
 that version and in that run.
 """
 
+import warnings
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,9 @@ from assets.partitions import constitution_versions
 from cai_dagster.checks import CHECKS, Check, Tables
 from cai_dagster.settings import CheckSettings, active_settings
 from resources.lake import LakeResource
+
+# Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
+warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
 _UNVERSIONED = ("prompts", "initial_responses")
 

@@ -31,7 +31,7 @@ def preference_pairs(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Pairs with chosen, rejected and P(chosen); ties, identical texts and unjudged pairs are counted, not kept."""
-    from cai_dagster.label_policies import disregarded, label_pairs, preference_rows  # noqa: PLC0415
+    from cai_dagster.label_policies import disregarded, label_pairs, preference_rows
 
     pairs, evidence = response_pairs.frame(), judgements.frame()
     labelled = label_pairs(pairs, evidence, config)

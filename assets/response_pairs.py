@@ -53,7 +53,7 @@ def response_pairs(
         return stage_rows(context, lake, staged)
 
     async def sample(model: LanguageModel, row: Row) -> list[Row]:
-        return await sample_pairs(model, row["prompt_id"], to_messages(row["messages"]), config)
+        return [*await sample_pairs(model, row["prompt_id"], to_messages(row["messages"]), config)]
 
     inputs = Inputs(PROMPTS, {"prompts": prompts}, lambda row: row["prompt_id"])
     model = policy.language_model(context.log.info, checkpoint_weights(sl_cai_model))

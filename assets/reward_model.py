@@ -40,7 +40,7 @@ def reward_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
-    import polars as pl  # noqa: PLC0415
+    import polars as pl
 
     base = checkpoint_weights(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
@@ -56,8 +56,8 @@ def reward_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.reward_modelling import token_pairs  # noqa: PLC0415
-        from cai_dagster.trainers import train_reward_model  # noqa: PLC0415
+        from cai_dagster.reward_modelling import token_pairs
+        from cai_dagster.trainers import train_reward_model
 
         usable = token_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
         _require_pairs(len(usable), config.min_pairs)
@@ -91,10 +91,8 @@ def reward_model_evaluation(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The reward model against the label probabilities of evaluation prompts, beside trivial baselines."""
-    from dataclasses import asdict  # noqa: PLC0415
-
-    from cai_dagster.plots import calibration_plot  # noqa: PLC0415
-    from cai_dagster.reward_modelling import evaluate_checkpoint  # noqa: PLC0415
+    from cai_dagster.plots import calibration_plot
+    from cai_dagster.reward_modelling import evaluate_checkpoint
 
     checkpoint = reward_model.frame().row(0, named=True)
     staged = new_rows(context, lake)

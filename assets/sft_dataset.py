@@ -30,13 +30,13 @@ def sft_dataset(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`."""
-    from cai_dagster.supervised import supervised_examples  # noqa: PLC0415
+    from cai_dagster.supervised import supervised_examples
 
     examples = supervised_examples(revision_rounds.frame(), prompts.frame(), Split.sft, config.rounds)
     if examples.height < config.min_rows:
         raise dg.Failure(
-            f"sft_dataset: {examples.height} examples, and min_rows asks for {config.min_rows}. Add prompts, or rounds, "
-            "or lower min_rows if you know that so little data is enough.",
+            f"sft_dataset: {examples.height} examples, and min_rows asks for {config.min_rows}. Add prompts or "
+            "rounds, or lower min_rows if you know that so little data is enough.",
             allow_retries=False,
         )
     return stage_frame(context, lake, examples)

@@ -38,11 +38,13 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.supervised import dialogues_of, supervised_examples, token_rows  # noqa: PLC0415
+    from cai_dagster.supervised import dialogues_of, supervised_examples, token_rows
 
     base = policy.weights()
     examples = dialogues_of(sft_dataset.frame())
-    held_out = dialogues_of(supervised_examples(revision_rounds.frame(), prompts.frame(), Split.evaluation, TrainedRounds.final))
+    held_out = dialogues_of(
+        supervised_examples(revision_rounds.frame(), prompts.frame(), Split.evaluation, TrainedRounds.final)
+    )
     ingredients = Ingredients(
         asset="sl_cai_model",
         constitution_version=context.partition_key,
@@ -53,7 +55,7 @@ def sl_cai_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.trainers import train_supervised  # noqa: PLC0415
+        from cai_dagster.trainers import train_supervised
 
         chat_format = policy.chat_format()
         rows = token_rows(examples, chat_format, config.max_length)

@@ -48,7 +48,7 @@ def run_stage(
     max_rejected_share: float,
 ) -> dg.MaterializeResult:
     """Run the recipe for every input row, many at once, each call through the ledger; stage what it returns."""
-    from cai_dagster.row_stream import run_rows  # noqa: PLC0415
+    from cai_dagster.row_stream import run_rows
 
     table = context.asset_key.to_user_string()
     store = lake.open()
@@ -113,7 +113,7 @@ def _result(
     max_rejected_share: float,
     metadata: Metadata,
 ) -> dg.MaterializeResult:
-    from cai_dagster.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected  # noqa: PLC0415
+    from cai_dagster.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected
 
     try:
         refuse_too_many_rejected(staged, max_rejected_share)

@@ -61,6 +61,6 @@ def checkpoint_weights(table: TableSnapshot) -> Weights:
 
 
 def _loss_plot(curve: list[tuple[int, float]]) -> dg.MarkdownMetadataValue:
-    from cai_dagster.plots import line_plot  # noqa: PLC0415
+    from cai_dagster.plots import line_plot
 
     return dg.MetadataValue.md(line_plot(curve, "optimizer step", "training loss"))

@@ -56,14 +56,15 @@ class ChatFormat:
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         keep_to_this_machine()
-        from tokenizers import Tokenizer  # noqa: PLC0415
-        from transformers import AutoTokenizer  # noqa: PLC0415
+        from tokenizers import Tokenizer
+        from transformers import AutoTokenizer
 
-        loaded = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        tokenizers: Any = AutoTokenizer
+        loaded = tokenizers.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
         self.tokenizer = cast("PreTrainedTokenizerBase", loaded)
         if not hasattr(self.tokenizer, "backend_tokenizer"):
             raise ChatFormatError(f"{folder}: only tokenizers with a tokenizer.json are supported")
-        template = self.tokenizer.chat_template or ""
+        template = cast("str | None", loaded.chat_template) or ""
         self._control: dict[str, int] = {}
         patterns: list[str] = []
         for token_id, token in self.tokenizer.added_tokens_decoder.items():
@@ -132,11 +133,12 @@ class ChatFormat:
         turns = [
             {"role": message.role, "content": _PLACEHOLDER.format(index)} for index, message in enumerate(messages)
         ]
-        rendered = self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
+        tokenizer: Any = self.tokenizer
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
         return cast("str", rendered)
 
     def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
-        pieces = [_Piece(self.tokenizer.bos_token or "", from_template=True)]
+        pieces = [_Piece(str(self.tokenizer.bos_token or ""), from_template=True)]
         for message in messages:
             mark = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}[message.role]
             # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.

@@ -101,7 +101,8 @@ def length_ratio(tables: Tables) -> Measurement:
         return pl.col(column).list.last().struct.field("content").str.len_chars().alias(column)
 
     lengths = tables.rows.select("pair_id", characters("chosen"), characters("rejected"))
-    ratio = None if not lengths.height else lengths["chosen"].sum() / max(1, lengths["rejected"].sum())
+    chosen, rejected = (int(lengths[column].sum()) for column in ("chosen", "rejected"))
+    ratio = chosen / max(1, rejected) if lengths.height else None
     widest = lengths.sort((pl.col("chosen") - pl.col("rejected")).abs(), descending=True)
     return Measurement(ratio, lengths.height, widest.head(EXAMPLES).to_dicts())
 

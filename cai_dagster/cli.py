@@ -27,7 +27,7 @@ _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 @app.command()
 def setup() -> None:
     """Prepare CAI_HOME: the Dagster instance, its pool for the accelerator, and the offline model."""
-    from cai_dagster.offline_model import prepare_offline_model  # noqa: PLC0415
+    from cai_dagster.offline_model import prepare_offline_model
 
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     home = Home.from_environment()
@@ -67,8 +67,8 @@ def demo(version: Version = "v1") -> None:
 @app.command()
 def summary(version: Version = "v1") -> None:
     """Print an example, its labels, the reward model's evaluation, rows and cost of one constitution version."""
-    from cai_dagster.lake import Lake  # noqa: PLC0415
-    from cai_dagster.summary import print_summary  # noqa: PLC0415
+    from cai_dagster.lake import Lake
+    from cai_dagster.summary import print_summary
 
     print_summary(Lake(Home.from_environment()), version, _console())
 
@@ -96,6 +96,6 @@ def _console() -> Console:
 
 
 def _calls_paid() -> int:
-    from cai_dagster.ledger import Ledger  # noqa: PLC0415
+    from cai_dagster.ledger import Ledger
 
     return sum(Ledger(Home.from_environment().ledger).totals().values())

@@ -94,7 +94,9 @@ class Constitution:
     principles: tuple[Principle, ...]
     dialogues: tuple[Dialogue, ...] = ()
 
-    def draw(self, prompt_id: str, stage: str, round: int, count: int = 1, seed: int = 0) -> tuple[Principle, ...]:
+    def draw(
+        self, prompt_id: str, stage: str, round_number: int, count: int = 1, seed: int = 0
+    ) -> tuple[Principle, ...]:
         """`count` different principles for one place of one prompt, the first with probability weight / Σ weights.
 
         Weighted rendezvous hashing over the slugs: the principle with the highest −weight / ln u wins (Schindelhauer
@@ -104,7 +106,7 @@ class Constitution:
         """
 
         def score(principle: Principle) -> float:
-            return -principle.weight / math.log(unit_interval(seed, prompt_id, stage, round, principle.slug))
+            return -principle.weight / math.log(unit_interval(seed, prompt_id, stage, round_number, principle.slug))
 
         return tuple(sorted(self.principles, key=score, reverse=True)[:count])
 
@@ -185,20 +187,21 @@ def load_constitution(file: Path) -> Constitution:
 
 
 _Location = tuple[str | int, ...]
+_yaml: Any = yaml  # its stubs leave the types of what it reads open
 
 
 def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
     """Plain values and the line of each place. Aliases are refused: a constitution needs none, an alias bomb does."""
     try:
         depth = 0
-        for event in cast("Iterable[yaml.Event]", yaml.parse(text, Loader=yaml.SafeLoader)):
+        for event in cast("Iterable[yaml.Event]", _yaml.parse(text, Loader=yaml.SafeLoader)):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
                 raise ConstitutionError(f"{file}:{line}: YAML aliases are not allowed; write the text out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST_NESTING:
                 raise ConstitutionError(f"{file}:{line}: nested deeper than {DEEPEST_NESTING} levels")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = cast("yaml.Node | None", _yaml.compose(text, Loader=yaml.SafeLoader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.problem}") from error
@@ -226,7 +229,7 @@ def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file:
             lines[(*place, key)] = line
         return mapping
     try:
-        return yaml.constructor.SafeConstructor().construct_object(node)  # pyright: ignore[reportUnknownMemberType]
+        return _yaml.constructor.SafeConstructor().construct_object(node)
     except (yaml.YAMLError, ValueError) as error:
         raise ConstitutionError(
             f"{file}:{lines[place]}: {_field_name(place)}: {node.value!r} cannot be read"

@@ -65,9 +65,7 @@ async def revise(
     return rounds
 
 
-def critique_messages(
-    dialogues: Sequence[Dialogue], prompt: Messages, response: str, principle: Principle
-) -> Messages:
+def critique_messages(dialogues: Sequence[Dialogue], prompt: Messages, response: str, principle: Principle) -> Messages:
     """The few-shot dialogues, then the prompt, its response and the principle's critique request."""
     examples = [turn for dialogue in dialogues for turn in _example_turns(dialogue)]
     # A system prompt of the user's own dialogue stays where chat templates want it: first.

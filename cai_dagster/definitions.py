@@ -1,13 +1,9 @@
 """Everything put together: the code location. The one module of the domain that knows Dagster, assets and resources."""
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import dagster as dg
-
-# Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
-warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
 from assets.checks import asset_checks
 from assets.constitution import constitution

@@ -70,7 +70,7 @@ def judge_messages(pair: Pair, principle: Principle, order: Order) -> Messages:
         first, second = second, first
     conversation = "\n".join(f"{message.role}:\n{quote(message.content)}" for message in pair.prompt)
     question = (
-        "Compare two responses of an AI assistant to a conversation. Quoted lines begin with \">\".\n\n"
+        'Compare two responses of an AI assistant to a conversation. Quoted lines begin with ">".\n\n'
         f"Conversation:\n{conversation}\n\n"
         f"Response (A):\n{quote(first)}\n\n"
         f"Response (B):\n{quote(second)}\n\n"

@@ -5,12 +5,14 @@ rows and its account in one transaction. Readers see a snapshot: all of a commit
 It knows the tables' shapes from `tables`, nothing of what they mean, and nothing of Dagster.
 """
 
+# pyright: reportMissingTypeStubs=false
+
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import duckdb
 import duckdb_extension_ducklake
@@ -146,8 +148,9 @@ class Lake:
         file = folder / "rows.parquet"
         self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
         try:
-            for batch in pyarrow.parquet.ParquetFile(file).iter_batches(STREAM_ROWS):
-                yield from cast("pl.DataFrame", pl.from_arrow(batch)).iter_rows(named=True)
+            parquet: Any = pyarrow.parquet.ParquetFile(file)
+            for batch in parquet.iter_batches(STREAM_ROWS):
+                yield from pl.DataFrame(batch).iter_rows(named=True)
         finally:
             remove_folder(folder)
 
@@ -180,9 +183,7 @@ class Lake:
         self._register(table.name, files)
 
     def _replace_rejected(self, staged: StagedRows, files: list[Path]) -> None:
-        delete = (
-            "DELETE FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
-        )
+        delete = "DELETE FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
         self._connection.execute(delete, [staged.table.name, staged.constitution_version])
         self._register("rejected_rows", files)
 
@@ -242,8 +243,8 @@ def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
     for table in TABLES.values():
         expected = table.schema.names()
         if table.name not in present:
-            empty = table.schema.to_frame()  # noqa: F841  (DuckDB finds the frame by its name)
-            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS SELECT * FROM empty")
+            connection.register("empty", table.schema.to_frame())
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
         elif present[table.name] != expected:
             raise LakeError(
                 f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 
 from cai_dagster.requests import Answer, PaidCall
@@ -46,7 +47,7 @@ class Ledger:
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
-            sa.event.listen(self._engine, "connect", _use_wal)
+            event.listen(self._engine, "connect", _use_wal)
         else:
             self._engine = sa.create_engine(database)
         _metadata.create_all(self._engine)
@@ -55,14 +56,18 @@ class Ledger:
     def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
         """The answers there are, by request id."""
         found: dict[str, Answer] = {}
-        columns = [_calls.c[name] for name in ("request_id", "text", "finish_reason", "prompt_tokens")]
-        columns += [_calls.c[name] for name in ("completion_tokens", "seconds", "logprobs")]
         with self._engine.connect() as connection:
             for start in range(0, len(request_ids), _IDS_A_QUERY):
                 ids = request_ids[start : start + _IDS_A_QUERY]
-                for row in connection.execute(sa.select(*columns).where(_calls.c.request_id.in_(ids))):
-                    request_id, *answer, logprobs = row
-                    found[request_id] = Answer(*answer, tuple(json.loads(logprobs)) if logprobs else None)
+                for row in connection.execute(sa.select(_calls).where(_calls.c.request_id.in_(ids))):
+                    found[row.request_id] = Answer(
+                        text=row.text,
+                        finish_reason=row.finish_reason,
+                        prompt_tokens=row.prompt_tokens,
+                        completion_tokens=row.completion_tokens,
+                        seconds=row.seconds,
+                        logprobs=tuple(json.loads(row.logprobs)) if row.logprobs else None,
+                    )
         return found
 
     def put(self, calls: Iterable[PaidCall]) -> None:
@@ -78,7 +83,7 @@ class Ledger:
         """Number of calls by stage."""
         query = sa.select(_calls.c.stage, sa.func.count()).group_by(_calls.c.stage)
         with self._engine.connect() as connection:
-            return {stage: count for stage, count in connection.execute(query)}
+            return dict(connection.execute(query).tuples().all())
 
     def close(self) -> None:
         """Give the connections back."""

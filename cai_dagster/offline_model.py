@@ -3,6 +3,9 @@
 Prepared once into an ordinary Hugging Face folder with bfloat16 safetensors. Apache-2.0, as the original.
 """
 
+# The libraries below are typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import importlib.util
 import shutil
 import tempfile
@@ -50,9 +53,9 @@ def _gguf_file() -> Path:
 def _convert(path: Path, folder: Path) -> None:
     """Dequantize to bfloat16. A model that came from GGUF refuses to be saved, so a fresh one takes its weights."""
     keep_to_this_machine()
-    import gguf  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM  # noqa: PLC0415
+    import gguf
+    import torch
+    from transformers import AutoModelForCausalLM
 
     # transformers parses the file anew, seconds of Python, for each of config, tokenizer and weights.
     reader, gguf.GGUFReader = gguf.GGUFReader, cache(gguf.GGUFReader)  # pyright: ignore
@@ -70,8 +73,8 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 def _load_packed(path: Path) -> tuple[Any, Any]:
-    import torch  # noqa: PLC0415
-    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     file: Any = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     return AutoTokenizer.from_pretrained(**file), AutoModelForCausalLM.from_pretrained(**file, dtype=torch.bfloat16)

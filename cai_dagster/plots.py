@@ -1,13 +1,21 @@
 """Plots for the UI: PNG images inside markdown. It knows nothing of what is plotted."""
 
+# The libraries below are typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def line_plot(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
     """A markdown image of one line through the points."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3), layout="constrained")
     axes = figure.subplots()
@@ -17,7 +25,7 @@ def line_plot(points: Sequence[tuple[float, float]], x_label: str, y_label: str)
 
 def calibration_plot(predicted: Sequence[float], label: Sequence[float]) -> str:
     """A markdown image of labels over predictions, one dot a pair, with the diagonal of perfect calibration."""
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4, 4), layout="constrained")
     axes = figure.subplots()

@@ -4,6 +4,8 @@ A row that cannot be a prompt is returned with its reason, never dropped. It kno
 has is asked of the caller.
 """
 
+# pyright: reportMissingTypeStubs=false
+
 import csv
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -175,7 +177,7 @@ def _file_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[str, Map
         yield f"{file.name}:{number}", row
 
 
-def _jsonl_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_rows(file: Path, _settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -229,10 +231,11 @@ def _parquet_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[int, 
 def _dataset_rows(folder: Path, settings: PromptsSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Rows of what `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     keep_to_this_machine()
-    import datasets  # noqa: PLC0415
+    import datasets
 
-    loaded = cast("Any", datasets.load_from_disk(str(folder)))
-    splits: dict[str, Any] = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {folder.name: loaded}
+    library: Any = datasets
+    loaded = library.load_from_disk(str(folder))
+    splits: dict[str, Any] = dict(loaded) if isinstance(loaded, library.DatasetDict) else {folder.name: loaded}
     for name, split in splits.items():
         _require_column(folder, split.column_names, settings)
         for number, row in enumerate(split, 1):

@@ -4,6 +4,8 @@ Bradley–Terry with soft labels: −p·log σ(r_c − r_r) − (1−p)·log σ(
 section 2.2.1; Bai et al. 2022, section 4.1 for the soft label).
 """
 
+# pyright: reportMissingTypeStubs=false
+
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +84,7 @@ def evaluate_checkpoint(
     checkpoint: Mapping[str, Any], preference_pairs: pl.DataFrame, report: Callable[[str], None]
 ) -> RewardModelScores | None:
     """Score the pairs of evaluation prompts with a row of `reward_model`; None where there is no such pair."""
-    from cai_dagster.scoring import SCORE_BATCH, score_texts  # noqa: PLC0415
+    from cai_dagster.scoring import SCORE_BATCH, score_texts
 
     folder = Path(checkpoint["path"])
     max_length = int(json.loads(checkpoint["record"])["settings"]["max_length"])
@@ -123,15 +125,16 @@ def soft_label_loss(margin: "NDArray[np.float64]", p_chosen: "NDArray[np.float64
 def calibration_error(predicted: "NDArray[np.float64]", label: "NDArray[np.float64]") -> float:
     """Expected calibration error: |mean prediction − mean label| a bin of equal width, weighted by its pairs."""
     bins = np.minimum((predicted * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = [
-        abs(predicted[bins == number].mean() - label[bins == number].mean()) * (bins == number).mean()
-        for number in np.unique(bins)
-    ]
-    return float(sum(gaps))
+    error = 0.0
+    for number in range(CALIBRATION_BINS):
+        inside = bins == number
+        if inside.any():
+            error += abs(float(np.mean(predicted[inside] - label[inside]))) * float(np.mean(inside))
+    return error
 
 
 def _share_first_wins(difference: "NDArray[np.float64]") -> float:
-    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))
+    return float(np.mean(np.heaviside(difference, 0.5)))
 
 
 def _sigmoid(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
@@ -140,9 +143,9 @@ def _sigmoid(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
 
 def _rank_correlation(first: "NDArray[np.float64]", second: "NDArray[np.float64]") -> float | None:
     """Spearman's ρ; None where one side does not vary."""
-    from scipy.stats import spearmanr  # noqa: PLC0415
+    from scipy import stats
 
-    if len(set(first)) < 2 or len(set(second)) < 2:  # noqa: PLR2004
+    if len(set(first)) < 2 or len(set(second)) < 2:
         return None
-    return float(spearmanr(first, second).statistic)
-
+    library: Any = stats
+    return float(library.spearmanr(first, second).statistic)

@@ -1,5 +1,8 @@
 """Scoring: the reward of token rows under a checkpoint. Imports torch; import it where scoring happens."""
 
+# The libraries below are typed in part only.
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any

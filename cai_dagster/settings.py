@@ -91,8 +91,8 @@ class LanguageModelSettings(_Settings):
     )
     revision: str = Field(description="Branch, tag or commit of a Hugging Face model; empty for its main branch.")
     dtype: Dtype = Field(
-        description="Type of the weights in the engine. auto: bfloat16 where it is fast (GPUs, CPUs with AVX512-BF16 or "
-        "AMX), else float32.",
+        description="Type of the weights in the engine. auto: bfloat16 where it is fast (GPUs, CPUs with AVX512-BF16 "
+        "or AMX), else float32.",
     )
     max_model_len: int = Field(ge=256, le=1_048_576, description="Context length in tokens.")
     rows_in_flight: int = Field(ge=1, le=4096, description="Rows in work at once; the engine batches their calls.")
@@ -128,7 +128,7 @@ class PromptsSettings(_Settings):
 class _SamplingSettings(_Settings):
     temperature: float = Field(ge=0, le=2, description="0 is greedy; the paper samples at 1.")
     top_p: float = Field(gt=0, le=1, description="Nucleus sampling; 1 is off.")
-    seed: int = Field(ge=0, lt=2**31, description="Another seed draws other completions; each call has its own from it.")
+    seed: int = Field(ge=0, lt=2**31, description="Another seed draws other completions; each call has its own.")
     max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
 
 

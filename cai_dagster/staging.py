@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandera.errors
 import polars as pl
@@ -58,7 +58,7 @@ class StagedRows:
         """Stage a frame that has the table's columns (any order; the constitution version is filled in)."""
         if self.table.versioned:
             frame = frame.with_columns(pl.lit(self.constitution_version).alias("constitution_version"))
-        frame = frame.select(self.table.schema.names()).cast(dict(self.table.schema), strict=False)
+        frame = frame.select(self.table.schema.names()).cast(self.table.schema, strict=False)  # pyright: ignore[reportArgumentType]
         for chunk in frame.iter_slices(CHUNK_ROWS):
             self._write_valid(chunk)
 
@@ -99,7 +99,7 @@ class StagedRows:
         try:
             self.table.model.validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as errors:
-            frame = self._set_aside(frame, errors.failure_cases)
+            frame = self._set_aside(frame, cast("pl.DataFrame", errors.failure_cases))  # pyright: ignore[reportUnknownMemberType]
         self.row_count += frame.height
         if frame.height:
             self.parts.append(self._write(frame, f"rows_{len(self.parts)}"))

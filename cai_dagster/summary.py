@@ -6,7 +6,6 @@ It only reads the lake. All text from prompts and completions is shown as text: 
 import math
 from typing import Any
 
-import polars as pl
 from rich.console import Console
 from rich.panel import Panel
 from rich.table import Table as RichTable
@@ -101,6 +100,5 @@ def _print_cost(latest: dict[str, dict[str, Any]], version: str, console: Consol
         cells += [f"{tokens:,}", f"{tokens / row['seconds']:,.0f}"] if tokens else ["", ""]
         table.add_row(name, *cells, f"{row['seconds']:.1f}")
     console.print(table)
-    totals = pl.DataFrame(list(latest.values()))
-    tokens = totals["prompt_tokens"].sum() + totals["completion_tokens"].sum()
-    console.print(f"Together: {tokens:,} tokens, {totals['seconds'].sum():.0f} s in the stages.")
+    tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in latest.values())
+    console.print(f"Together: {tokens:,} tokens, {sum(row['seconds'] for row in latest.values()):.0f} s in the stages.")

@@ -18,7 +18,7 @@ _SPLITS = ["sft", "preference", "evaluation"]
 
 
 class _Model(pa.DataFrameModel):
-    class Config:
+    class Config(pa.DataFrameModel.Config):
         strict = True
 
 

@@ -4,6 +4,10 @@ Token rows are made by `chat_format`, not by TRL: TRL tokenizes rendered text, i
 completion would open a turn.
 """
 
+# The libraries below are typed in part only.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,9 +16,17 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PrinterCallback, TrainerCallback, set_seed
-from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
-from trl.trainer.reward_trainer import DataCollatorForPreference
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
+from trl.trainer.reward_config import RewardConfig
+from trl.trainer.reward_trainer import DataCollatorForPreference, RewardTrainer
+from trl.trainer.sft_config import SFTConfig
+from trl.trainer.sft_trainer import SFTTrainer
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import TrainingOutcome
@@ -42,9 +54,7 @@ def train_supervised(
     """
     chat_format = ChatFormat(base, trust_remote_code)
     set_seed(settings.seed)
-    model: Any = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, trust_remote_code=trust_remote_code
-    )
+    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
     progress = _Progress(report)
     trainer = SFTTrainer(
         model=model,
@@ -145,7 +155,9 @@ class _Progress(TrainerCallback):
             self.loss_curve.append((state.global_step, loss))
             a_step = (time.monotonic() - self._started) / state.global_step
             remaining = a_step * (state.max_steps - state.global_step)
-            self._report(f"step {state.global_step} of {state.max_steps}, loss {loss:.4f}, about {remaining:.0f} s left")
+            self._report(
+                f"step {state.global_step} of {state.max_steps}, loss {loss:.4f}, about {remaining:.0f} s left"
+            )
 
 
 def _arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from cai_dagster.chat_format import FORMAT_VERSION, keep_to_this_machine
 from cai_dagster.home import PROJECT, Home
@@ -82,11 +83,12 @@ def _digest(files: Sequence[Path]) -> str:
 
 def _hub_folder(model: str, revision: str) -> Path:
     keep_to_this_machine()
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError  # noqa: PLC0415
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(model, revision=revision or None))
+        hub: Any = huggingface_hub
+        return Path(hub.snapshot_download(model, revision=revision or None))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError) as error:
         raise WeightsError(
             f"{model!r} is neither a folder nor a Hugging Face model on this machine. Download it with "

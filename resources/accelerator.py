@@ -24,18 +24,18 @@ class _Accelerator:
     def __init__(self) -> None:
         self._lock: FileLock | None = None
         self._engine: VllmEngine | None = None
-        self._loaded: tuple[Weights, LanguageModelSettings] | None = None
+        self._loaded: tuple[str, LanguageModelSettings] | None = None
 
     def engine(self, weights: Weights, settings: LanguageModelSettings, log: Log) -> "VllmEngine":
         """The engine for these weights; another one that is loaded makes room for it."""
-        if self._engine is None or self._loaded != (weights, settings):
-            from resources.vllm_engine import VllmEngine  # noqa: PLC0415
+        if self._engine is None or self._loaded != (weights.digest, settings):
+            from resources.vllm_engine import VllmEngine
 
             self._unload()
             self._acquire(log)
             log(f"starting vLLM with {weights.name} from {weights.folder}")
             self._engine = VllmEngine(weights, settings)
-            self._loaded = (weights, settings)
+            self._loaded = (weights.digest, settings)
         return self._engine
 
     @contextlib.contextmanager

@@ -39,7 +39,7 @@ class LakeResource(dg.ConfigurableResource):
 @cache
 def open_lake(home: Home) -> "Lake":
     """The lake of a home. Imported late: duckdb and pandera are no part of loading the code location."""
-    from cai_dagster.lake import Lake  # noqa: PLC0415
+    from cai_dagster.lake import Lake
 
     return Lake(home)
 
@@ -76,9 +76,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
 def _column_schema(schema: "pl.Schema", descriptions: dict[str, str]) -> dg.TableSchema:
     return dg.TableSchema(
-        columns=[
-            dg.TableColumn(name, str(dtype), description=descriptions.get(name)) for name, dtype in schema.items()
-        ]
+        columns=[dg.TableColumn(name, str(dtype), description=descriptions.get(name)) for name, dtype in schema.items()]
     )
 
 

@@ -35,7 +35,7 @@ class LedgerResource(dg.ConfigurableResource):
 
 @cache
 def _open_ledger(url: str, home: Home) -> "Ledger":
-    from cai_dagster.ledger import Ledger  # noqa: PLC0415
+    from cai_dagster.ledger import Ledger
 
     return Ledger(url or home.ledger)
 
@@ -60,11 +60,11 @@ class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
         return LedgeredModel(model_id, lambda: self.start_engine(served, log), self.ledger.open())
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
-        """vLLM in this process."""
+        """VLLM in this process."""
         fields = LanguageModelSettings.model_fields
         settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
         return ACCELERATOR.engine(weights, settings, log)
 
-    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Give the accelerator back at the end of the run."""
         ACCELERATOR.release()

@@ -45,7 +45,7 @@ class VllmEngine:
 
     async def complete(self, request: Request) -> Answer:
         """Generate. Raises ContextTooLongError when prompt and max_tokens do not fit the context."""
-        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm import SamplingParams
 
         sampling = request.sampling
         token_ids = self._fitting(self._format.prompt_ids(request.messages, request.prefill), sampling.max_tokens)
@@ -61,7 +61,7 @@ class VllmEngine:
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         """Log probabilities of the choices' tokens after the prefill; None for one the engine did not return."""
-        from vllm import SamplingParams  # noqa: PLC0415
+        from vllm import SamplingParams
 
         token_ids, labels = self._format.choice_ids(request.messages, request.prefill, choices)
         self._fitting(token_ids, 1)
@@ -137,8 +137,8 @@ def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)
-    from vllm import EngineArgs, LLMEngine  # noqa: PLC0415
-    from vllm.platforms import current_platform  # noqa: PLC0415
+    from vllm import EngineArgs, LLMEngine
+    from vllm.platforms import current_platform
 
     arguments: dict[str, Any] = {
         "model": str(weights.folder),

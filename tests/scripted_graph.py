@@ -23,7 +23,7 @@ from resources.language_models import LanguageModelResource, LedgerResource
 from tests.scripted import ScriptedEngine
 
 TABLES_OF_MODELS = ("initial_responses", "revision_rounds", "response_pairs", "judgements")
-WITHOUT_TRAINING = "constitution,prompts,initial_responses,revision_rounds,sft_dataset".split(",")
+WITHOUT_TRAINING = ["constitution", "prompts", "initial_responses", "revision_rounds", "sft_dataset"]
 
 
 class ScriptedChatFormat:
@@ -37,7 +37,7 @@ class ScriptedModelResource(LanguageModelResource):
     """A language model resource whose engine is scripted; `delay` seconds pass before each answer."""
 
     delay: float = 0.0
-    empty_prompts: list[str] = []
+    silent_on: str = ""
 
     def weights(self) -> Weights:
         return Weights("scripted", Path(), "0" * 64)
@@ -49,7 +49,7 @@ class ScriptedModelResource(LanguageModelResource):
         return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
 
     def script(self, request: Request) -> str:
-        if any(text in message.content for message in request.messages for text in self.empty_prompts):
+        if self.silent_on and any(self.silent_on in message.content for message in request.messages):
             return " "
         slot = request.slot
         return f"{slot.stage} {slot.round}.{slot.sample} after {len(request.messages)} turns of {slot.prompt_id[:8]}"

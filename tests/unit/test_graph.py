@@ -105,7 +105,7 @@ def test_a_version_that_edits_one_principle_pays_only_for_its_rows(home: Home, t
 def test_a_row_without_an_answer_is_set_aside_and_the_rest_goes_on(home: Home, tmp_path: Path) -> None:
     texts = [*(f"question {n}" for n in range(30)), "say nothing"]
     config = {"prompts": write_prompts(tmp_path / "p.jsonl", texts), **SMALL}
-    materialize(WITHOUT_TRAINING, config, empty_prompts=["say nothing"])
+    materialize(WITHOUT_TRAINING, config, silent_on="say nothing")
     lake = open_lake(home)
     assert lake.snapshot("initial_responses").frame().height == 30
     (rejected,) = lake.rejected("initial_responses").to_dicts()
@@ -116,9 +116,11 @@ def test_a_row_without_an_answer_is_set_aside_and_the_rest_goes_on(home: Home, t
 def test_too_many_rejected_rows_fail_the_asset_and_are_kept_with_their_reasons(home: Home, tmp_path: Path) -> None:
     texts = [*(f"question {n}" for n in range(4)), "say nothing"]
     config = {"prompts": write_prompts(tmp_path / "p.jsonl", texts), **SMALL}
-    result = materialize(WITHOUT_TRAINING, config, raise_on_error=False, empty_prompts=["say nothing"])
+    result = materialize(WITHOUT_TRAINING, config, raise_on_error=False, silent_on="say nothing")
     assert not result.success
-    (failure,) = [event for event in result.all_events if event.is_step_failure and event.step_key == "initial_responses"]
+    (failure,) = [
+        event for event in result.all_events if event.is_step_failure and event.step_key == "initial_responses"
+    ]
     assert "1 × empty_completion" in str(failure.step_failure_data.user_failure_data)
     lake = open_lake(home)
     assert not lake.materialized("initial_responses")

@@ -1,0 +1,244 @@
+"""The ledger in front of an engine: each call is paid for once, and kept whatever becomes of it."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from cai_dagster import model_calls
+from cai_dagster.home import Home
+from cai_dagster.ledger import Ledger
+from cai_dagster.model_calls import LedgeredModel, Usage
+from cai_dagster.requests import (
+    Answer,
+    EmptyCompletionError,
+    Engine,
+    Message,
+    MissingLabelError,
+    Request,
+    Sampling,
+    Slot,
+)
+from tests.scripted import ScriptedEngine
+
+MODEL = "scripted@0123"
+
+
+def request(text: str = "Hello?", number: int = 0) -> Request:
+    return Request((Message("user", text),), Slot("initial_responses", f"p{number}"))
+
+
+def unstarted() -> Engine:
+    raise AssertionError("the engine was started for a call that is in the ledger")
+
+
+async def retried_until_kept(ledger: Ledger, request_id: str) -> None:
+    while not ledger.get([request_id]):
+        await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+def ledger(home: Home) -> Ledger:
+    return Ledger(home.ledger)
+
+
+async def test_a_call_paid_for_once_is_a_hit_for_the_next_model_and_starts_no_engine(ledger: Ledger) -> None:
+    engine = ScriptedEngine(lambda request: "Hi there.")
+    first = LedgeredModel(MODEL, lambda: engine, ledger)
+    completion = await first.complete(request())
+    judged = await first.choose(request(), ("A", "B"))
+    first.commit()
+    second = LedgeredModel(MODEL, unstarted, ledger)
+    assert await second.complete(request()) == completion
+    assert await second.choose(request(), ("A", "B")) == judged
+    assert (completion.text, completion.request_id) == ("Hi there.", request().completion_id(MODEL))
+    assert (judged.logprobs, judged.request_id) == ((-0.2, -1.8), request().choice_id(MODEL, ("A", "B")))
+    assert (first.usage.hits, first.usage.misses) == (0, 2)
+    assert (second.usage.hits, second.usage.misses) == (2, 0)
+
+
+async def test_a_model_asks_the_engine_once_also_before_it_commits(ledger: Ledger) -> None:
+    engine = ScriptedEngine()
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    assert await model.complete(request()) == await model.complete(request())
+    assert (len(engine.requests), model.usage.hits, model.usage.misses) == (1, 1, 1)
+
+
+async def test_the_engine_is_started_once_and_not_before_the_first_call_that_must_be_paid_for(ledger: Ledger) -> None:
+    started: list[ScriptedEngine] = []
+
+    def start() -> Engine:
+        started.append(ScriptedEngine())
+        return started[-1]
+
+    model = LedgeredModel(MODEL, start, ledger)
+    assert started == []
+    await asyncio.gather(*(model.complete(request(number=number)) for number in range(5)))
+    await model.complete(request(number=5))
+    assert [len(engine.requests) for engine in started] == [6]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.02])
+async def test_two_equal_requests_at_the_same_time_pay_once(ledger: Ledger, delay: float) -> None:
+    engine = ScriptedEngine(delay=lambda request: delay)
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    one, other = await asyncio.gather(model.complete(request()), model.complete(request()))
+    assert one == other
+    assert (len(engine.requests), model.usage.hits, model.usage.misses) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("turns", range(8))
+async def test_a_request_that_comes_at_any_moment_of_an_equal_one_pays_nothing(ledger: Ledger, turns: int) -> None:
+    calls: list[Request] = []
+
+    class AtOnce(ScriptedEngine):
+        async def complete(self, request: Request) -> Answer:
+            calls.append(request)
+            return Answer("Hi.", "stop", 10, 1, 0.0)
+
+    model = LedgeredModel(MODEL, AtOnce, ledger)
+
+    async def later() -> None:
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await model.complete(request())
+
+    await asyncio.gather(model.complete(request()), later())
+    assert len(calls) == 1
+
+
+async def test_requests_that_differ_are_all_paid_for(ledger: Ledger) -> None:
+    engine = ScriptedEngine()
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    base = request()
+    different = [
+        base,
+        replace(base, messages=(Message("system", "Be kind."), *base.messages)),
+        replace(base, messages=(Message("system", "Be brief."), *base.messages)),
+        replace(base, prefill="I"),
+        replace(base, sampling=Sampling(seed=1)),
+        replace(base, slot=replace(base.slot, round=1)),
+    ]
+    completions = await asyncio.gather(*(model.complete(each) for each in different))
+    assert len({completion.request_id for completion in completions}) == len(different)
+    assert engine.requests == different
+
+
+async def test_another_model_pays_for_itself(ledger: Ledger) -> None:
+    engine = ScriptedEngine()
+    for name in ("one@0123", "other@4567"):
+        model = LedgeredModel(name, lambda: engine, ledger)
+        await model.complete(request())
+        model.commit()
+    assert len(engine.requests) == 2
+
+
+@pytest.mark.parametrize("text", ["", "  \n\t", "\u2003"])
+async def test_an_empty_completion_fails_its_row_and_is_not_paid_for_again(ledger: Ledger, text: str) -> None:
+    engine = ScriptedEngine(lambda request: text)
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    for _ in range(2):
+        with pytest.raises(EmptyCompletionError, match=r"^empty_completion: .*finish_reason stop"):
+            await model.complete(request())
+    model.commit()
+    request_id = request().completion_id(MODEL)
+    assert ledger.get([request_id])[request_id].text == text
+    with pytest.raises(EmptyCompletionError):
+        await LedgeredModel(MODEL, unstarted, ledger).complete(request())
+    assert len(engine.requests) == 1
+
+
+@pytest.mark.parametrize("logprobs", [(None, -0.1), (-0.1, None), (None, None), (), (-0.1,)])
+async def test_a_missing_label_fails_its_row_and_is_not_paid_for_again(
+    ledger: Ledger, logprobs: tuple[float | None, ...]
+) -> None:
+    engine = ScriptedEngine(logprobs=lambda request: logprobs)
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    with pytest.raises(MissingLabelError, match=r"^missing_label: "):
+        await model.choose(request(), ("A", "B"))
+    model.commit()
+    request_id = request().choice_id(MODEL, ("A", "B"))
+    assert ledger.get([request_id])[request_id].logprobs == logprobs
+    with pytest.raises(MissingLabelError):
+        await LedgeredModel(MODEL, unstarted, ledger).choose(request(), ("A", "B"))
+
+
+async def test_tokens_are_those_of_the_calls_paid_for(ledger: Ledger) -> None:
+    engine = ScriptedEngine(lambda request: "one two three")
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    await asyncio.gather(*(model.complete(request(number=number % 2)) for number in range(6)))
+    assert model.usage == Usage(hits=4, misses=2, prompt_tokens=20, completion_tokens=6)
+
+
+async def test_a_commit_writes_what_was_pending(ledger: Ledger) -> None:
+    model = LedgeredModel(MODEL, ScriptedEngine, ledger)
+    completions = [await model.complete(request(number=number)) for number in range(3)]
+    ids = [completion.request_id for completion in completions]
+    assert ledger.get(ids) == {}
+    model.commit()
+    assert [ledger.get(ids)[request_id].text for request_id in ids] == [each.text for each in completions]
+    model.commit()
+    assert ledger.totals() == {"initial_responses": 3}
+
+
+async def test_many_pending_calls_are_committed_by_themselves(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_calls, "COMMIT_CALLS", 3)
+    model = LedgeredModel(MODEL, ScriptedEngine, ledger)
+    for number in range(5):
+        await model.complete(request(number=number))
+    assert ledger.totals() == {"initial_responses": 3}
+
+
+async def test_pending_calls_are_committed_soon(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_calls, "COMMIT_SECONDS", 0.01)
+    model = LedgeredModel(MODEL, ScriptedEngine, ledger)
+    for number in range(2):  # the second after the first commit
+        completion = await model.complete(request(number=number))
+        await asyncio.wait_for(retried_until_kept(ledger, completion.request_id), 5)
+
+
+async def test_the_time_of_a_call_is_kept(ledger: Ledger) -> None:
+    model = LedgeredModel(MODEL, lambda: ScriptedEngine(delay=lambda request: 0.02), ledger)
+    completion = await model.complete(request())
+    model.commit()
+    assert ledger.get([completion.request_id])[completion.request_id].seconds > 0
+
+
+async def test_a_call_the_engine_fails_at_may_be_asked_again(ledger: Ledger) -> None:
+    def fail_once(request: Request) -> str:
+        if len(engine.requests) == 1:
+            raise OSError("the engine lost its worker")
+        return "Hi."
+
+    engine = ScriptedEngine(fail_once)
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    with pytest.raises(OSError, match="lost its worker"):
+        await model.complete(request())
+    assert (await model.complete(request())).text == "Hi."
+    assert (model.usage.misses, model.usage.completion_tokens) == (1, 1)
+
+
+async def test_a_ledger_that_cannot_be_read_fails_the_calls_instead_of_leaving_them_waiting(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(request_ids: Sequence[str]) -> dict[str, Answer]:
+        raise OSError("database is locked")
+
+    monkeypatch.setattr(ledger, "get", unreadable)
+    model = LedgeredModel(MODEL, ScriptedEngine, ledger)
+    with pytest.raises(OSError, match="database is locked"):
+        await asyncio.wait_for(model.complete(request()), 1)
+
+
+async def test_calls_that_could_not_be_committed_are_committed_later(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = LedgeredModel(MODEL, ScriptedEngine, ledger)
+    completion = await model.complete(request())
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "put", lambda calls: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            model.commit()
+    model.commit()
+    assert list(ledger.get([completion.request_id])) == [completion.request_id]

@@ -1,0 +1,308 @@
+"""Rows run side by side, bounded and without barriers; a bad row costs itself alone, a bad stage costs no paid call."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cai_dagster import row_stream
+from cai_dagster.home import Home
+from cai_dagster.ledger import Ledger
+from cai_dagster.model_calls import LedgeredModel
+from cai_dagster.requests import LanguageModel, Message, Request, RowError, Slot
+from cai_dagster.row_stream import Progress, Row, TooManyRejectedRowsError, refuse_too_many_rejected, run_rows
+from cai_dagster.staging import StagedRows
+from tests.scripted import ScriptedEngine
+
+STAGE = "initial_responses"
+
+
+class BadRowError(RowError):
+    """A failure of one row in these tests."""
+
+    code = "bad_row"
+
+
+def rows(count: int) -> list[Row]:
+    return [{"prompt_id": f"{number:032x}", "number": number} for number in range(count)]
+
+
+def row_id(row: Row) -> str:
+    return row["prompt_id"]
+
+
+def asked(row: Row, round: int = 0) -> Request:  # noqa: A002
+    return Request((Message("user", f"Question {row['number']}"),), Slot(STAGE, row_id(row), round))
+
+
+def result(row: Row, text: str, request_id: str) -> Row:
+    return {
+        "prompt_id": row_id(row),
+        "sample": 0,
+        "completion": text,
+        "finish_reason": "stop",
+        "request_id": request_id,
+        "policy_model": "scripted",
+    }
+
+
+async def answer(model: LanguageModel, row: Row) -> Sequence[Row]:
+    completion = await model.complete(asked(row))
+    return [result(row, completion.text, completion.request_id)]
+
+
+@pytest.fixture
+def staged(home: Home) -> StagedRows:
+    home.staging.mkdir(parents=True)
+    return StagedRows(home.staging, STAGE, None)
+
+
+@pytest.fixture
+def ledger(home: Home) -> Ledger:
+    return Ledger(home.ledger)
+
+
+def model_with(ledger: Ledger, engine: ScriptedEngine | None = None) -> LedgeredModel:
+    return LedgeredModel("scripted", lambda: engine or ScriptedEngine(), ledger)
+
+
+def run(
+    waiting: Sequence[Row],
+    recipe: row_stream.Recipe,
+    model: LedgeredModel,
+    staged: StagedRows,
+    rows_in_flight: int = 4,
+) -> list[Progress]:
+    reports: list[Progress] = []
+    run_rows(iter(waiting), len(waiting), recipe, model, staged, row_id, rows_in_flight, reports.append)
+    return reports
+
+
+def column(staged_parts: Sequence[Any], name: str) -> list[Any]:
+    return [value for part in staged_parts for value in pl.read_parquet(part)[name].to_list()]
+
+
+@pytest.mark.parametrize(("count", "rows_in_flight"), [(0, 4), (1, 4), (4, 4), (50, 4), (50, 1), (50, 64)])
+def test_every_row_is_staged_or_rejected(staged: StagedRows, ledger: Ledger, count: int, rows_in_flight: int) -> None:
+    async def some_fail(model: LanguageModel, row: Row) -> Sequence[Row]:
+        if row["number"] % 7 == 3:
+            raise BadRowError(f"number {row['number']}")
+        return await answer(model, row)
+
+    run(rows(count), some_fail, model_with(ledger), staged, rows_in_flight)
+    bad = {row_id(row) for row in rows(count) if row["number"] % 7 == 3}
+    good = column(staged.parts, "prompt_id")
+    rejected = column(staged.rejected_parts, "row_id")
+    assert sorted(good + rejected) == sorted(row_id(row) for row in rows(count))
+    assert set(rejected) == bad
+    assert (staged.row_count, staged.rejected_count) == (len(good), len(rejected))
+
+
+def test_a_row_error_sets_its_row_aside_with_its_reason_and_the_others_go_on(
+    staged: StagedRows, ledger: Ledger
+) -> None:
+    async def second_fails(model: LanguageModel, row: Row) -> Sequence[Row]:
+        results = await answer(model, row)
+        if row["number"] == 1:
+            raise BadRowError("it is the second")
+        return results
+
+    run(rows(3), second_fails, model_with(ledger), staged)
+    assert column(staged.rejected_parts, "reason") == ["bad_row: it is the second"]
+    assert column(staged.rejected_parts, "row_id") == [row_id(rows(3)[1])]
+    assert column(staged.parts, "completion") == [f"{STAGE} 0 of {row_id(row)}" for row in (rows(3)[0], rows(3)[2])]
+    assert staged.reasons == {"bad_row": 1}
+
+
+def test_an_empty_completion_costs_its_row_alone(staged: StagedRows, ledger: Ledger) -> None:
+    engine = ScriptedEngine(lambda request: "" if request.slot.prompt_id == row_id(rows(2)[1]) else "Hi.")
+    run(rows(5), answer, model_with(ledger, engine), staged)
+    assert staged.reasons == {"empty_completion": 1}
+    assert staged.row_count == 4
+
+
+def test_a_recipe_may_return_several_rows_or_none(staged: StagedRows, ledger: Ledger) -> None:
+    async def as_many_as_its_number(model: LanguageModel, row: Row) -> Sequence[Row]:
+        ((first,), _) = (await answer(model, row), None)
+        return [{**first, "sample": sample} for sample in range(row["number"])]
+
+    run(rows(4), as_many_as_its_number, model_with(ledger), staged)
+    assert sorted(column(staged.parts, "sample")) == [0, 0, 0, 1, 1, 2]
+
+
+def test_another_error_stops_the_stage_and_every_paid_call_is_kept(staged: StagedRows, ledger: Ledger) -> None:
+    async def third_breaks(model: LanguageModel, row: Row) -> Sequence[Row]:
+        results = await answer(model, row)
+        if row["number"] == 2:
+            raise ZeroDivisionError("a bug in the recipe")
+        return results
+
+    engine = ScriptedEngine()
+    with pytest.raises(ZeroDivisionError, match="a bug in the recipe"):
+        run(rows(100), third_breaks, model_with(ledger, engine), staged, rows_in_flight=2)
+    assert 3 <= len(engine.requests) < 100
+    paid = [request.completion_id("scripted") for request in engine.requests[:3]]
+    assert set(ledger.get(paid)) == set(paid)
+
+
+def test_an_engine_that_breaks_stops_the_stage_and_the_calls_before_it_are_kept(
+    staged: StagedRows, ledger: Ledger
+) -> None:
+    def break_down(request: Request) -> str:
+        if request.slot.prompt_id == row_id(rows(6)[5]):
+            raise ConnectionError("the engine is gone")
+        return "Hi."
+
+    with pytest.raises(ConnectionError, match="the engine is gone"):
+        run(rows(10), answer, model_with(ledger, ScriptedEngine(break_down)), staged, rows_in_flight=1)
+    assert ledger.totals() == {STAGE: 5}
+
+
+def test_a_stopped_stage_pays_only_for_what_it_had_not_paid(staged: StagedRows, ledger: Ledger, home: Home) -> None:
+    async def breaks(model: LanguageModel, row: Row) -> Sequence[Row]:
+        results = await answer(model, row)
+        if row["number"] == 5:
+            raise ZeroDivisionError
+        return results
+
+    with pytest.raises(ZeroDivisionError):
+        run(rows(10), breaks, model_with(ledger), staged, rows_in_flight=1)
+    again = model_with(ledger)
+    run(rows(10), answer, again, StagedRows(home.staging, STAGE, None))
+    assert (again.usage.hits, again.usage.misses) == (6, 4)
+
+
+@pytest.mark.parametrize("rows_in_flight", [1, 3, 8])
+def test_as_many_rows_are_in_work_as_allowed_and_never_more(
+    staged: StagedRows, ledger: Ledger, rows_in_flight: int
+) -> None:
+    in_work: set[str] = set()
+    most = 0
+
+    async def count(model: LanguageModel, row: Row) -> Sequence[Row]:
+        nonlocal most
+        in_work.add(row_id(row))
+        most = max(most, len(in_work))
+        results = await answer(model, row)
+        in_work.remove(row_id(row))
+        return results
+
+    engine = ScriptedEngine(delay=lambda request: 0.001)
+    run(rows(30), count, model_with(ledger, engine), staged, rows_in_flight)
+    assert most == rows_in_flight
+
+
+def test_rows_are_taken_from_their_source_only_when_there_is_room(staged: StagedRows, ledger: Ledger) -> None:
+    taken: list[int] = []
+    done: list[int] = []
+    ahead: list[int] = []
+
+    async def note(model: LanguageModel, row: Row) -> Sequence[Row]:
+        results = await answer(model, row)
+        done.append(row["number"])
+        ahead.append(len(taken) - len(done))
+        return results
+
+    waiting = (taken.append(row["number"]) or row for row in rows(40))
+    run_rows(waiting, 40, note, model_with(ledger), staged, row_id, 4, lambda progress: None)
+    assert len(taken) == 40
+    assert max(ahead) <= 4
+
+
+def test_a_fast_row_reaches_its_second_call_before_a_slow_row_ends_its_first(
+    staged: StagedRows, ledger: Ledger
+) -> None:
+    slow, fast = rows(2)
+    events: list[tuple[str, str, int]] = []
+
+    def begin(request: Request) -> float:
+        events.append(("begin", request.slot.prompt_id, request.slot.round))
+        return 0.5 if (request.slot.prompt_id, request.slot.round) == (row_id(slow), 0) else 0.0
+
+    def end(request: Request) -> str:
+        events.append(("end", request.slot.prompt_id, request.slot.round))
+        return "Hi."
+
+    async def twice(model: LanguageModel, row: Row) -> Sequence[Row]:
+        await model.complete(asked(row))
+        await model.complete(asked(row, round=1))
+        return []
+
+    run([slow, fast], twice, model_with(ledger, ScriptedEngine(end, delay=begin)), staged, rows_in_flight=2)
+    assert events.index(("begin", row_id(slow), 0)) < events.index(("begin", row_id(fast), 1))
+    assert events.index(("begin", row_id(fast), 1)) < events.index(("end", row_id(slow), 0))
+    assert ("end", row_id(slow), 1) in events
+
+
+def test_a_free_place_is_taken_by_the_next_row_at_once(staged: StagedRows, ledger: Ledger) -> None:
+    others_done = 0
+    released = asyncio.Event()
+
+    async def first_waits_for_all_others(model: LanguageModel, row: Row) -> Sequence[Row]:
+        nonlocal others_done
+        if row["number"] == 0:
+            await asyncio.wait_for(released.wait(), 10)
+        else:
+            others_done += 1
+            if others_done == 19:
+                released.set()
+        return await answer(model, row)
+
+    run(rows(20), first_waits_for_all_others, model_with(ledger), staged, rows_in_flight=2)
+    assert staged.row_count == 20
+
+
+def test_a_finished_stage_has_committed_its_calls(staged: StagedRows, ledger: Ledger) -> None:
+    run(rows(5), answer, model_with(ledger), staged)
+    assert ledger.totals() == {STAGE: 5}
+
+
+def test_progress_is_reported_with_what_was_done_paid_and_rejected(
+    staged: StagedRows, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def last_fails(model: LanguageModel, row: Row) -> Sequence[Row]:
+        results = await answer(model, row)
+        if row["number"] == 2:
+            raise BadRowError("the last")
+        return results
+
+    monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.0)
+    engine = ScriptedEngine(lambda request: "two words")
+    reports = run(rows(3), last_fails, model_with(ledger, engine), staged, rows_in_flight=1)
+    assert [(report.done, report.total, report.rejected, report.tokens) for report in reports] == [
+        (1, 3, 0, 12),
+        (2, 3, 0, 24),
+        (3, 3, 1, 36),
+    ]
+
+
+def test_progress_is_not_reported_for_every_row(staged: StagedRows, ledger: Ledger) -> None:
+    assert run(rows(30), answer, model_with(ledger), staged) == []
+
+
+def test_progress_shows_rows_rejections_speed_and_what_is_left() -> None:
+    progress = Progress(done=1_500, total=6_000, rejected=12, tokens=400_000, seconds=50.0)
+    assert str(progress) == "1,500 of 6,000 rows, 12 rejected, 8,000 tokens/s, about 150 s left"
+    assert str(Progress(0, 10, 0, 0, 0.0)).startswith("0 of 10 rows, 0 rejected, 0 tokens/s")
+
+
+@pytest.mark.parametrize(("allowed", "refused"), [(0.3, False), (0.299, True), (1.0, False), (0.0, True)])
+def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed: float, refused: bool) -> None:
+    staged.add([result(row, "Hi.", "0f") for row in rows(7)])
+    for row, reason in zip(rows(3), ("bad_row: one", "empty_completion: two", "bad_row: three"), strict=True):
+        staged.reject(row_id(row), reason, row)
+    staged.close()
+    if not refused:
+        refuse_too_many_rejected(staged, allowed)
+        return
+    with pytest.raises(TooManyRejectedRowsError) as caught:
+        refuse_too_many_rejected(staged, allowed)
+    assert str(caught.value).startswith(f"{STAGE}: 3 of 10 rows were rejected (30.0%; allowed: {allowed:.1%}): ")
+    assert "2 × bad_row, 1 × empty_completion" in str(caught.value)
+
+
+def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:
+    staged.close()
+    refuse_too_many_rejected(staged, 0.0)
