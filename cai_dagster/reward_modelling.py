@@ -129,7 +129,7 @@ def calibration_error(predicted: "NDArray[np.float64]", label: "NDArray[np.float
     for number in range(CALIBRATION_BINS):
         inside = bins == number
         if inside.any():
-            error += abs(float(np.mean(predicted[inside] - label[inside]))) * float(np.mean(inside))
+            error += abs(float(np.mean(predicted[inside] - label[inside]))) * np.count_nonzero(inside) / len(label)
     return error
 
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import pytest
 
 from cai_dagster.home import Home
-from cai_dagster.settings import LanguageModelSettings, active_settings
+from cai_dagster.settings import Dtype, LanguageModelSettings, active_settings
 from cai_dagster.weights import Weights, locate_weights
 from resources.accelerator import ACCELERATOR
 from resources.vllm_engine import VllmEngine
@@ -31,14 +31,19 @@ def offline_weights() -> Weights:
 
 @pytest.fixture(scope="session")
 def engine_settings() -> LanguageModelSettings:
-    return active_settings().policy.model_copy(update={"dtype": "float32", "rows_in_flight": 32})
+    return active_settings().policy.model_copy(update={"dtype": Dtype.float32, "rows_in_flight": 32})
 
 
-@pytest.fixture(scope="session")
-def engine(offline_weights: Weights, engine_settings: LanguageModelSettings) -> Iterator[VllmEngine]:
-    """The one engine of the session, in float32."""
-    yield ACCELERATOR.engine(offline_weights, engine_settings, print)
+@pytest.fixture(scope="session", autouse=True)
+def give_the_accelerator_back() -> Iterator[None]:
+    yield
     ACCELERATOR.release()
+
+
+@pytest.fixture
+def engine(offline_weights: Weights, engine_settings: LanguageModelSettings) -> VllmEngine:
+    """The engine of the session, in float32: started by the first test that asks, kept for the others."""
+    return ACCELERATOR.engine(offline_weights, engine_settings, print)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """vLLM in this process, on the real small model, against transformers."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,8 +10,9 @@ from cai_dagster.constitution import load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.judging import LABELS, PREFILL, Pair, judge_messages
 from cai_dagster.requests import ContextTooLongError, Message, Request, Sampling, Slot
-from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.settings import Dtype, LanguageModelSettings
 from cai_dagster.weights import Weights
+from resources.accelerator import ACCELERATOR
 from resources.vllm_engine import VllmEngine
 from tests.e2e.conftest import together
 
@@ -54,13 +54,15 @@ def exact(offline_weights: Weights) -> list[float]:
     return values
 
 
-@pytest.fixture(scope="module")
-def bfloat16_engine(
+def test_label_probabilities_in_bfloat16_are_close(
     offline_weights: Weights, engine_settings: LanguageModelSettings, exact: list[float]
-) -> Iterator[VllmEngine]:
-    started = VllmEngine(offline_weights, engine_settings.model_copy(update={"dtype": "bfloat16"}))
-    yield started
-    started.close()
+) -> None:
+    # First in this file: the accelerator holds one engine at a time, and the others share the float32 one.
+    settings = engine_settings.model_copy(update={"dtype": Dtype.bfloat16})
+    engine = ACCELERATOR.engine(offline_weights, settings, print)
+    answers = together(lambda: [engine.choose(request, LABELS) for request in REQUESTS])
+    for answer, expected in zip(answers, exact, strict=True):
+        assert p_a(answer.logprobs) == pytest.approx(expected, abs=0.08)
 
 
 def test_label_probabilities_in_float32_are_those_of_transformers(engine: VllmEngine, exact: list[float]) -> None:
@@ -68,12 +70,6 @@ def test_label_probabilities_in_float32_are_those_of_transformers(engine: VllmEn
     assert len({round(value, 6) for value in exact}) == 20
     for answer, expected in zip(answers, exact, strict=True):
         assert p_a(answer.logprobs) == pytest.approx(expected, abs=1e-3)
-
-
-def test_label_probabilities_in_bfloat16_are_close(bfloat16_engine: VllmEngine, exact: list[float]) -> None:
-    answers = together(lambda: [bfloat16_engine.choose(request, LABELS) for request in REQUESTS])
-    for answer, expected in zip(answers, exact, strict=True):
-        assert p_a(answer.logprobs) == pytest.approx(expected, abs=0.08)
 
 
 def test_a_control_token_in_a_text_never_becomes_one(offline_weights: Weights) -> None:

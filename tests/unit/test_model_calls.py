@@ -89,15 +89,17 @@ async def test_two_equal_requests_at_the_same_time_pay_once(ledger: Ledger, dela
 
 
 @pytest.mark.parametrize("turns", range(8))
-async def test_a_request_that_comes_at_any_moment_of_an_equal_one_pays_nothing(ledger: Ledger, turns: int) -> None:
-    calls: list[Request] = []
+async def test_a_request_that_comes_at_any_moment_of_an_equal_one_pays_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch, turns: int
+) -> None:
+    engine = ScriptedEngine()
 
-    class AtOnce(ScriptedEngine):
-        async def complete(self, request: Request) -> Answer:
-            calls.append(request)
-            return Answer("Hi.", "stop", 10, 1, 0.0)
+    async def at_once(request: Request) -> Answer:
+        engine.requests.append(request)
+        return Answer("Hi.", "stop", 10, 1, 0.0)
 
-    model = LedgeredModel(MODEL, AtOnce, ledger)
+    monkeypatch.setattr(engine, "complete", at_once)
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
 
     async def later() -> None:
         for _ in range(turns):
@@ -105,7 +107,7 @@ async def test_a_request_that_comes_at_any_moment_of_an_equal_one_pays_nothing(l
         await model.complete(request())
 
     await asyncio.gather(model.complete(request()), later())
-    assert len(calls) == 1
+    assert len(engine.requests) == 1
 
 
 async def test_requests_that_differ_are_all_paid_for(ledger: Ledger) -> None:

@@ -11,18 +11,12 @@ from cai_dagster import row_stream
 from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import LanguageModel, Message, Request, RowError, Slot
+from cai_dagster.requests import ContextTooLongError, LanguageModel, Message, Request, Slot
 from cai_dagster.row_stream import Progress, Row, TooManyRejectedRowsError, refuse_too_many_rejected, run_rows
 from cai_dagster.staging import StagedRows
 from tests.scripted import ScriptedEngine
 
 STAGE = "initial_responses"
-
-
-class BadRowError(RowError):
-    """A failure of one row in these tests."""
-
-    code = "bad_row"
 
 
 def rows(count: int) -> list[Row]:
@@ -33,8 +27,8 @@ def row_id(row: Row) -> str:
     return row["prompt_id"]
 
 
-def asked(row: Row, round: int = 0) -> Request:  # noqa: A002
-    return Request((Message("user", f"Question {row['number']}"),), Slot(STAGE, row_id(row), round))
+def asked(row: Row, turn: int = 0) -> Request:
+    return Request((Message("user", f"Question {row['number']}"),), Slot(STAGE, row_id(row), turn))
 
 
 def result(row: Row, text: str, request_id: str) -> Row:
@@ -88,7 +82,7 @@ def column(staged_parts: Sequence[Any], name: str) -> list[Any]:
 def test_every_row_is_staged_or_rejected(staged: StagedRows, ledger: Ledger, count: int, rows_in_flight: int) -> None:
     async def some_fail(model: LanguageModel, row: Row) -> Sequence[Row]:
         if row["number"] % 7 == 3:
-            raise BadRowError(f"number {row['number']}")
+            raise ContextTooLongError(f"number {row['number']}")
         return await answer(model, row)
 
     run(rows(count), some_fail, model_with(ledger), staged, rows_in_flight)
@@ -106,14 +100,14 @@ def test_a_row_error_sets_its_row_aside_with_its_reason_and_the_others_go_on(
     async def second_fails(model: LanguageModel, row: Row) -> Sequence[Row]:
         results = await answer(model, row)
         if row["number"] == 1:
-            raise BadRowError("it is the second")
+            raise ContextTooLongError("it is the second")
         return results
 
     run(rows(3), second_fails, model_with(ledger), staged)
-    assert column(staged.rejected_parts, "reason") == ["bad_row: it is the second"]
+    assert column(staged.rejected_parts, "reason") == ["context_too_long: it is the second"]
     assert column(staged.rejected_parts, "row_id") == [row_id(rows(3)[1])]
     assert column(staged.parts, "completion") == [f"{STAGE} 0 of {row_id(row)}" for row in (rows(3)[0], rows(3)[2])]
-    assert staged.reasons == {"bad_row": 1}
+    assert staged.reasons == {"context_too_long": 1}
 
 
 def test_an_empty_completion_costs_its_row_alone(staged: StagedRows, ledger: Ledger) -> None:
@@ -125,7 +119,7 @@ def test_an_empty_completion_costs_its_row_alone(staged: StagedRows, ledger: Led
 
 def test_a_recipe_may_return_several_rows_or_none(staged: StagedRows, ledger: Ledger) -> None:
     async def as_many_as_its_number(model: LanguageModel, row: Row) -> Sequence[Row]:
-        ((first,), _) = (await answer(model, row), None)
+        (first,) = await answer(model, row)
         return [{**first, "sample": sample} for sample in range(row["number"])]
 
     run(rows(4), as_many_as_its_number, model_with(ledger), staged)
@@ -227,7 +221,7 @@ def test_a_fast_row_reaches_its_second_call_before_a_slow_row_ends_its_first(
 
     async def twice(model: LanguageModel, row: Row) -> Sequence[Row]:
         await model.complete(asked(row))
-        await model.complete(asked(row, round=1))
+        await model.complete(asked(row, turn=1))
         return []
 
     run([slow, fast], twice, model_with(ledger, ScriptedEngine(end, delay=begin)), staged, rows_in_flight=2)
@@ -265,7 +259,7 @@ def test_progress_is_reported_with_what_was_done_paid_and_rejected(
     async def last_fails(model: LanguageModel, row: Row) -> Sequence[Row]:
         results = await answer(model, row)
         if row["number"] == 2:
-            raise BadRowError("the last")
+            raise ContextTooLongError("the last")
         return results
 
     monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.0)
@@ -291,7 +285,9 @@ def test_progress_shows_rows_rejections_speed_and_what_is_left() -> None:
 @pytest.mark.parametrize(("allowed", "refused"), [(0.3, False), (0.299, True), (1.0, False), (0.0, True)])
 def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed: float, refused: bool) -> None:
     staged.add([result(row, "Hi.", "0f") for row in rows(7)])
-    for row, reason in zip(rows(3), ("bad_row: one", "empty_completion: two", "bad_row: three"), strict=True):
+    for row, reason in zip(
+        rows(3), ("context_too_long: one", "empty_completion: two", "context_too_long: three"), strict=True
+    ):
         staged.reject(row_id(row), reason, row)
     staged.close()
     if not refused:
@@ -300,7 +296,7 @@ def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed
     with pytest.raises(TooManyRejectedRowsError) as caught:
         refuse_too_many_rejected(staged, allowed)
     assert str(caught.value).startswith(f"{STAGE}: 3 of 10 rows were rejected (30.0%; allowed: {allowed:.1%}): ")
-    assert "2 × bad_row, 1 × empty_completion" in str(caught.value)
+    assert "2 × context_too_long, 1 × empty_completion" in str(caught.value)
 
 
 def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:

@@ -1,0 +1,137 @@
+import polars as pl
+import pytest
+
+from cai_dagster.constitution import Constitution, Dialogue, Principle
+from cai_dagster.tables import TABLES, Table
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+
+# What readers outside this repository rely on: column names and types that only a migration may change.
+FIXED = {
+    "constitution": {
+        "constitution_version": pl.String,
+        "principle_id": pl.String,
+        "slug": pl.String,
+        "critique_request": pl.String,
+        "revision_request": pl.String,
+        "comparison_request": pl.String,
+        "weight": pl.Float64,
+    },
+    "prompts": {
+        "prompt_id": pl.String,
+        "messages": MESSAGES,
+        "source": pl.String,
+        "category": pl.String,
+        "split": pl.String,
+    },
+    "initial_responses": {
+        "prompt_id": pl.String,
+        "sample": pl.Int64,
+        "completion": pl.String,
+        "finish_reason": pl.String,
+        "request_id": pl.String,
+    },
+    "revision_rounds": {
+        "constitution_version": pl.String,
+        "prompt_id": pl.String,
+        "sample": pl.Int64,
+        "round": pl.Int64,
+        "principle_id": pl.String,
+        "critique": pl.String,
+        "revision": pl.String,
+        "critique_request_id": pl.String,
+        "revision_request_id": pl.String,
+    },
+    "sft_dataset": {
+        "constitution_version": pl.String,
+        "prompt_id": pl.String,
+        "round": pl.Int64,
+        "messages": MESSAGES,
+    },
+    "response_pairs": {
+        "constitution_version": pl.String,
+        "pair_id": pl.String,
+        "prompt_id": pl.String,
+        "source": pl.String,
+        "completion_0": pl.String,
+        "completion_1": pl.String,
+    },
+    "judgements": {
+        "constitution_version": pl.String,
+        "pair_id": pl.String,
+        "principle_id": pl.String,
+        "order": pl.String,
+        "logp_a": pl.Float64,
+        "logp_b": pl.Float64,
+        "rationale": pl.String,
+        "feedback_model": pl.String,
+        "request_id": pl.String,
+    },
+    "preference_pairs": {
+        "constitution_version": pl.String,
+        "pair_id": pl.String,
+        "prompt_id": pl.String,
+        "prompt": MESSAGES,
+        "chosen": MESSAGES,
+        "rejected": MESSAGES,
+        "p_chosen": pl.Float64,
+        "label_policy": pl.String,
+    },
+    "rejected_rows": {
+        "table_name": pl.String,
+        "row_id": pl.String,
+        "reason": pl.String,
+        "row": pl.String,
+        "constitution_version": pl.String,
+    },
+}
+UNVERSIONED = {"prompts", "initial_responses", "rejected_rows", "materializations"}
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_the_key_of_a_table_is_made_of_its_columns(table: Table) -> None:
+    assert table.key
+    assert set(table.key) <= set(table.schema.names())
+    assert len(set(table.key)) == len(table.key)
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_a_table_has_the_columns_that_readers_rely_on(name: str) -> None:
+    schema = TABLES[name].schema
+    assert {column: schema.get(column) for column in FIXED[name]} == FIXED[name]
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_a_versioned_table_has_the_version_in_its_key(table: Table) -> None:
+    assert table.versioned == (table.name not in UNVERSIONED)
+    if table.versioned:
+        assert table.key[0] == "constitution_version"
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_an_empty_frame_of_its_schema_is_valid(table: Table) -> None:
+    assert table.model.validate(table.schema.to_frame()).height == 0
+    assert None not in table.schema.values()
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
+def test_descriptions_name_columns(table: Table) -> None:
+    assert set(table.descriptions) <= set(table.schema.names())
+    assert all(table.descriptions.values())
+    assert table.model.__doc__
+
+
+def test_table_names_are_their_keys() -> None:
+    assert all(name == table.name for name, table in TABLES.items())
+
+
+def test_the_rows_of_a_constitution_fit_its_table_and_come_back() -> None:
+    principles = (
+        Principle("honest", "critique?", "revise!", "which?", 2.5, ("a", "b")),
+        Principle("kind", "c", "r", "w"),
+    )
+    constitution = Constitution("v1", principles, (Dialogue("p", "r", "cr", "c", "rr", "v"),))
+    table = TABLES["constitution"]
+    frame = pl.DataFrame(constitution.to_rows(), schema=table.schema)
+    assert table.model.validate(frame).equals(frame)
+    assert Constitution.from_rows(frame.to_dicts()) == constitution
