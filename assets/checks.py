@@ -1,18 +1,21 @@
-"""The data-quality checks on the graph: what `cai_dagster.checks` measures, against the bounds in settings.toml.
+"""The data-quality checks on the graph: what `cai_dagster.measurements` measures, against the bounds in settings.toml.
 
 Each constitution version has its own history. A failed check of severity ERROR stops what depends on its table, for
 that version and in that run.
 """
 
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.partitions import constitution_versions
-from cai_dagster.checks import CHECKS, Check, Tables
+from cai_dagster.checks import CHECKS, Check
 from cai_dagster.settings import CheckSettings, active_settings
 from resources.lake import LakeResource
+
+if TYPE_CHECKING:
+    from cai_dagster.measurements import Measurement, Tables
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
@@ -31,20 +34,25 @@ def _asset_check(check: Check, settings: CheckSettings) -> dg.AssetChecksDefinit
         partitions_def=constitution_versions if versioned else None,
     )
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
+        from cai_dagster import measurements
+
         version = context.partition_key if versioned else None
-        return _result(check, settings, check.measure(_tables(lake, check.table, version)), version)
+        measured = getattr(measurements, check.name)(_tables(lake, check.table, version))
+        return _result(check, settings, measured, version)
 
     return measure
 
 
-def _tables(lake: LakeResource, table: str, version: str | None) -> Tables:
+def _tables(lake: LakeResource, table: str, version: str | None) -> "Tables":
+    from cai_dagster.measurements import Tables
+
     store = lake.open()
     rows = store.snapshot(table, version)
     principles = store.snapshot("constitution", version).frame() if version else rows.frame().clear()
     return Tables(rows.frame(), store.rejected(table, version), principles)
 
 
-def _result(check: Check, settings: CheckSettings, measured: Any, version: str | None) -> dg.AssetCheckResult:
+def _result(check: Check, settings: CheckSettings, measured: "Measurement", version: str | None) -> dg.AssetCheckResult:
     passed = measured.value is None or settings.passes(measured.value)
     where = f" of constitution version {version}" if version else ""
     value = "there is nothing to measure" if measured.value is None else f"measured {measured.value:.4g}"

@@ -73,11 +73,10 @@ class ChatFormat:
                 before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
                 patterns.append(f"{before}({re.escape(token.content)}){after}")
         self._control_pattern = re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")
-        serialized = json.loads(cast("Any", self.tokenizer).backend_tokenizer.to_str())
-        serialized["added_tokens"] = [
-            token for token in serialized["added_tokens"] if token["content"] not in self._control
-        ]
-        self._plain = Tokenizer.from_str(json.dumps(serialized))
+        plain = _without_control_tokens(loaded.backend_tokenizer.to_str(), set(self._control))
+        self._plain_start = Tokenizer.from_str(plain)
+        # Inside a text, a tokenizer that marks only the first word of all as one must not mark another.
+        self._plain = Tokenizer.from_str(plain.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
         self._has_template = bool(template)
 
     @property
@@ -155,20 +154,36 @@ class ChatFormat:
                 continue
             position = 0
             for match in self._control_pattern.finditer(piece.text):
-                ids += self._encode_text(run + piece.text[position : match.start()])
+                ids += self._encode_text(run + piece.text[position : match.start()], at_start=not ids)
                 ids.append(self._control[match.group(match.lastindex or 0)])
                 run, position = "", match.end()
             run += piece.text[position:]
-        return ids + self._encode_text(run)
+        return ids + self._encode_text(run, at_start=not ids)
 
-    def _encode_text(self, text: str) -> list[int]:
+    def _encode_text(self, text: str, at_start: bool) -> list[int]:
         if not text:
             return []
-        ids = self._plain.encode(text, add_special_tokens=False).ids
+        tokenizer = self._plain_start if at_start else self._plain
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
         control = set(self._control.values()).intersection(ids)
         if control:
             raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(control)}")
         return ids
+
+
+def _without_control_tokens(serialized: str, control: set[str]) -> str:
+    """A serialized tokenizer that reads no text as a control token, keeps all ids, and neither cuts nor pads."""
+    tokenizer: dict[str, Any] = json.loads(serialized)
+    vocabulary: Any = tokenizer["model"]["vocab"]  # a mapping, or a list of [token, score]
+    known: set[str] = {entry if isinstance(entry, str) else entry[0] for entry in vocabulary}
+    kept: list[dict[str, Any]] = []
+    for number, token in enumerate(tokenizer["added_tokens"]):
+        if token["content"] not in control:
+            kept.append(token)
+        elif token["content"] not in known:
+            # Left out, it would give its id to the next one; so it keeps its place under a name no text has.
+            kept.append({**token, "content": f"\ue000control {number}\ue001", "normalized": False})
+    return json.dumps({**tokenizer, "added_tokens": kept, "truncation": None, "padding": None})
 
 
 def _common_length(first: list[int], second: list[int]) -> int:

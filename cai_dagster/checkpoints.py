@@ -6,7 +6,6 @@ again. It knows nothing of how a model is trained.
 """
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
+from cai_dagster.scratch import scratch_folder
 
 CODE_VERSION = "1"  # of the trainers: change it when the same rows and settings give other weights
 KEY_DIGITS = 32
@@ -89,8 +89,8 @@ def train_once(
         return read_record(folder), False
     folder.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".training-") as scratch:
-        trained = Path(scratch) / "model"
+    with scratch_folder(home.staging) as scratch:
+        trained = scratch / "model"
         outcome = train(trained)
         record = CheckpointRecord(
             asset=ingredients.asset,

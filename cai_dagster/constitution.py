@@ -205,8 +205,9 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.problem}") from error
-    except yaml.YAMLError as error:
-        raise ConstitutionError(f"{file}: not valid YAML: {error}") from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.reason}") from error
     if node is None:
         raise ConstitutionError(f"{file}:1: the file is empty")
     lines: dict[_Location, int] = {}
@@ -230,7 +231,7 @@ def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file:
         return mapping
     try:
         return _yaml.constructor.SafeConstructor().construct_object(node)
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # by its tag it is what it is not
         raise ConstitutionError(
             f"{file}:{lines[place]}: {_field_name(place)}: {node.value!r} cannot be read"
         ) from error

@@ -17,8 +17,8 @@ def content_hash(value: Any, digits: int = 64) -> str:
 
 
 def unit_interval(*parts: str | int) -> float:
-    """A number strictly between 0 and 1 that depends on the parts alone, uniform over them (53 bits)."""
-    return (int(content_hash(parts, 16), 16) >> 11) / 2**53 + 2**-54
+    """A number strictly between 0 and 1 that depends on the parts alone, uniform over them (52 bits)."""
+    return ((int(content_hash(parts, 16), 16) >> 12) + 0.5) / 2**52
 
 
 def seed_of(*parts: str | int) -> int:

@@ -8,6 +8,8 @@ import polars as pl
 
 from cai_dagster.settings import LabelPolicy, PreferencePairsSettings
 
+_DECIMALS = 12
+
 
 def p_first(judgements: pl.DataFrame) -> pl.DataFrame:
     """`pair_id`, `p_0`: the probability that completion_0 is the better one, for each pair that was judged.
@@ -16,11 +18,12 @@ def p_first(judgements: pl.DataFrame) -> pl.DataFrame:
     """
     p_a = 1 / (1 + (pl.col("logp_b") - pl.col("logp_a")).exp())
     return (
-        judgements.with_columns(pl.when(pl.col("order") == "01").then(p_a).otherwise(1 - p_a).alias("p_0"))
+        judgements.filter(p_a.is_not_nan())  # neither letter is possible: no verdict
+        .with_columns(pl.when(pl.col("order") == "01").then(p_a).otherwise(1 - p_a).alias("p_0"))
         .group_by("pair_id", "principle_id")
         .agg(pl.col("p_0").mean())
         .group_by("pair_id")
-        .agg(pl.col("p_0").sort().mean())  # sorted: the same rows in another order give the same last bit
+        .agg(pl.col("p_0").sort().mean().round(_DECIMALS))  # sorted and rounded: order and rounding decide nothing
         .sort("pair_id")
     )
 

@@ -8,6 +8,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 # pyright: reportMissingTypeStubs=false
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,8 +23,9 @@ import pyarrow.parquet
 import tenacity
 
 from cai_dagster.home import Home
+from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
-from cai_dagster.staging import StagedRows, new_staging_folder, remove_abandoned, remove_folder
+from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
@@ -68,7 +70,7 @@ class Lake:
         """A hash of the staged rows that does not depend on their order."""
         if not staged.parts:
             return "empty"
-        rows = f"read_parquet({_literals(staged.parts)})"
+        rows = f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)"
         query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
         count, total = self._connection.execute(query).fetchall()[0]
         return f"{count}-{int(total):x}"
@@ -89,14 +91,14 @@ class Lake:
             self._append_account(staged, account, data_version)
 
         snapshot_id = self._transaction(replace)
-        remove_folder(staged.folder)
+        shutil.rmtree(staged.folder)
         return snapshot_id
 
     def commit_rejected(self, staged: StagedRows) -> None:
         """Keep the rejected rows of a failed materialization, and the table as it was."""
         files = self._move_in("rejected_rows", staged.rejected_parts)
         self._transaction(lambda: self._replace_rejected(staged, files))
-        remove_folder(staged.folder)
+        shutil.rmtree(staged.folder)
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """The table as it is now.
@@ -144,15 +146,12 @@ class Lake:
         They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
         """
         _ = self._connection
-        folder = new_staging_folder(self._home.staging)
-        file = folder / "rows.parquet"
-        self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
-        try:
+        with scratch_folder(self._home.staging) as folder:
+            file = folder / "rows.parquet"
+            self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
-        finally:
-            remove_folder(folder)
 
     def count(self, sql: str, /, **tables: TableSnapshot) -> int:
         """How many rows a SELECT has."""
@@ -189,7 +188,9 @@ class Lake:
 
     def _register(self, table: str, files: list[Path]) -> None:
         for file in files:
-            self._connection.execute(f"CALL ducklake_add_data_files('lake', '{table}', {_literal(file)})")
+            # A home may lie below a folder called name=value: that is no partition.
+            call = f"CALL ducklake_add_data_files('lake', '{table}', {_literal(file)}, hive_partitioning => false)"
+            self._connection.execute(call)
 
     def _append_account(self, staged: StagedRows, account: Account, data_version: str) -> None:
         values = {
@@ -225,7 +226,7 @@ class Lake:
         if not staged.parts:
             return
         key = ", ".join(f'"{column}"' for column in staged.table.key)
-        rows = f"read_parquet({_literals(staged.parts)})"
+        rows = f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)"
         query = f"SELECT {key}, count(*) FROM {rows} GROUP BY {key} HAVING count(*) > 1 LIMIT 3"
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:

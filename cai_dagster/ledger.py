@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+import tenacity
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError, ProgrammingError
 
 from cai_dagster.requests import Answer, PaidCall
 
@@ -50,8 +52,16 @@ class Ledger:
             event.listen(self._engine, "connect", _use_wal)
         else:
             self._engine = sa.create_engine(database)
-        _metadata.create_all(self._engine)
-        self._check_schema()
+        # Several processes may find a new database at once; all but one are told that it is locked or made already.
+        for attempt in tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((OperationalError, ProgrammingError)),
+            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1),
+            stop=tenacity.stop_after_delay(30),
+            reraise=True,
+        ):
+            with attempt:
+                _metadata.create_all(self._engine)
+                self._check_schema()
 
     def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
         """The answers there are, by request id."""

@@ -50,7 +50,7 @@ class LedgeredModel:
         self._ledger = ledger
         self._engine: Engine | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
-        self._paying: dict[str, asyncio.Task[Answer]] = {}
+        self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._uncommitted: dict[str, PaidCall] = {}
         self._commit_timer: asyncio.TimerHandle | None = None
         self.usage = Usage()
@@ -95,19 +95,25 @@ class LedgeredModel:
         self._uncommitted.clear()
 
     async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
-        paying = self._paying.get(request_id)
-        if paying is None:
-            answer = await self._look_up(request_id)
-            if answer is not None:
-                self.usage.hits += 1
-                return answer
-            paying = self._paying.get(request_id)  # another row may have asked during the look-up
-        if paying is not None:
+        """One look-up and at most one payment for all who ask at the same time."""
+        flight = self._flights.get(request_id)
+        if flight is not None:
             self.usage.hits += 1
-            return await paying
-        paying = asyncio.get_running_loop().create_task(self._pay(request_id, slot, ask))
-        self._paying[request_id] = paying
-        return await paying
+            return await flight
+        flight = asyncio.get_running_loop().create_task(self._look_up_or_pay(request_id, slot, ask))
+        self._flights[request_id] = flight
+        return await flight
+
+    async def _look_up_or_pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+        try:
+            answer = await self._look_up(request_id)
+            if answer is None:
+                answer = await self._pay(request_id, slot, ask)
+            else:
+                self.usage.hits += 1
+            return answer
+        finally:
+            del self._flights[request_id]
 
     async def _look_up(self, request_id: str) -> Answer | None:
         """One ledger query for all calls that ask in the same turn of the event loop."""
@@ -119,21 +125,23 @@ class LedgeredModel:
 
     def _resolve_lookups(self) -> None:
         lookups, self._lookups = self._lookups, {}
-        found = self._ledger.get(list(lookups))
-        for request_id, waiting in lookups.items():
+        waiting = {request_id: future for request_id, future in lookups.items() if not future.cancelled()}
+        try:
+            found = self._ledger.get(list(waiting))
+        except Exception as error:  # noqa: BLE001  (it belongs to those who wait)
+            for future in waiting.values():
+                future.set_exception(error)
+            return
+        for request_id, future in waiting.items():
             uncommitted = self._uncommitted.get(request_id)
-            if not waiting.cancelled():
-                waiting.set_result(uncommitted.answer if uncommitted else found.get(request_id))
+            future.set_result(uncommitted.answer if uncommitted else found.get(request_id))
 
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         if self._engine is None:
             self._engine = self._start_engine()
         started = time.perf_counter()
-        try:
-            answer = replace(await ask(self._engine), seconds=time.perf_counter() - started)
-            self._keep(PaidCall(request_id, self._model_id, slot, answer))
-        finally:
-            del self._paying[request_id]
+        answer = replace(await ask(self._engine), seconds=time.perf_counter() - started)
+        self._keep(PaidCall(request_id, self._model_id, slot, answer))
         self.usage.misses += 1
         self.usage.prompt_tokens += answer.prompt_tokens
         self.usage.completion_tokens += answer.completion_tokens

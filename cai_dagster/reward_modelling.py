@@ -130,7 +130,7 @@ def calibration_error(predicted: "NDArray[np.float64]", label: "NDArray[np.float
         inside = bins == number
         if inside.any():
             error += abs(float(np.mean(predicted[inside] - label[inside]))) * np.count_nonzero(inside) / len(label)
-    return error
+    return float(error)
 
 
 def _share_first_wins(difference: "NDArray[np.float64]") -> float:

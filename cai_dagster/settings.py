@@ -290,6 +290,11 @@ def load_settings(file: Path, profile: str) -> Settings:
         profiles = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}") from error
+    for name, sections in profiles.items():
+        if not isinstance(sections, dict):
+            raise SettingsError(f"{file}: [{name}]: is a value; at the top level there are only profiles")
+    if DEFAULT_PROFILE not in profiles:
+        raise SettingsError(f"{file} has no profile {DEFAULT_PROFILE!r}, on which the others are built")
     if profile not in profiles:
         raise SettingsError(f"{file} has no profile {profile!r}; CAI_PROFILE may be one of {', '.join(profiles)}")
     try:
@@ -311,8 +316,8 @@ def active_settings() -> Settings:
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for name, value in above.items():
-        if isinstance(value, dict):
-            merged[name] = _merge(merged.get(name, {}), cast("dict[str, Any]", value))
+        if isinstance(value, dict) and isinstance(merged.get(name), dict):
+            merged[name] = _merge(merged[name], cast("dict[str, Any]", value))
         else:
             merged[name] = value
     return merged

@@ -5,10 +5,7 @@ becomes visible only when `lake.Lake.commit` registers it, all at once. Memory d
 """
 
 import json
-import os
-import socket
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +13,7 @@ from typing import Any, cast
 import pandera.errors
 import polars as pl
 
+from cai_dagster.scratch import new_scratch_folder
 from cai_dagster.tables import TABLES, Table
 
 CHUNK_ROWS = 20_000
@@ -27,7 +25,7 @@ class StagedRows:
     def __init__(self, folder: Path, table: str, constitution_version: str | None) -> None:
         self.table: Table = TABLES[table]
         self.constitution_version = constitution_version
-        self.folder = new_staging_folder(folder)
+        self.folder = new_scratch_folder(folder)
         self.parts: list[Path] = []
         self.rejected_parts: list[Path] = []
         self.row_count = 0
@@ -50,7 +48,7 @@ class StagedRows:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Stage rows given as mappings; the constitution version is filled in."""
         version = {"constitution_version": self.constitution_version} if self.table.versioned else {}
-        self._rows.extend({**version, **row} for row in rows)
+        self._rows.extend({**row, **version} for row in rows)
         if len(self._rows) >= CHUNK_ROWS:
             self._flush_rows()
 
@@ -86,8 +84,23 @@ class StagedRows:
 
     def _flush_rows(self) -> None:
         if self._rows:
-            self._write_valid(pl.DataFrame(self._rows, schema=self.table.schema, strict=False))
+            try:
+                frame = pl.DataFrame(self._rows, schema=self.table.schema, strict=False)
+            except UnicodeEncodeError:
+                frame = pl.concat([self._one_row(row) for row in self._rows])
             self._rows = []
+            self._write_valid(frame)
+
+    def _one_row(self, row: dict[str, Any]) -> pl.DataFrame:
+        """The row as a frame; set aside, and an empty frame, where a text in it is not UTF-8."""
+        try:
+            return pl.DataFrame([row], schema=self.table.schema, strict=False)
+        except UnicodeEncodeError as error:
+            self.reject(self._row_id(row), f"invalid_row: not UTF-8: {error.reason}", row)
+            return self.table.schema.to_frame()
+
+    def _row_id(self, row: Mapping[str, Any]) -> str:
+        return "/".join(str(row.get(column)) for column in self.table.key if column != "constitution_version")
 
     def _flush_rejected(self) -> None:
         if self._rejected:
@@ -114,36 +127,13 @@ class StagedRows:
         numbered = frame.with_row_index("__index")
         for row in numbered.filter(pl.col("__index").is_in(list(reasons))).iter_rows(named=True):
             index = row.pop("__index")
-            row_id = "/".join(str(row[column]) for column in self.table.key if column != "constitution_version")
-            self.reject(row_id, "invalid_row: " + "; ".join(reasons[index]), row)
+            self.reject(self._row_id(row), "invalid_row: " + "; ".join(reasons[index]), row)
         return numbered.filter(~pl.col("__index").is_in(list(reasons))).drop("__index")
 
     def _write(self, frame: pl.DataFrame, name: str) -> Path:
         part = self.folder / f"{name}.parquet"
         frame.write_parquet(part)
         return part
-
-
-def new_staging_folder(parent: Path) -> Path:
-    """An empty folder that says in its name which process it belongs to."""
-    folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-    folder.mkdir()
-    return folder
-
-
-def remove_abandoned(folder: Path) -> None:
-    """Delete what processes of this machine that no longer live left in the staging folder."""
-    for entry in folder.glob(f"{socket.gethostname()}-*"):
-        pid = int(entry.name.rsplit("-", 2)[1])
-        if not Path(f"/proc/{pid}").exists():
-            remove_folder(entry)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a staging folder and the files in it."""
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
 
 
 def _utf8(text: str) -> str:

@@ -5,6 +5,7 @@ It knows nothing of engines; what it returns is all an engine or a trainer needs
 
 import hashlib
 import json
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,7 @@ def weights_of(name: str, folder: Path, home: Home) -> Weights:
     if key not in known:
         known[key] = _digest(files)
         known_file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = known_file.with_suffix(".tmp")
+        scratch = known_file.with_suffix(f".{uuid.uuid4().hex}")
         scratch.write_text(json.dumps(known, indent=1))
         scratch.replace(known_file)
     return Weights(name, folder, known[key])

@@ -5,7 +5,7 @@ materialization. What is loaded belongs to the process, not to a resource object
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
@@ -39,7 +39,7 @@ class _Accelerator:
         return self._engine
 
     @contextlib.contextmanager
-    def reserved(self, log: Log) -> Iterator[None]:
+    def reserved(self, log: Log) -> Generator[None]:
         """The whole accelerator, for training or scoring; a loaded engine makes room."""
         self._unload()
         self._acquire(log)

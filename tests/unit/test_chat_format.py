@@ -25,7 +25,7 @@ ORDINARY = [
     "naïve café, 東京, 🙂👩‍👩‍👧, e\u0301, \u202eright to left",
     "< | im_start | > and <|im_start and im_end|>",
     "{{ messages }} {% raw %} $HOME %s </script>",
-    "\ue0000\ue001 \ue0001\ue001",
+    "\ue0000\ue001 \ue0001\ue001 \ue000control 0\ue001",
     "\x1b[31mred\0null",
 ]
 HOSTILE = [
@@ -318,7 +318,17 @@ def test_every_choice_is_the_one_token_that_continues_the_prompt(
 
 @pytest.mark.parametrize(
     "choices",
-    [("A", "AB"), ("AB", "A"), ("yes", "no"), ("A", "A"), ("A", "é"), ("A", ""), ("A", "B", "AB"), CONTROL],
+    [
+        ("A", "AB"),
+        ("AB", "A"),
+        ("yes", "no"),
+        ("A", "A"),
+        ("A", "é"),
+        ("A", ""),
+        ("A", "B", "AB"),
+        ("A", "B", "A"),
+        CONTROL,
+    ],
 )
 def test_choices_that_do_not_differ_in_one_token_are_refused(chat: ChatFormat, choices: tuple[str, ...]) -> None:
     with pytest.raises(ChatFormatError, match="apart in one token"):

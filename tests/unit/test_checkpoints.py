@@ -64,7 +64,7 @@ def test_a_checkpoint_lies_under_its_asset_and_key(home: Home) -> None:
 def test_the_folder_appears_under_its_key_only_when_it_is_complete(home: Home) -> None:
     def train(folder: Path) -> TrainingOutcome:
         assert not place(home).exists()
-        assert folder.is_relative_to(home.models)  # the same file system: the move is a rename
+        assert folder.is_relative_to(home.root)  # the same file system: the move is a rename
         return trainer([])(folder)
 
     train_once(home, INGREDIENTS, train)

@@ -4,10 +4,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.checks import (
-    CHECKS,
+from cai_dagster import measurements
+from cai_dagster.checks import CHECKS, Check
+from cai_dagster.measurements import (
     EXAMPLES,
-    Check,
     Measurement,
     Tables,
     label_mass,
@@ -68,7 +68,7 @@ def test_unfinished_completions_of_one_column() -> None:
         {"prompt_id": "b", "finish_reason": "length", "sample": 3},
         {"prompt_id": "c", "finish_reason": "stop"},
     )
-    measured = unfinished_completions("finish_reason")(tables(rows))
+    measured = unfinished_completions(tables(rows))
     assert measured == Measurement(pytest.approx(1 / 3), 3, [{"prompt_id": "b", "sample": 3}])
 
 
@@ -80,7 +80,7 @@ def test_unfinished_completions_of_two_columns_are_counted_each() -> None:
         {"prompt_id": "a", "round": 2, "critique_finish_reason": "stop", "revision_finish_reason": "length"},
         {"prompt_id": "b", "round": 1, "critique_finish_reason": "stop", "revision_finish_reason": "stop"},
     )
-    measured = unfinished_completions("critique_finish_reason", "revision_finish_reason")(tables(rows))
+    measured = unfinished_completions(tables(rows))
     assert measured.value == pytest.approx(3 / 6)
     assert measured.rows == 3
     assert measured.examples == [{"prompt_id": "a", "sample": 0, "round": number} for number in (1, 2)]
@@ -168,7 +168,7 @@ def test_length_ratio_is_of_mean_characters_of_the_last_turns() -> None:
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: f"{check.name}-{check.table}")
 def test_every_check_measures_an_empty_table(check: Check) -> None:
-    measured = check.measure(tables(frame(check.table)))
+    measured = getattr(measurements, check.name)(tables(frame(check.table)))
     assert measured.value in (None, 0)
     assert (measured.rows, measured.examples) == (0, [])
 
@@ -184,7 +184,7 @@ def test_every_check_measures_its_own_table_and_shows_a_few_rows(check: Check) -
     rows = frame(check.table, *({**worst, "order": order} for order in ("01", "10") for _ in range(50)))
     principles = frame("constitution", *({"principle_id": f"c{number:x}"} for number in range(20)))
     rejected = frame("rejected_rows", *({} for _ in range(100)))
-    measured = check.measure(tables(rows, rejected, principles))
+    measured = getattr(measurements, check.name)(tables(rows, rejected, principles))
     assert measured.value is not None
     assert len(measured.examples) == EXAMPLES
 

@@ -112,6 +112,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
         ("    revision_request: Make it true.\n", "", 11, "principles[1].revision_request", "required"),
         ("Make it true.", "''", 13, "principles[1].revision_request", "at least 1 character"),
         ("Make it true.", "", 13, "principles[1].revision_request", "valid string"),
+        ("Make it true.", "\n      ''", 13, "principles[1].revision_request", "at least 1 character"),
         ("Make it true.", "[Make, it, true]", 13, "principles[1].revision_request", "valid string"),
         ("Make it true.", "!!python/object:os.system x", 13, "principles[1].revision_request", "cannot be read"),
         ("    revision: Welcome!", "    revision: ''", 21, "dialogues[0].revision", "at least 1 character"),

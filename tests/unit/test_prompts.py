@@ -44,6 +44,7 @@ HOSTILE = [
     'a "quoted", comma; and \\ backslash',
     "\ufeffmark 🙂 e\u0301",
     " both sides padded ",
+    "over\rwritten",
 ]
 
 
@@ -135,8 +136,10 @@ def test_a_dataset_folder_with_splits_gives_the_rows_of_all(tmp_path: Path) -> N
     ]
 
 
-def test_a_folder_that_only_looks_like_a_dataset_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text("{}", encoding="utf-8")
+@pytest.mark.parametrize("names", [["state.json"], ["state.json", "dataset_info.json"], ["dataset_dict.json"]])
+def test_a_folder_that_only_looks_like_a_dataset_is_refused_by_name(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / name).write_text("{}", encoding="utf-8")
     with pytest.raises(PromptSourceError) as caught:
         collect(tmp_path)
     assert str(tmp_path) in str(caught.value)

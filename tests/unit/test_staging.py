@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cai_dagster.staging
-from cai_dagster.staging import StagedRows, new_staging_folder, remove_abandoned, remove_folder
+from cai_dagster.scratch import new_scratch_folder, remove_abandoned
+from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES
 
 RESPONSE = {
@@ -236,7 +236,7 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) ->
     host, dead = socket.gethostname(), finished_process()
     abandoned = tmp_path / f"{host}-{dead}-0a"
     kept = [
-        new_staging_folder(tmp_path),
+        new_scratch_folder(tmp_path),
         tmp_path / f"{host}-1-0b",
         tmp_path / f"elsewhere-{dead}-0c",
         tmp_path / f"{host}-2-{dead}-0d",  # of the host whose name goes on: "node-2" beside "node"
@@ -249,21 +249,6 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) ->
 
 
 def test_a_staging_folder_names_this_process(tmp_path: Path) -> None:
-    first, second = new_staging_folder(tmp_path), new_staging_folder(tmp_path)
+    first, second = new_scratch_folder(tmp_path), new_scratch_folder(tmp_path)
     assert first != second
     assert first.name.startswith(f"{socket.gethostname()}-{os.getpid()}-")
-
-
-def test_two_processes_may_sweep_one_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = new_staging_folder(tmp_path)
-    for name in ("rows_0.parquet", "rows_1.parquet"):
-        (folder / name).touch()
-    unlink = Path.unlink
-
-    def unlink_after_another(path: Path, missing_ok: bool = False) -> None:
-        shutil.rmtree(folder, ignore_errors=True)
-        unlink(path, missing_ok=missing_ok)
-
-    monkeypatch.setattr(Path, "unlink", unlink_after_another)
-    remove_folder(folder)
-    assert not folder.exists()

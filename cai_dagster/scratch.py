@@ -1,0 +1,37 @@
+"""Scratch folders: where files grow until they are complete, and are then moved to where readers look.
+
+Each says in its name which process of which machine it belongs to, so that what a killed process left can be swept.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Generator
+from pathlib import Path
+
+
+def new_scratch_folder(parent: Path) -> Path:
+    """An empty folder of this process."""
+    folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Generator[Path]:
+    """An empty folder of this process, removed at the end with what is still in it."""
+    folder = new_scratch_folder(parent)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+def remove_abandoned(parent: Path) -> None:
+    """Delete the folders of processes of this machine that no longer live."""
+    for folder in parent.glob("*-*-*"):
+        host, pid, _ = folder.name.rsplit("-", 2)
+        if host == socket.gethostname() and not Path("/proc", pid).exists():
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be sweeping it too
