@@ -3,7 +3,8 @@
 A chat template marks turns with control tokens. Rendering a dialogue to one string and tokenizing that would let a
 prompt that contains `<|im_start|>` open a turn of its own. Here the template is rendered with placeholders, control
 tokens are looked for in the template's own text only, and everything between them is tokenized by a tokenizer that
-has no control tokens. For texts without control tokens the ids are those of `apply_chat_template`.
+has no control tokens. For texts without control tokens the ids are those of `apply_chat_template` (but for the white
+space around a text, which some templates trim and this never does).
 
 A base model without a chat template gets the paper's `Human:` / `Assistant:` format (Bai et al. 2022, appendix).
 It knows neither engines nor training.
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cai_dagster.requests import Messages, RowError
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 FORMAT_VERSION = 1  # part of every model id: change it when the same messages give other token ids
@@ -56,7 +58,6 @@ class ChatFormat:
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         keep_to_this_machine()
-        from tokenizers import Tokenizer
         from transformers import AutoTokenizer
 
         tokenizers: Any = AutoTokenizer
@@ -73,10 +74,9 @@ class ChatFormat:
                 before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
                 patterns.append(f"{before}({re.escape(token.content)}){after}")
         self._control_pattern = re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")
-        plain = _without_control_tokens(loaded.backend_tokenizer.to_str(), set(self._control))
-        self._plain_start = Tokenizer.from_str(plain)
-        # Inside a text, a tokenizer that marks only the first word of all as one must not mark another.
-        self._plain = Tokenizer.from_str(plain.replace('"prepend_scheme": "first"', '"prepend_scheme": "never"'))
+        serialized = json.dumps(json.loads(loaded.backend_tokenizer.to_str()), separators=(",", ":"))
+        self._plain_start = _plain_tokenizer(serialized, set(self._control), inside=False)
+        self._plain = _plain_tokenizer(serialized, set(self._control), inside=True)
         self._has_template = bool(template)
 
     @property
@@ -143,7 +143,8 @@ class ChatFormat:
             # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.
             text = _TURN_MARK.sub(r"\n\n \1:", message.content)
             pieces += [_Piece(mark, from_template=True), _Piece(text, from_template=False)]
-        return [*pieces, _Piece("\n\nAssistant:", from_template=True)] if open_turn else pieces
+        end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
+        return [*pieces, _Piece(end, from_template=True)]
 
     def _encode(self, pieces: list[_Piece]) -> list[int]:
         ids: list[int] = []
@@ -171,19 +172,21 @@ class ChatFormat:
         return ids
 
 
-def _without_control_tokens(serialized: str, control: set[str]) -> str:
-    """A serialized tokenizer that reads no text as a control token, keeps all ids, and neither cuts nor pads."""
-    tokenizer: dict[str, Any] = json.loads(serialized)
-    vocabulary: Any = tokenizer["model"]["vocab"]  # a mapping, or a list of [token, score]
-    known: set[str] = {entry if isinstance(entry, str) else entry[0] for entry in vocabulary}
-    kept: list[dict[str, Any]] = []
-    for number, token in enumerate(tokenizer["added_tokens"]):
-        if token["content"] not in control:
-            kept.append(token)
-        elif token["content"] not in known:
-            # Left out, it would give its id to the next one; so it keeps its place under a name no text has.
-            kept.append({**token, "content": f"\ue000control {number}\ue001", "normalized": False})
-    return json.dumps({**tokenizer, "added_tokens": kept, "truncation": None, "padding": None})
+def _plain_tokenizer(serialized: str, control: set[str], inside: bool) -> "Tokenizer":
+    """A tokenizer that reads no text as a control token, keeps all ids, and neither cuts nor pads.
+
+    `inside`: for text that is not the first, where one that marks only the very first word must mark none.
+    """
+    from tokenizers import Tokenizer
+
+    if inside:
+        serialized = serialized.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+    parts: dict[str, Any] = json.loads(serialized)
+    for token in parts["added_tokens"]:
+        token["special"] = token["content"] in control
+    plain = Tokenizer.from_str(json.dumps({**parts, "truncation": None, "padding": None}))
+    plain.encode_special_tokens = True  # read them as text
+    return plain
 
 
 def _common_length(first: list[int], second: list[int]) -> int:

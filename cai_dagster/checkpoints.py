@@ -108,6 +108,8 @@ def train_once(
             created_at=started,
         )
         (trained / "record.json").write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        if (folder / "record.json").exists():  # another process was faster
+            return read_record(folder), False
         shutil.rmtree(folder, ignore_errors=True)  # what is there has no record: it was never complete
         trained.rename(folder)
     return record, True

@@ -44,7 +44,7 @@ class _PrincipleEntry(_Entry):
     critique_request: Text
     revision_request: Text
     comparison_request: Text
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 1.0
+    weight: Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False, strict=True)] = 1.0
     tags: list[Text] = []
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-import tenacity
+from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import OperationalError, ProgrammingError
+from sqlalchemy.exc import DatabaseError
 
 from cai_dagster.requests import Answer, PaidCall
 
@@ -50,18 +50,11 @@ class Ledger:
             database.parent.mkdir(parents=True, exist_ok=True)
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
+            with FileLock(f"{database}.lock"):  # several processes may find that there is none yet
+                self._prepare()
         else:
             self._engine = sa.create_engine(database)
-        # Several processes may find a new database at once; all but one are told that it is locked or made already.
-        for attempt in tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type((OperationalError, ProgrammingError)),
-            wait=tenacity.wait_random_exponential(multiplier=0.05, max=1),
-            stop=tenacity.stop_after_delay(30),
-            reraise=True,
-        ):
-            with attempt:
-                _metadata.create_all(self._engine)
-                self._check_schema()
+            self._prepare()
 
     def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
         """The answers there are, by request id."""
@@ -98,6 +91,13 @@ class Ledger:
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()
+
+    def _prepare(self) -> None:
+        try:
+            _metadata.create_all(self._engine)
+            self._check_schema()
+        except DatabaseError as error:
+            raise LedgerError(f"the ledger {self._engine.url} cannot be used: {error.orig}") from error
 
     def _check_schema(self) -> None:
         with self._engine.begin() as connection:

@@ -168,7 +168,11 @@ def _rows(settings: PromptsSettings) -> Iterator[_SourceRow]:
         if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
             yield from _dataset_rows(path, settings)
             continue
-        files = sorted(file for file in path.iterdir() if file.suffix in FORMATS) if path.is_dir() else [path]
+        files = (
+            sorted(file for file in path.iterdir() if file.suffix in FORMATS and file.is_file())
+            if path.is_dir()
+            else [path]
+        )
         if not files:
             raise PromptSourceError(f"prompts: {path} has no {', '.join(FORMATS)} file and is no dataset folder")
         for file in files:
@@ -242,7 +246,7 @@ def _dataset_rows(folder: Path, settings: PromptsSettings) -> Iterator[_SourceRo
     library: Any = datasets
     try:
         loaded = library.load_from_disk(str(folder))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError) as error:
         raise PromptSourceError(f"prompts: {folder} is not a readable dataset folder: {error}") from error
     splits: dict[str, Any] = dict(loaded) if isinstance(loaded, library.DatasetDict) else {folder.name: loaded}
     for name, split in splits.items():

@@ -110,4 +110,5 @@ async def _run_rows(
     finally:
         for worker in workers:
             worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
         model.commit()

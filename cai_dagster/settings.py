@@ -288,7 +288,7 @@ def load_settings(file: Path, profile: str) -> Settings:
     """
     try:
         profiles = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}") from error
     for name, sections in profiles.items():
         if not isinstance(sections, dict):

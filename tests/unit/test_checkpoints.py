@@ -88,6 +88,7 @@ def test_a_trainer_that_fails_leaves_nothing(home: Home, error: BaseException) -
     with pytest.raises(type(error)):
         train_once(home, INGREDIENTS, train)
     assert list((home.models / "sl_cai_model").iterdir()) == []
+    assert list(home.root.rglob("*.safetensors")) == []
     assert train_once(home, INGREDIENTS, trainer([]))[1]
 
 
