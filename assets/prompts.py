@@ -21,8 +21,9 @@ def prompts(
 ) -> dg.MaterializeResult:
     """Every prompt once, with its sources and its split; rows that are no prompt are in rejected_rows."""
     chat_format = policy.chat_format()
+    settings = config.model_copy(update={"longest_prompt": min(config.longest_prompt, policy.max_model_len)})
     try:
-        collected, rejected = collect_prompts(config, lambda messages: len(chat_format.prompt_ids(messages)))
+        collected, rejected = collect_prompts(settings, lambda messages: len(chat_format.prompt_ids(messages)))
     except PromptSourceError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     staged = new_rows(context, lake)

@@ -115,7 +115,9 @@ class PromptsSettings(_Settings):
     category_column: str = Field(min_length=1, description="Column with a category, if any.")
     sft_share: float = Field(gt=0, lt=1, description="Share of the prompts for supervised learning.")
     preference_share: float = Field(gt=0, lt=1, description="Share for preference pairs; the rest is for evaluation.")
-    longest_prompt: int = Field(ge=1, description="A prompt with more tokens than this is rejected.")
+    longest_prompt: int = Field(
+        ge=1, description="A prompt with more tokens than this, or than the policy's context, is rejected."
+    )
     max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
 
     @model_validator(mode="after")

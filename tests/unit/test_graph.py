@@ -74,6 +74,12 @@ def test_text_is_data_in_every_table(home: Home, tmp_path: Path) -> None:
     (rejected,) = lake.rejected("prompts").to_dicts()
     assert "null byte" in rejected["reason"]
 
+    pretend_trained(home, tmp_path / "checkpoint")
+    config["prompts"] |= {"sft_share": 0.01, "preference_share": 0.98}
+    materialize(["prompts", *LATER], config)
+    asked = lake.snapshot("preference_pairs", "v1").frame()["prompt"].list.first().struct["content"].to_list()
+    assert set(asked) == {*HOSTILE, *ordinary}
+
 
 def test_a_second_run_pays_for_nothing_and_gives_the_same_data_versions(home: Home, tmp_path: Path) -> None:
     config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(12)]), **SMALL}

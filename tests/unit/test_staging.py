@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -246,6 +247,20 @@ def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) ->
         (folder / "rows_0.parquet").touch()
     remove_abandoned(tmp_path)
     assert sorted(tmp_path.iterdir()) == sorted(kept)
+
+
+def test_two_processes_may_sweep_one_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / f"{socket.gethostname()}-{finished_process()}-0a"
+    folder.mkdir()
+    remove = shutil.rmtree
+
+    def remove_after_another(folder: Path, ignore_errors: bool = False) -> None:
+        remove(folder)
+        remove(folder, ignore_errors=ignore_errors)
+
+    monkeypatch.setattr(shutil, "rmtree", remove_after_another)
+    remove_abandoned(tmp_path)
+    assert not folder.exists()
 
 
 def test_a_staging_folder_names_this_process(tmp_path: Path) -> None:

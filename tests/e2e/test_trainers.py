@@ -1,0 +1,98 @@
+"""The trainers on a tiny random model with the real tokenizer: what they minimise, and what they leave behind."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cai_dagster.reward_modelling import TokenPair, soft_label_loss
+from cai_dagster.settings import TrainingSettings, active_settings
+from cai_dagster.supervised import TokenRow
+from cai_dagster.weights import Weights
+
+PAIRS = [TokenPair([1, 30 + number, 40, 41], [1, 30 + number, 50], 0.55 + number / 20, 10, 5) for number in range(8)]
+ROWS = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def tiny_model(offline_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of random weights in an ordinary folder."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(offline_weights.folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def settings(**changes: Any) -> TrainingSettings:
+    values = active_settings().sl_cai_model.model_dump() | {"batch_size": 4, "device_batch_size": 4, "max_length": 32}
+    return TrainingSettings.model_validate(values | changes)
+
+
+def test_the_reward_models_loss_is_bradley_terry_with_soft_labels(tiny_model: Path, tmp_path: Path) -> None:
+    from cai_dagster.scoring import score_texts
+    from cai_dagster.trainers import train_reward_model
+
+    unchanging = settings(learning_rate=1e-12)
+    outcome = train_reward_model(tiny_model, PAIRS, unchanging, False, print, tmp_path / "model")
+    rows = [pair.chosen_ids for pair in PAIRS] + [pair.rejected_ids for pair in PAIRS]
+    rewards = np.array(score_texts(tmp_path / "model", rows, 3, print)).reshape(2, -1)
+    expected = soft_label_loss(rewards[0] - rewards[1], np.array([pair.p_chosen for pair in PAIRS])).mean()
+    assert outcome.metrics["train_loss"] == pytest.approx(expected, abs=2e-3)
+
+
+def test_a_reward_model_learns_which_text_is_preferred(tiny_model: Path, tmp_path: Path) -> None:
+    from cai_dagster.scoring import score_texts
+    from cai_dagster.trainers import train_reward_model
+
+    train_reward_model(tiny_model, PAIRS, settings(learning_rate=1e-2, epochs=20), False, print, tmp_path / "model")
+    rows = [pair.chosen_ids for pair in PAIRS] + [pair.rejected_ids for pair in PAIRS]
+    rewards = np.array(score_texts(tmp_path / "model", rows, 16, print)).reshape(2, -1)
+    assert (rewards[0] > rewards[1]).all()
+
+
+def test_only_the_completion_is_learned(tiny_model: Path, tmp_path: Path) -> None:
+    from cai_dagster.trainers import train_supervised
+
+    outcome = train_supervised(
+        tiny_model, ROWS, ROWS, settings(learning_rate=1e-2, epochs=20), False, print, tmp_path / "model"
+    )
+    assert outcome.metrics["held_out_loss_after"] < outcome.metrics["held_out_loss_before"] / 2
+    assert [step for step, _ in outcome.loss_curve] == sorted({step for step, _ in outcome.loss_curve})
+    one_token = [TokenRow(row.input_ids, 4) for row in ROWS]
+    everything = [TokenRow(row.input_ids, 0) for row in ROWS]
+    before = [
+        train_supervised(tiny_model, ROWS, rows, settings(), False, print, tmp_path / str(number)).metrics[
+            "held_out_loss_before"
+        ]
+        for number, rows in enumerate((one_token, everything))
+    ]
+    assert before[0] != pytest.approx(before[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["supervised", "reward"])
+def test_lora_adapters_are_merged_into_an_ordinary_folder(tiny_model: Path, tmp_path: Path, kind: str) -> None:
+    import safetensors.torch
+
+    from cai_dagster.trainers import train_reward_model, train_supervised
+
+    lora, folder = settings(lora_rank=4, learning_rate=1e-2), tmp_path / "model"
+    if kind == "supervised":
+        train_supervised(tiny_model, ROWS, [], lora, False, print, folder)
+    else:
+        train_reward_model(tiny_model, PAIRS, lora, False, print, folder)
+    assert not list(folder.glob("adapter*"))
+    base = safetensors.torch.load_file(tiny_model / "model.safetensors")
+    merged = safetensors.torch.load_file(folder / "model.safetensors")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert merged[name].shape == base[name].shape
+    assert not np.allclose(merged[name].numpy(), base[name].numpy())
+    assert not [key for key in merged if "lora" in key]
