@@ -49,6 +49,7 @@ class LedgeredModel:
         self._start_engine = start_engine
         self._ledger = ledger
         self._engine: Engine | None = None
+        self._start_failure: Exception | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._uncommitted: dict[str, PaidCall] = {}
@@ -137,15 +138,26 @@ class LedgeredModel:
             future.set_result(uncommitted.answer if uncommitted else found.get(request_id))
 
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
-        if self._engine is None:
-            self._engine = self._start_engine()
+        engine = self._started_engine()
         started = time.perf_counter()
-        answer = replace(await ask(self._engine), seconds=time.perf_counter() - started)
+        answer = replace(await ask(engine), seconds=time.perf_counter() - started)
         self._keep(PaidCall(request_id, self._model_id, slot, answer))
         self.usage.misses += 1
         self.usage.prompt_tokens += answer.prompt_tokens
         self.usage.completion_tokens += answer.completion_tokens
         return answer
+
+    def _started_engine(self) -> Engine:
+        """The engine; one that failed to start is not tried again for each of the calls that wait for it."""
+        if self._start_failure is not None:
+            raise RuntimeError("the engine could not be started") from self._start_failure
+        if self._engine is None:
+            try:
+                self._engine = self._start_engine()
+            except Exception as error:
+                self._start_failure = error
+                raise
+        return self._engine
 
     def _keep(self, call: PaidCall) -> None:
         """Commit soon: when many calls wait, or COMMIT_SECONDS after the first of them."""

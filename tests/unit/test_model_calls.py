@@ -244,3 +244,18 @@ async def test_calls_that_could_not_be_committed_are_committed_later(
             model.commit()
     model.commit()
     assert list(ledger.get([completion.request_id])) == [completion.request_id]
+
+
+async def test_an_engine_that_does_not_start_is_tried_once(ledger: Ledger) -> None:
+    starts: list[int] = []
+
+    def fail() -> ScriptedEngine:
+        starts.append(1)
+        raise OSError("no such model")
+
+    model = LedgeredModel(MODEL, fail, ledger)
+    slots = [Slot("s", str(number)) for number in range(5)]
+    calls = [model.complete(Request((Message("user", slot.prompt_id),), slot)) for slot in slots]
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert len(starts) == 1
+    assert all(isinstance(result, OSError | RuntimeError) for result in results)
