@@ -15,10 +15,11 @@ from resources.language_models import LanguageModelResource
 
 PROMPTS = "SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id"
 FIRST_AND_LAST = """
-    SELECT prompt_id, completion, finish_reason, request_id, revision, revision_finish_reason, revision_request_id
+    SELECT DISTINCT ON (prompt_id, completion, revision) prompt_id, completion, finish_reason, request_id,
+        revision, revision_finish_reason, revision_request_id
     FROM revision_rounds JOIN initial_responses USING (prompt_id, sample) JOIN prompts USING (prompt_id)
     WHERE split IN ('preference', 'evaluation') AND round = (SELECT max(round) FROM revision_rounds)
-    ORDER BY prompt_id, sample
+    ORDER BY prompt_id, completion, revision, sample
 """
 
 

@@ -58,7 +58,7 @@ class Lake:
         options = f"DATA_PATH {_literal(self._home.tables)}, DATA_INLINING_ROW_LIMIT 0"
         attach = f"ATTACH {source} AS lake ({options})"
         _retry_conflicts(lambda: connection.execute(attach))
-        _retry_conflicts(lambda: _create_tables(connection))
+        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -161,14 +161,7 @@ class Lake:
         """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id."""
 
         def attempt() -> int:
-            self._connection.execute("BEGIN")
-            try:
-                work()
-                self._connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
-                    self._connection.execute("ROLLBACK")
-                raise
+            _in_transaction(self._connection, work)
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
         return _retry_conflicts(attempt)
@@ -231,6 +224,17 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
+    connection.execute("BEGIN")
+    try:
+        work()
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:

@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Generator
 from pathlib import Path
 
+import psutil
+
 
 def new_scratch_folder(parent: Path) -> Path:
     """An empty folder of this process."""
@@ -33,5 +35,5 @@ def remove_abandoned(parent: Path) -> None:
     """Delete the folders of processes of this machine that no longer live."""
     for folder in parent.glob("*-*-*"):
         host, pid, _ = folder.name.rsplit("-", 2)
-        if host == socket.gethostname() and not Path("/proc", pid).exists():
+        if host == socket.gethostname() and not psutil.pid_exists(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)  # another process may be sweeping it too

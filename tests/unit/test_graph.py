@@ -159,6 +159,7 @@ def test_too_few_examples_are_a_failure_that_says_what_to_do(home: Home, tmp_pat
 def test_first_and_last_responses_make_pairs_without_a_model_call(home: Home, tmp_path: Path) -> None:
     config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)]), **SMALL}
     config["response_pairs"] = {"source": "revisions"}
+    config["initial_responses"] = {"samples": 2}
     materialize(WITHOUT_TRAINING, config)
     pretend_trained(home, tmp_path / "checkpoint")
     materialize(["response_pairs"], config)
