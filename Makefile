@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Only for PyTorch's CPU build, and only where the configured indexes do not have it.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
-INSTALL := $(BIN)/python -m pip install --quiet --no-compile --no-deps --disable-pip-version-check
+INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo ui test unit lint types validate check clean
