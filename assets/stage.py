@@ -52,7 +52,7 @@ def run_stage(
 
     table = context.asset_key.to_user_string()
     store = lake.open()
-    staged = store.stage(table, constitution_version(context))
+    staged = new_rows(context, lake)
     total = store.count(inputs.sql, **inputs.tables)
     context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
     run_rows(
