@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cai_dagster.requests import Messages, RowError
+from cai_dagster.requests import ContextTooLongError, Messages, RowError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -42,6 +42,16 @@ class ControlTokenError(RowError):
 class _Piece:
     text: str
     from_template: bool
+
+
+def fitting(token_ids: list[int], max_tokens: int, max_model_len: int) -> list[int]:
+    """The prompt's token ids. Raises ContextTooLongError when they and `max_tokens` new ones exceed the context."""
+    if len(token_ids) + max_tokens > max_model_len:
+        raise ContextTooLongError(
+            f"{len(token_ids)} prompt tokens and up to {max_tokens} new ones exceed the context of "
+            f"{max_model_len} (max_model_len)"
+        )
+    return token_ids
 
 
 def keep_to_this_machine() -> None:

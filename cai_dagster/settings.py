@@ -30,6 +30,14 @@ class Dtype(StrEnum):
     float32 = "float32"
 
 
+class EngineKind(StrEnum):
+    """Where a model is served."""
+
+    in_process = "in_process"
+    http = "http"
+    ray = "ray"
+
+
 class Split(StrEnum):
     """The side a prompt is on."""
 
@@ -90,6 +98,7 @@ class LanguageModelSettings(_Settings):
         "that is on this machine, or a folder with safetensors.",
     )
     revision: str = Field(description="Branch, tag or commit of a Hugging Face model; empty for its main branch.")
+    adapter: str = Field(description="Folder of a LoRA adapter (PEFT) to serve on top of the model; empty for none.")
     dtype: Dtype = Field(
         description="Type of the weights in the engine. auto: bfloat16 where it is fast (GPUs, CPUs with AVX512-BF16 "
         "or AMX), else float32.",
@@ -100,6 +109,30 @@ class LanguageModelSettings(_Settings):
     tensor_parallel_size: int = Field(ge=1, le=64, description="GPUs one copy of the model is spread over.")
     gpu_memory_utilization: float = Field(gt=0, le=1, description="Share of the GPU's memory for the engine.")
     cpu_cache_gib: int = Field(ge=1, le=1024, description="GiB of key-value cache when the engine runs on the CPU.")
+    engine: EngineKind = Field(
+        description="in_process: vLLM in the run's own process. http: servers that speak OpenAI's API, such as `vllm "
+        "serve`. ray: replicas of vLLM on a Ray cluster. The answers and their ids are the same.",
+    )
+    base_urls: list[str] = Field(
+        description="http: the servers, such as http://gpu-1:8000/v1; calls are spread over them."
+    )
+    served_model: str = Field(
+        description="http: what the servers call the model; empty for its own name. A checkpoint trained here is "
+        "served under the name of its asset and key.",
+    )
+    api_key_variable: str = Field(description="http: the environment variable that holds the API key, if it is set.")
+    timeout_seconds: float = Field(
+        gt=0, le=86_400, description="http: how long one call may take before it is repeated."
+    )
+    patience_seconds: float = Field(
+        gt=0,
+        le=604_800,
+        description="http: how long a call is repeated while no server answers before the stage fails.",
+    )
+    replicas: int = Field(
+        ge=1, le=4096, description="ray: engines, each with its own GPUs (tensor_parallel_size each)."
+    )
+    ray_address: str = Field(description="ray: the cluster, such as ray://head:10001 or auto; empty starts one here.")
 
 
 class PromptsSettings(_Settings):

@@ -26,11 +26,12 @@ class WeightsError(RuntimeError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A model on this machine: its name for people, its folder, and the hash of its files."""
+    """A model on this machine: its name for people, its folder, the hash of its files, and a LoRA adapter over it."""
 
     name: str
     folder: Path
     digest: str
+    adapter: Path | None = None
 
     def model_id(self, dtype: str) -> str:
         """The identity that goes into request ids: files, numerical type and the way dialogues are rendered."""
@@ -66,6 +67,23 @@ def weights_of(name: str, folder: Path, home: Home) -> Weights:
         scratch.write_text(json.dumps(known, indent=1))
         scratch.replace(known_file)
     return Weights(name, folder, known[key])
+
+
+def with_adapter(base: Weights, adapter: Path, home: Home) -> Weights:
+    """The model with a LoRA adapter (PEFT) on top of it.
+
+    Raises WeightsError when the folder holds no adapter in safetensors.
+    """
+    if not (adapter / "adapter_config.json").exists():
+        raise WeightsError(f"{adapter}: no adapter_config.json; `adapter` names the folder of a LoRA adapter (PEFT)")
+    added = weights_of(adapter.name, adapter, home)
+    digest = hashlib.sha256(f"{base.digest} {added.digest}".encode()).hexdigest()
+    return Weights(f"{base.name}+{added.name}", base.folder, digest, adapter)
+
+
+def lora_rank(adapter: Path) -> int:
+    """The rank of a LoRA adapter."""
+    return int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
 
 
 def _digest(files: Sequence[Path]) -> str:

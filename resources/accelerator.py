@@ -2,39 +2,44 @@
 
 Dagster's pool "gpu" keeps runs apart; the file lock here covers what pools do not limit, such as ad-hoc
 materialization. What is loaded belongs to the process, not to a resource object: Dagster may make several of those.
+Servers that are elsewhere need no lock; they are kept here all the same, so that there is one way to an engine.
 """
 
 import contextlib
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
 from cai_dagster.home import Home
-from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.requests import Engine
+from cai_dagster.settings import EngineKind, LanguageModelSettings
 from cai_dagster.weights import Weights
 
-if TYPE_CHECKING:
-    from resources.vllm_engine import VllmEngine
-
 Log = Callable[[str], None]
+
+
+class StartedEngine(Engine, Protocol):
+    """An engine that holds memory, processes or connections until it is closed."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
 
 
 class _Accelerator:
     def __init__(self) -> None:
         self._lock: FileLock | None = None
-        self._engine: VllmEngine | None = None
+        self._engine: StartedEngine | None = None
         self._loaded: tuple[str, LanguageModelSettings] | None = None
 
-    def engine(self, weights: Weights, settings: LanguageModelSettings, log: Log) -> "VllmEngine":
+    def engine(self, weights: Weights, settings: LanguageModelSettings, log: Log) -> StartedEngine:
         """The engine for these weights; another one that is loaded makes room for it."""
         if self._engine is None or self._loaded != (weights.digest, settings):
-            from resources.vllm_engine import VllmEngine
-
             self._unload()
-            self._acquire(log)
-            log(f"starting vLLM with {weights.name} from {weights.folder}")
-            self._engine = VllmEngine(weights, settings)
+            if settings.engine != EngineKind.http:
+                self._acquire(log)
+            self._engine = _start(weights, settings, log)
             self._loaded = (weights.digest, settings)
         return self._engine
 
@@ -72,6 +77,26 @@ class _Accelerator:
             log(f"another process has a model loaded ({path} is locked); waiting for it to finish")
             lock.acquire()
         self._lock = lock
+
+
+def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> StartedEngine:
+    """One config switch: where the model is served. What it answers is the same everywhere."""
+    match settings.engine:
+        case EngineKind.http:
+            from resources.http_engine import HttpEngine
+
+            log(f"asking {', '.join(settings.base_urls)} for {weights.name}")
+            return HttpEngine(weights, settings, log)
+        case EngineKind.ray:
+            from resources.ray_engine import RayEngine
+
+            log(f"starting {settings.replicas} replicas of {weights.name} on Ray")
+            return RayEngine(weights, settings, log)
+        case EngineKind.in_process:
+            from resources.vllm_engine import VllmEngine
+
+            log(f"starting vLLM with {weights.name} from {weights.folder}")
+            return VllmEngine(weights, settings)
 
 
 ACCELERATOR = _Accelerator()

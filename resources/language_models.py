@@ -5,17 +5,18 @@ cannot answer.
 """
 
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.hardware import resolve_dtype
-from cai_dagster.home import Home
+from cai_dagster.home import PROJECT, Home
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import Engine
 from cai_dagster.settings import LanguageModelSettings
-from cai_dagster.weights import Weights, locate_weights
+from cai_dagster.weights import Weights, locate_weights, with_adapter
 from resources.accelerator import ACCELERATOR, Log
 
 if TYPE_CHECKING:
@@ -46,8 +47,10 @@ class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
     ledger: dg.ResourceDependency[LedgerResource]
 
     def weights(self) -> Weights:
-        """The configured model on this machine."""
-        return locate_weights(self.model, self.revision, Home.from_environment())
+        """The configured model on this machine, with its adapter if there is one."""
+        home = Home.from_environment()
+        weights = locate_weights(self.model, self.revision, home)
+        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights
 
     def chat_format(self) -> ChatFormat:
         """The configured model's tokenizer and template."""
@@ -60,7 +63,7 @@ class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
         return LedgeredModel(model_id, lambda: self.start_engine(served, log), self.ledger.open())
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
-        """VLLM in this process."""
+        """The engine that serves these weights, where the settings say."""
         fields = LanguageModelSettings.model_fields
         settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
         return ACCELERATOR.engine(weights, settings, log)

@@ -12,11 +12,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
-from cai_dagster.chat_format import ChatFormat, keep_to_this_machine
+from cai_dagster.chat_format import ChatFormat, fitting, keep_to_this_machine
 from cai_dagster.hardware import resolve_dtype
-from cai_dagster.requests import Answer, ContextTooLongError, Request
+from cai_dagster.requests import Answer, Request
 from cai_dagster.settings import LanguageModelSettings
-from cai_dagster.weights import Weights
+from cai_dagster.weights import Weights, lora_rank
 
 
 @dataclass
@@ -34,6 +34,7 @@ class VllmEngine:
         self._format = ChatFormat(weights.folder, settings.trust_remote_code)
         self._max_model_len = settings.max_model_len
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._lora = None if weights.adapter is None else str(weights.adapter)
         self._failure: BaseException | None = None
         self._started = threading.Event()
         # One thread starts the engine and steps it: on the CPU its worker threads belong to the thread that made it.
@@ -48,7 +49,8 @@ class VllmEngine:
         from vllm import SamplingParams
 
         sampling = request.sampling
-        token_ids = self._fitting(self._format.prompt_ids(request.messages, request.prefill), sampling.max_tokens)
+        token_ids = self._format.prompt_ids(request.messages, request.prefill)
+        fitting(token_ids, sampling.max_tokens, self._max_model_len)
         parameters = SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
@@ -64,7 +66,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         token_ids, labels = self._format.choice_ids(request.messages, request.prefill, choices)
-        self._fitting(token_ids, 1)
+        fitting(token_ids, 1, self._max_model_len)
         parameters = SamplingParams(temperature=0, max_tokens=1, logprob_token_ids=labels)
         output = (await self._ask(token_ids, parameters)).outputs[0]
         returned = output.logprobs[0]
@@ -77,13 +79,12 @@ class VllmEngine:
         self._thread.join()
         gc.collect()
 
-    def _fitting(self, token_ids: list[int], max_tokens: int) -> list[int]:
-        if len(token_ids) + max_tokens > self._max_model_len:
-            raise ContextTooLongError(
-                f"{len(token_ids)} prompt tokens and up to {max_tokens} new ones exceed the context of "
-                f"{self._max_model_len} (max_model_len)"
-            )
-        return token_ids
+    def _lora_request(self) -> Any:
+        if self._lora is None:
+            return None
+        from vllm.lora.request import LoRARequest
+
+        return LoRARequest("adapter", 1, self._lora)
 
     async def _ask(self, token_ids: list[int], parameters: Any) -> Any:
         if self._failure is not None:
@@ -116,7 +117,12 @@ class VllmEngine:
                 call_id = str(number)
                 running[call_id] = call
                 try:
-                    engine.add_request(call_id, {"prompt_token_ids": call.token_ids}, call.parameters)
+                    engine.add_request(
+                        call_id,
+                        {"prompt_token_ids": call.token_ids},
+                        call.parameters,
+                        lora_request=self._lora_request(),
+                    )
                 except Exception as error:  # noqa: BLE001  (it belongs to the caller)
                     _resolve(running.pop(call_id), error=error)
             try:
@@ -151,6 +157,8 @@ def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
         "load_format": "safetensors",
         "disable_log_stats": True,
     }
+    if weights.adapter is not None:
+        arguments |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": lora_rank(weights.adapter)}
     if current_platform.is_cpu():
         # A seeded request in a chunked prefill fails on the CPU ("CPU Generator does not use offset").
         arguments |= {"enforce_eager": True, "enable_chunked_prefill": False, "block_size": 32}
