@@ -4,19 +4,13 @@ import dagster as dg
 
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
-from assets.stage import Inputs, Row, run_stage
+from assets.stage import run_stage
 from cai_dagster.constitution import Constitution
-from cai_dagster.critique_revision import revise
-from cai_dagster.requests import LanguageModel, to_messages
 from cai_dagster.settings import RevisionRoundsSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.stages import revision_rounds_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
-
-ROWS = """
-    SELECT prompt_id, sample, messages, completion FROM initial_responses JOIN prompts USING (prompt_id)
-    WHERE list_contains([{splits}], split) ORDER BY prompt_id, sample
-"""
 
 
 @defaults_from(active_settings().revision_rounds)
@@ -42,15 +36,6 @@ def revision_rounds(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Prompt × round: the principle drawn, the critique, the revision."""
-    principles = Constitution.from_rows(constitution.frame().to_dicts())
-
-    async def rounds(model: LanguageModel, row: Row) -> list[Row]:
-        prompt_id, sample, prompt = row["prompt_id"], row["sample"], to_messages(row["messages"])
-        revised = await revise(model, principles, prompt_id, sample, prompt, row["completion"], config)
-        return [{"prompt_id": prompt_id, "sample": sample, **made.to_row()} for made in revised]
-
-    splits = ", ".join(f"'{split}'" for split in config.splits)
+    stage = revision_rounds_stage(Constitution.from_rows(constitution.frame().to_dicts()), config)
     tables = {"prompts": prompts, "initial_responses": initial_responses}
-    inputs = Inputs(ROWS.format(splits=splits), tables, lambda row: f"{row['prompt_id']}/{row['sample']}")
-    model = policy.language_model(context.log.info)
-    return run_stage(context, lake, model, inputs, rounds, policy.rows_in_flight, config.max_rejected_share)
+    return run_stage(context, lake, policy.language_model(context.log.info), stage, tables, policy.rows_in_flight)

@@ -7,10 +7,9 @@ import dagster as dg
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, stage_rows
-from assets.training import checkpoint_weights, stage_checkpoint
+from assets.training import current_checkpoint, stage_checkpoint
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome
-from cai_dagster.hashing import content_hash
 from cai_dagster.settings import RewardModelBase, RewardModelSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
 from resources.accelerator import ACCELERATOR
@@ -42,14 +41,16 @@ def reward_model(
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
     import polars as pl
 
-    base = checkpoint_weights(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
+    from cai_dagster.reward_modelling import pairs_hash
+
+    base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
     _require_pairs(pairs.height, config.min_pairs)
     ingredients = Ingredients(
         asset="reward_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
-        rows=content_hash(pairs.select("prompt", "chosen", "rejected", "p_chosen").to_dicts()),
+        rows=pairs_hash(pairs),
         settings=config.model_dump(),
         lake_snapshots={table.table: table.snapshot_id for table in (preference_pairs, sl_cai_model)},
         label_policy=pairs["label_policy"][0],

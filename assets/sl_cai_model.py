@@ -8,7 +8,6 @@ from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.training import stage_checkpoint
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome
-from cai_dagster.hashing import content_hash
 from cai_dagster.settings import Split, TrainedRounds, TrainingSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
@@ -38,7 +37,7 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.supervised import dialogues_of, supervised_examples, token_rows
+    from cai_dagster.supervised import dialogues_of, examples_hash, supervised_examples, token_rows
 
     base = policy.weights()
     examples = dialogues_of(sft_dataset.frame())
@@ -49,7 +48,7 @@ def sl_cai_model(
         asset="sl_cai_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
-        rows=content_hash([[(turn.role, turn.content) for turn in messages] for messages in examples]),
+        rows=examples_hash(examples),
         settings=config.model_dump(),
         lake_snapshots={table.table: table.snapshot_id for table in (sft_dataset, revision_rounds, prompts)},
     )

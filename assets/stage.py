@@ -4,15 +4,14 @@
 the IO manager, which commits.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from cai_dagster.model_calls import LedgeredModel, Usage
-from cai_dagster.requests import LanguageModel
 from cai_dagster.snapshots import Account, TableSnapshot
+from cai_dagster.stages import Stage
 from resources.lake import LakeResource, StagedTable
 
 if TYPE_CHECKING:
@@ -20,17 +19,7 @@ if TYPE_CHECKING:
 
     from cai_dagster.staging import StagedRows
 
-Row = Mapping[str, Any]
 Metadata = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """The rows a stage works on: a SELECT over snapshots, and how a row is named when it is rejected."""
-
-    sql: str
-    tables: Mapping[str, TableSnapshot]
-    row_id: Callable[[Row], str]
 
 
 def constitution_version(context: dg.AssetExecutionContext) -> str | None:
@@ -42,41 +31,41 @@ def run_stage(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
     model: LedgeredModel,
-    inputs: Inputs,
-    recipe: Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]],
+    stage: Stage,
+    tables: Mapping[str, TableSnapshot],
     rows_in_flight: int,
-    max_rejected_share: float,
 ) -> dg.MaterializeResult:
-    """Run the recipe for every input row, many at once, each call through the ledger; stage what it returns."""
+    """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results."""
     from cai_dagster.row_stream import run_rows
 
-    table = context.asset_key.to_user_string()
     store = lake.open()
     staged = new_rows(context, lake)
-    total = store.count(inputs.sql, **inputs.tables)
-    context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
+    total = store.count(stage.rows, **tables)
+    context.log.info(f"{stage.table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
     run_rows(
-        store.stream(inputs.sql, **inputs.tables),
+        store.stream(stage.rows, **tables),
         total,
-        recipe,
+        stage.recipe,
         model,
         staged,
-        inputs.row_id,
+        stage.row_id,
         rows_in_flight,
-        lambda progress: context.log.info(f"{table}: {progress}"),
+        lambda progress: context.log.info(f"{stage.table}: {progress}"),
     )
     usage = model.usage
     tokens = usage.prompt_tokens + usage.completion_tokens
-    context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
+    context.log.info(
+        f"{stage.table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens"
+    )
     metadata = {
         "model": model.model_id,
         "ledger_hits": usage.hits,
         "ledger_misses": usage.misses,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "tokens_per_second": round(tokens / staged.seconds, 1),
+        "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
     }
-    return _result(context, lake, staged, usage, max_rejected_share, metadata)
+    return _result(context, lake, staged, usage, stage.max_rejected_share, metadata, model.model_id)
 
 
 def stage_frame(
@@ -112,6 +101,7 @@ def _result(
     usage: Usage,
     max_rejected_share: float,
     metadata: Metadata,
+    model_id: str | None = None,
 ) -> dg.MaterializeResult:
     from cai_dagster.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected
 
@@ -126,10 +116,13 @@ def _result(
         ledger_misses=usage.misses,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
+        engine_seconds=usage.engine_seconds,
         seconds=staged.seconds,
+        model_id=model_id,
+        data_version=lake.open().data_version(staged),
     )
     return dg.MaterializeResult(
         value=StagedTable(staged, account),
-        data_version=dg.DataVersion(lake.open().data_version(staged)),
+        data_version=dg.DataVersion(account.data_version),
         metadata={**metadata, "seconds": round(account.seconds, 2)},
     )

@@ -9,7 +9,7 @@ from assets.stage import new_rows, stage_rows
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome, checkpoint_folder, train_once
 from cai_dagster.home import Home
 from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.weights import Weights, weights_of
+from cai_dagster.weights import Weights, checkpoint_weights
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 
@@ -53,11 +53,10 @@ def stage_checkpoint(
     return stage_rows(context, lake, staged, metadata)
 
 
-def checkpoint_weights(table: TableSnapshot) -> Weights:
+def current_checkpoint(table: TableSnapshot) -> Weights:
     """The weights of the checkpoint that is in use for a version."""
     row = table.frame().row(0, named=True)
-    name = f"{table.table}-{row['checkpoint_key'][:12]}"
-    return weights_of(name, Path(row["path"]), Home.from_environment())
+    return checkpoint_weights(table.table, row["checkpoint_key"], Path(row["path"]), Home.from_environment())
 
 
 def _loss_plot(curve: list[tuple[int, float]]) -> dg.MarkdownMetadataValue:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from cai_dagster.errors import MendableError
 from cai_dagster.requests import ContextTooLongError, Messages, RowError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _TURN_MARK = re.compile(r"\n\n(Human|Assistant):")
 _PLACEHOLDER = "\ue000{}\ue001"  # private-use characters: no template contains them, no template trims them
 
 
-class ChatFormatError(RuntimeError):
+class ChatFormatError(MendableError):
     """The model's tokenizer or template cannot be used; the message says why."""
 
 

@@ -1,4 +1,4 @@
-"""The command line: `cai setup`, `cai demo`, `cai summary`, `cai ui`. It starts Dagster, and knows none of its code."""
+"""The command line, `cai --help`. It starts Dagster, and knows none of its code."""
 
 import json
 import os
@@ -8,15 +8,31 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 
 from cai_dagster.constitution import constitution_versions
+from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.settings import DEFAULT_PROFILE, active_settings
+from cai_dagster.text import printable
 
-app = typer.Typer(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from cai_dagster.cost_plan import CostPlan
+
+
+class _App(typer.Typer):
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except MendableError as error:
+            Console(stderr=True).print(printable(str(error)), markup=False, highlight=False)
+            sys.exit(1)
+
+
+app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
 Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
 
 # Progress bars and load reports of the libraries would bury the run's own log.
@@ -51,8 +67,8 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    target = ["-m", "cai_dagster.definitions", "--select", "*", "--partition", version]
-    _run("dagster", "asset", "materialize", *target, "--config-json", json.dumps(_LOG_CONFIG))
+    everything = "* and not key:cost_plan"
+    _run("dagster", "asset", "materialize", *_target(everything, version), "--config-json", json.dumps(_LOG_CONFIG))
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -62,6 +78,49 @@ def demo(version: Version = "v1") -> None:
         "The offline model writes passably and cannot judge: its labels follow the position, not the principle.\n"
         "To look at the graph, its checks and its metadata: [bold]make ui[/bold] (or .venv/bin/cai ui)"
     )
+
+
+@app.command()
+def plan(
+    version: Annotated[
+        list[str] | None, typer.Option(help="Constitution version; once for each. All, without it.")
+    ] = None,
+    select: Annotated[list[str] | None, typer.Option(help="Asset to plan; once for each. All, without it.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say what a materialization would pay for: calls, tokens, time. Loads no model and calls none."""
+    from cai_dagster.summary import print_plan
+
+    made = _plan(version or constitution_versions(PROJECT / "constitutions"), select or [])
+    if as_json:
+        sys.stdout.write(json.dumps(made.to_json(), indent=2) + "\n")
+    else:
+        print_plan(made, _console())
+
+
+@app.command()
+def retry(
+    table: Annotated[str, typer.Option(help="Table whose calls to make again, such as revision_rounds.")],
+    reason: Annotated[str, typer.Option(help="How they ended: length, empty_completion, missing_label, …")],
+    version: Annotated[str | None, typer.Option(help="Constitution version; none for initial_responses.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
+) -> None:
+    """Make the calls of a table that ended badly again, and only those and what follows from them."""
+    from cai_dagster.lake import Lake
+    from cai_dagster.ledger import Ledger
+    from cai_dagster.retries import RetryError, calls_to_retry
+
+    home = Home.from_environment()
+    calls = calls_to_retry(Lake(home), table, reason, version)
+    others = sum(stage.new for stage in _plan([version or "v1"], [table]).stages)
+    if others:
+        raise RetryError(
+            f"with the settings of profile {os.environ.get('CAI_PROFILE', DEFAULT_PROFILE)!r}, {table} would make {others:,} calls that it has not made "
+            "yet, beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
+        )
+    Ledger(home.ledger).retry(calls, reason, max_tokens)
+    _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
+    _run("dagster", "asset", "materialize", *_target(table, version), "--config-json", json.dumps(_LOG_CONFIG))
 
 
 @app.command()
@@ -89,6 +148,24 @@ def _run(program: str, *arguments: str) -> None:
     finished = subprocess.run([executable, *arguments], cwd=PROJECT, env=environment, check=False)  # noqa: S603
     if finished.returncode:
         raise typer.Exit(finished.returncode)
+
+
+def _target(selection: str, version: str | None) -> list[str]:
+    partition = ["--partition", version] if version else []
+    return ["-m", "cai_dagster.definitions", "--select", selection, *partition]
+
+
+def _plan(versions: list[str], selection: list[str]) -> "CostPlan":
+    from cai_dagster.configured_model import ConfiguredModel
+    from cai_dagster.cost_plan import plan as make_plan
+
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    settings = active_settings()
+    policy, feedback_model = (
+        ConfiguredModel(**model.model_dump()) for model in (settings.policy, settings.feedback_model)
+    )
+    progress = Console(stderr=True)
+    return make_plan(Home.from_environment(), settings, policy, feedback_model, versions, selection, progress.print)
 
 
 def _console() -> Console:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from cai_dagster.errors import MendableError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
 
 VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
@@ -22,7 +23,7 @@ DEEPEST_NESTING = 8
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, strict=True)]
 
 
-class ConstitutionError(ValueError):
+class ConstitutionError(MendableError):
     """A constitution file that cannot be used; the message says where and why, a line a problem."""
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.checks import asset_checks
 from assets.constitution import constitution
+from assets.cost_plan import cost_plan
 from assets.initial_responses import initial_responses
 from assets.judgements import judgements
 from assets.preference_pairs import preference_pairs
@@ -21,6 +22,7 @@ from resources.lake import LakeIOManager, LakeResource
 from resources.language_models import LanguageModelResource, LedgerResource
 
 ASSETS = (
+    cost_plan,
     constitution,
     prompts,
     initial_responses,

@@ -21,7 +21,9 @@ import duckdb_extension_sqlite_scanner
 import polars as pl
 import pyarrow.parquet
 import tenacity
+from filelock import FileLock
 
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
@@ -32,9 +34,10 @@ STREAM_ROWS = 1_024
 RETRY_SECONDS = 120
 
 Result = TypeVar("Result")
+Rows = TableSnapshot | StagedRows
 
 
-class LakeError(RuntimeError):
+class LakeError(MendableError):
     """The lake cannot do what was asked; the message says why and what to do."""
 
 
@@ -81,14 +84,13 @@ class Lake:
         Raises LakeError, and changes nothing, when two staged rows have the same key.
         """
         self._refuse_duplicate_keys(staged)
-        data_version = self.data_version(staged)
         files = self._move_in(staged.table.name, staged.parts)
         rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
 
         def replace() -> None:
             self._replace(staged.table, staged.constitution_version, files)
             self._replace_rejected(staged, rejected_files)
-            self._append_account(staged, account, data_version)
+            self._append_account(staged, account)
 
         snapshot_id = self._transaction(replace)
         shutil.rmtree(staged.folder)
@@ -119,9 +121,10 @@ class Lake:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
         return bool(self._connection.execute(f"{query} LIMIT 1", parameters).fetchall())
 
-    def read(self, snapshot: TableSnapshot) -> pl.DataFrame:
-        """All rows of a snapshot, ordered by the table's key."""
-        key = ", ".join(f'"{column}"' for column in TABLES[snapshot.table].key)
+    def read(self, snapshot: Rows) -> pl.DataFrame:
+        """All rows of a snapshot (or those staged), ordered by the table's key."""
+        table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]
+        key = ", ".join(f'"{column}"' for column in table.key)
         return self.query(f"{_select(snapshot)} ORDER BY {key}")
 
     def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
@@ -132,15 +135,15 @@ class Lake:
         )
         return self.select(query, {"table": table, "version": constitution_version})
 
-    def query(self, sql: str, /, **tables: TableSnapshot) -> pl.DataFrame:
-        """The result of a SELECT in which each keyword names a table's snapshot."""
+    def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
+        """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
         return self._connection.execute(_with_tables(sql, tables)).pl()
 
     def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
         return self._connection.execute(sql, dict(parameters)).pl()
 
-    def stream(self, sql: str, /, **tables: TableSnapshot) -> Iterator[dict[str, Any]]:
+    def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
         """The rows of a SELECT, a dict each, in constant memory.
 
         They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
@@ -153,18 +156,22 @@ class Lake:
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
 
-    def count(self, sql: str, /, **tables: TableSnapshot) -> int:
+    def count(self, sql: str, /, **tables: Rows) -> int:
         """How many rows a SELECT has."""
         return self.query(f"SELECT count(*) AS n FROM ({sql})", **tables).item()
 
     def _transaction(self, work: Callable[[], None]) -> int:
-        """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id."""
+        """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id.
+
+        The lock is for speed alone: on a SQLite catalog, commits that collide back off for seconds.
+        """
 
         def attempt() -> int:
             _in_transaction(self._connection, work)
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
-        return _retry_conflicts(attempt)
+        with FileLock(f"{self._home.catalog}.lock"):
+            return _retry_conflicts(attempt)
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
         if table.versioned:
@@ -185,7 +192,7 @@ class Lake:
             call = f"CALL ducklake_add_data_files('lake', '{table}', {_literal(file)}, hive_partitioning => false)"
             self._connection.execute(call)
 
-    def _append_account(self, staged: StagedRows, account: Account, data_version: str) -> None:
+    def _append_account(self, staged: StagedRows, account: Account) -> None:
         values = {
             "table_name": staged.table.name,
             "constitution_version": staged.constitution_version,
@@ -193,12 +200,14 @@ class Lake:
             "materialized_at": datetime.now(UTC).replace(tzinfo=None),
             "rows": staged.row_count,
             "rejected": staged.rejected_count,
-            "data_version": data_version,
+            "data_version": account.data_version,
             "ledger_hits": account.ledger_hits,
             "ledger_misses": account.ledger_misses,
             "prompt_tokens": account.prompt_tokens,
             "completion_tokens": account.completion_tokens,
             "seconds": account.seconds,
+            "engine_seconds": account.engine_seconds,
+            "model_id": account.model_id,
         }
         places = ", ".join("?" for _ in values)
         columns = ", ".join(f'"{name}"' for name in values)
@@ -238,23 +247,27 @@ def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], No
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the tables that are missing; refuse a lake whose tables have other columns.
+    """Create the tables that are missing, and the columns that an earlier version of the program did not know yet.
 
-    Raises LakeError when a table was written by another version of the program.
+    Raises LakeError when a table has other columns.
     """
     query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
     query += "WHERE database_name = 'lake' GROUP BY table_name"
     present = dict(connection.execute(query).fetchall())
     for table in TABLES.values():
-        expected = table.schema.names()
+        connection.register("empty", table.schema.to_frame())
+        types = {name: column_type for name, column_type, *_ in connection.execute("DESCRIBE empty").fetchall()}
         if table.name not in present:
-            connection.register("empty", table.schema.to_frame())
             connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
-        elif present[table.name] != expected:
+            continue
+        added = list(types)[len(present[table.name]) :]
+        if present[table.name] + added != list(types) or not table.nullable.issuperset(added):
             raise LakeError(
                 f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
-                f"{expected}; set CAI_HOME to a new folder, or use the version that wrote it"
+                f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
             )
+        for name in added:
+            connection.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {types[name]}')
 
 
 def _is_conflict(error: BaseException) -> bool:
@@ -272,15 +285,19 @@ def _retry_conflicts(work: Callable[[], Result]) -> Result:
     return retrying(work)
 
 
-def _select(snapshot: TableSnapshot) -> str:
-    """SQL that reads exactly the snapshot's rows."""
+def _select(snapshot: Rows) -> str:
+    """SQL that reads exactly the snapshot's rows, or those staged."""
+    if isinstance(snapshot, StagedRows):
+        if not snapshot.parts:
+            return f"SELECT * FROM lake.{snapshot.table.name} WHERE false"
+        return f"SELECT * FROM read_parquet({_literals(snapshot.parts)}, hive_partitioning = false)"
     rows = f"SELECT * FROM lake.{snapshot.table} AT (VERSION => {snapshot.snapshot_id})"
     if snapshot.constitution_version is None:
         return rows
     return f"{rows} WHERE constitution_version = {_literal(snapshot.constitution_version)}"
 
 
-def _with_tables(sql: str, tables: dict[str, TableSnapshot]) -> str:
+def _with_tables(sql: str, tables: Mapping[str, Rows]) -> str:
     if not tables:
         return sql
     return f"WITH {', '.join(f'{name} AS ({_select(table)})' for name, table in tables.items())} {sql}"

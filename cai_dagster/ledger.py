@@ -5,6 +5,7 @@ It knows answers and ids, not what they were for beyond the slot's stage and pro
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
+from cai_dagster.errors import MendableError
 from cai_dagster.requests import Answer, PaidCall
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 1 had no table `retries`
 _IDS_A_QUERY = 500
 
 _metadata = sa.MetaData()
@@ -35,11 +37,30 @@ _calls = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
 )
+_retries = sa.Table(
+    "retries",
+    _metadata,
+    sa.Column("request_id", sa.String(64), primary_key=True),
+    sa.Column("max_tokens", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
+)
 _schema_version = sa.Table("ledger_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
-class LedgerError(RuntimeError):
+class LedgerError(MendableError):
     """The ledger cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class CallLengths:
+    """Tokens (prompt and completion together) of the calls of one model in one stage: mean and variance."""
+
+    model_id: str
+    stage: str
+    calls: int
+    mean: float
+    variance: float
 
 
 class Ledger:
@@ -78,9 +99,32 @@ class Ledger:
         rows = [_row(call) for call in calls]
         if not rows:
             return
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         with self._engine.begin() as connection:
-            connection.execute(dialect.insert(_calls).on_conflict_do_nothing(), rows)
+            connection.execute(self._insert(_calls), rows)
+
+    def retry(self, request_ids: Iterable[str], reason: str, max_tokens: int | None = None) -> None:
+        """Have these calls made again when they are next asked for; the answers there are stay where they are."""
+        rows = [{"request_id": request_id, "reason": reason, "max_tokens": max_tokens} for request_id in request_ids]
+        if rows:
+            with self._engine.begin() as connection:
+                connection.execute(self._insert(_retries), rows)
+
+    def retries(self) -> Mapping[str, int | None]:
+        """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
+        with self._engine.connect() as connection:
+            return dict(connection.execute(sa.select(_retries.c.request_id, _retries.c.max_tokens)).tuples().all())
+
+    def lengths(self) -> list[CallLengths]:
+        """Tokens of the calls paid for, by model and stage."""
+        tokens = _calls.c.prompt_tokens + _calls.c.completion_tokens
+        moments = [sa.func.count(), sa.func.avg(tokens), sa.func.avg(tokens * tokens * 1.0)]
+        query = sa.select(_calls.c.model_id, _calls.c.stage, *moments).group_by(_calls.c.model_id, _calls.c.stage)
+        with self._engine.connect() as connection:
+            rows: list[Any] = list(connection.execute(query).tuples())
+        return [
+            CallLengths(model_id, stage, calls, float(mean), max(0.0, float(square) - float(mean) ** 2))
+            for model_id, stage, calls, mean, square in rows
+        ]
 
     def totals(self) -> Mapping[str, int]:
         """Number of calls by stage."""
@@ -103,12 +147,19 @@ class Ledger:
         with self._engine.begin() as connection:
             version = connection.execute(sa.select(_schema_version.c.version)).scalar()
             if version is None:
-                connection.execute(_insert_version(self._engine.dialect.name))
+                connection.execute(self._insert(_schema_version), {"version": SCHEMA_VERSION})
+            elif version == 1:  # what is new since, `create_all` has just added
+                connection.execute(sa.update(_schema_version).values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
                 raise LedgerError(
                     f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
                     "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
                 )
+
+    def _insert(self, table: sa.Table) -> sa.Executable:
+        """An INSERT that leaves rows that are there already as they are."""
+        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
+        return dialect.insert(table).on_conflict_do_nothing()
 
 
 def _row(call: PaidCall) -> dict[str, Any]:
@@ -124,11 +175,6 @@ def _row(call: PaidCall) -> dict[str, Any]:
         "completion_tokens": call.answer.completion_tokens,
         "seconds": call.answer.seconds,
     }
-
-
-def _insert_version(dialect_name: str) -> sa.Executable:
-    dialect = postgresql if dialect_name == "postgresql" else sqlite
-    return dialect.insert(_schema_version).values(version=SCHEMA_VERSION).on_conflict_do_nothing()
 
 
 def _use_wal(connection: Any, _record: object) -> None:

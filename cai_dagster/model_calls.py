@@ -6,9 +6,10 @@ time, and is committed within seconds. The engine is started by the first call t
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
 
 from cai_dagster.requests import (
     Answer,
@@ -22,29 +23,46 @@ from cai_dagster.requests import (
     Slot,
 )
 
-if TYPE_CHECKING:
-    from cai_dagster.ledger import Ledger
-
 COMMIT_SECONDS = 2.0
 COMMIT_CALLS = 2_000
 
 Ask = Callable[[Engine], Coroutine[Any, Any, Answer]]
 
 
+class Calls(Protocol):
+    """The calls that were paid for; `ledger.Ledger` is where they are kept."""
+
+    def get(self, request_ids: Sequence[str]) -> Mapping[str, Answer]:
+        """The answers there are, by request id."""
+        ...
+
+    def put(self, calls: Iterable[PaidCall]) -> None:
+        """Keep calls."""
+        ...
+
+    def retries(self) -> Mapping[str, int | None]:
+        """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
+        ...
+
+
 @dataclass
 class Usage:
-    """Calls and tokens of one materialization; tokens are those of the calls paid for."""
+    """Calls and tokens of one materialization.
+
+    Tokens are those of the calls paid for, `engine_seconds` the wall time in which at least one of them was under way.
+    """
 
     hits: int = 0
     misses: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    engine_seconds: float = field(default=0.0, compare=False)
 
 
 class LedgeredModel:
     """A language model whose every answer is in the ledger. Belongs to one event loop; `commit` at its end."""
 
-    def __init__(self, model_id: str, start_engine: Callable[[], Engine], ledger: "Ledger") -> None:
+    def __init__(self, model_id: str, start_engine: Callable[[], Engine], ledger: Calls) -> None:
         self._model_id = model_id
         self._start_engine = start_engine
         self._ledger = ledger
@@ -54,6 +72,8 @@ class LedgeredModel:
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._uncommitted: dict[str, PaidCall] = {}
         self._commit_timer: asyncio.TimerHandle | None = None
+        self._under_way = 0
+        self._under_way_since = 0.0
         self.usage = Usage()
 
     @property
@@ -67,6 +87,9 @@ class LedgeredModel:
         Raises EmptyCompletionError when there is no visible character in it; the call stays in the ledger.
         """
         request_id = request.completion_id(self._model_id)
+        while request_id in self._retries:
+            request = request.again(self._retries[request_id])
+            request_id = request.completion_id(self._model_id)
         answer = await self._answer(request_id, request.slot, lambda engine: engine.complete(request))
         if not answer.text.strip():
             raise EmptyCompletionError(
@@ -81,11 +104,18 @@ class LedgeredModel:
         Raises MissingLabelError when the engine did not return one of them.
         """
         request_id = request.choice_id(self._model_id, choices)
+        while request_id in self._retries:
+            request = request.again(None)
+            request_id = request.choice_id(self._model_id, choices)
         answer = await self._answer(request_id, request.slot, lambda engine: engine.choose(request, choices))
         logprobs = tuple(logprob for logprob in answer.logprobs or () if logprob is not None)
         if len(logprobs) != len(choices):
             raise MissingLabelError(f"the engine returned {answer.logprobs} for {choices} (request {request_id})")
         return ChoiceLogprobs(logprobs, request_id)
+
+    @cached_property
+    def _retries(self) -> Mapping[str, int | None]:
+        return self._ledger.retries()
 
     def commit(self) -> None:
         """Write what was paid for since the last commit to the ledger."""
@@ -140,7 +170,17 @@ class LedgeredModel:
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         engine = self._started_engine()
         started = time.perf_counter()
-        answer = replace(await ask(engine), seconds=time.perf_counter() - started)
+        if not self._under_way:
+            self._under_way_since = started
+        self._under_way += 1
+        try:
+            answer = await ask(engine)
+        finally:
+            ended = time.perf_counter()
+            self._under_way -= 1
+            if not self._under_way:
+                self.usage.engine_seconds += ended - self._under_way_since
+        answer = replace(answer, seconds=ended - started)
         self._keep(PaidCall(request_id, self._model_id, slot, answer))
         self.usage.misses += 1
         self.usage.prompt_tokens += answer.prompt_tokens

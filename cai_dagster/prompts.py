@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from cai_dagster.chat_format import keep_to_this_machine
+from cai_dagster.errors import MendableError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
 from cai_dagster.home import PROJECT
 from cai_dagster.requests import Message, Messages, RowError
@@ -29,7 +30,7 @@ _FileRow = tuple[int, Mapping[str, Any], str | None]  # line, row, what is wrong
 _SourceRow = tuple[str, Mapping[str, Any], str | None]
 
 
-class PromptSourceError(ValueError):
+class PromptSourceError(MendableError):
     """A file of prompts cannot be read at all; the message says which, why and what would do."""
 
 

@@ -5,7 +5,7 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 from cai_dagster.hashing import content_hash, seed_of
@@ -83,17 +83,29 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Request:
-    """One call: the dialogue so far, how the answer is drawn, and the words already put into the model's mouth."""
+    """One call: the dialogue so far, how the answer is drawn, and the words already put into the model's mouth.
+
+    `attempt` counts the answers that a user has had drawn anew (`cai retry`): each is another call with another seed.
+    """
 
     messages: Messages
     slot: Slot
     sampling: Sampling = Sampling()
     prefill: str = ""
+    attempt: int = 0
 
     @property
     def seed(self) -> int | None:
         """The seed the engine is given; None when nothing is drawn."""
-        return self.slot.seed(self.sampling.seed) if self.sampling.temperature > 0 else None
+        if self.sampling.temperature == 0:
+            return None
+        seed = self.slot.seed(self.sampling.seed)
+        return seed_of(seed, self.attempt) if self.attempt else seed
+
+    def again(self, max_tokens: int | None) -> "Request":
+        """The same question asked once more, with room for an answer of `max_tokens` where that is given."""
+        sampling = self.sampling if max_tokens is None else replace(self.sampling, max_tokens=max_tokens)
+        return replace(self, sampling=sampling, attempt=self.attempt + 1)
 
     def completion_id(self, model_id: str) -> str:
         """SHA-256 of everything that decides the completion.
@@ -109,7 +121,8 @@ class Request:
         return content_hash(["choose", model_id, self._text(), choices])
 
     def _text(self) -> list[Any]:
-        return [[(message.role, message.content) for message in self.messages], self.prefill]
+        text: list[Any] = [[(message.role, message.content) for message in self.messages], self.prefill]
+        return [*text, self.attempt] if self.attempt else text
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ Sampled from the fine-tuned policy (Bai et al. 2022, section 4.1), or first resp
 principle feedback, Castricato et al. 2024). It knows no judge.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
@@ -11,6 +12,13 @@ from cai_dagster.requests import Completion, LanguageModel, Messages, Request, S
 from cai_dagster.settings import ResponsePairsSettings
 
 STAGE = "response_pairs"
+FIRST_AND_LAST_RESPONSES = """
+    SELECT DISTINCT ON (prompt_id, completion, revision) prompt_id, completion, finish_reason, request_id,
+        revision, revision_finish_reason, revision_request_id
+    FROM revision_rounds JOIN initial_responses USING (prompt_id, sample) JOIN prompts USING (prompt_id)
+    WHERE split IN ('preference', 'evaluation') AND round = (SELECT max(round) FROM revision_rounds)
+    ORDER BY prompt_id, completion, revision, sample
+"""
 
 
 async def sample_pairs(
@@ -39,3 +47,10 @@ def pair_row(prompt_id: str, source: str, first: Completion, second: Completion)
         "request_id_0": first.request_id,
         "request_id_1": second.request_id,
     }
+
+
+def revision_pair(row: Mapping[str, Any]) -> dict[str, Any]:
+    """One row of `response_pairs` from a row of FIRST_AND_LAST_RESPONSES: y^0 against y^n."""
+    first = Completion(row["completion"], row["finish_reason"], row["request_id"])
+    last = Completion(row["revision"], row["revision_finish_reason"], row["revision_request_id"])
+    return pair_row(row["prompt_id"], "revisions", first, last)

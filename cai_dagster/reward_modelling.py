@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from cai_dagster.chat_format import ChatFormat
+from cai_dagster.hashing import content_hash
 from cai_dagster.requests import to_messages
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ class TokenPair:
     p_chosen: float
     chosen_length: int
     rejected_length: int
+
+
+def pairs_hash(pairs: pl.DataFrame) -> str:
+    """The training pairs in their order, for the key of a checkpoint."""
+    return content_hash(pairs.select("prompt", "chosen", "rejected", "p_chosen").to_dicts())
 
 
 def token_pairs(pairs: pl.DataFrame, chat_format: ChatFormat, max_length: int) -> list[TokenPair]:

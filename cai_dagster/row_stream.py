@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cai_dagster.errors import MendableError
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import LanguageModel, RowError
 from cai_dagster.staging import StagedRows
@@ -20,7 +21,7 @@ Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
 
 
-class TooManyRejectedRowsError(RuntimeError):
+class TooManyRejectedRowsError(MendableError):
     """More rows were rejected than the settings allow; the message counts the reasons."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT
 from cai_dagster.requests import Sampling
 
@@ -81,7 +82,7 @@ class Severity(StrEnum):
     WARN = "WARN"
 
 
-class SettingsError(ValueError):
+class SettingsError(MendableError):
     """settings.toml cannot be used; the message names profile, section and field."""
 
 

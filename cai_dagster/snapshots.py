@@ -28,11 +28,17 @@ class TableSnapshot:
 
 @dataclass(frozen=True)
 class Account:
-    """What a materialization cost, as in the table `materializations`; tokens are those of the calls paid for."""
+    """What a materialization is and what it cost, as in the table `materializations`.
+
+    Tokens are those of the calls paid for; `data_version` is `Lake.data_version` of what is committed.
+    """
 
     run_id: str
+    data_version: str
     ledger_hits: int = 0
     ledger_misses: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    engine_seconds: float = 0.0
+    model_id: str | None = None
     seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""The summary a person wants to read after a run: an example, its labels, the reward model, rows and cost.
+"""What a person wants to read before a run, its plan, and after it: an example, its labels, rows and cost.
 
 It only reads the lake. All text from prompts and completions is shown as text: `printable`, and never as markup.
 """
@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cai_dagster.cost_plan import CostPlan
 from cai_dagster.lake import Lake
 from cai_dagster.tables import TABLES
 from cai_dagster.text import printable
@@ -51,6 +52,30 @@ def print_summary(lake: Lake, version: str, console: Console) -> None:
             f"(always one half: {scores['constant_log_loss']:.4f}), calibration error {scores['calibration_error']:.4f}"
         )
     _print_cost({row["table_name"]: row for row in _rows(lake, _LATEST, version)}, version, console)
+
+
+def print_plan(made: CostPlan, console: Console) -> None:
+    """Print what the selected assets would cost; `≤` marks upper bounds."""
+    table = RichTable(title="Plan: calls to be paid for", title_justify="left")
+    for column in ("asset", "version", "calls", "in ledger", "new", "tokens (95 % interval)", "seconds"):
+        table.add_column(column, justify="left" if column in {"asset", "version"} else "right")
+    for stage in made.stages:
+        bound = "" if stage.exact else "≤ "
+        tokens, seconds = "not measured yet", "not measured yet"
+        if stage.tokens_estimate is not None:
+            tokens = f"{stage.tokens_estimate:,} ({stage.tokens_low:,}–{stage.tokens_high:,})"
+        if stage.seconds_estimate is not None:
+            seconds = f"{stage.seconds_estimate:,.0f}"
+        counts = [f"{bound}{stage.calls:,}", f"{stage.in_ledger:,}", f"{bound}{stage.new:,}"]
+        table.add_row(stage.asset, stage.constitution_version or "all", *counts, tokens, seconds)
+    for checkpoint in made.checkpoints:
+        seconds = "" if checkpoint.seconds_estimate is None else f"{checkpoint.seconds_estimate:,.0f}"
+        state = {True: "there already", False: "to be trained", None: "depends on the stages before"}[checkpoint.exists]
+        table.add_row(checkpoint.asset, checkpoint.constitution_version, "", "", "", state, seconds)
+    console.print(table)
+    new = sum(stage.new for stage in made.stages)
+    bound = "" if all(stage.exact for stage in made.stages) else "at most "
+    console.print(f"Together {bound}{new:,} new calls. ≤: an upper bound, because an input does not exist yet.")
 
 
 def _rows(lake: Lake, sql: str, version: str) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from cai_dagster.chat_format import ChatFormat
+from cai_dagster.hashing import content_hash
 from cai_dagster.requests import Messages, to_messages
 from cai_dagster.settings import Split, TrainedRounds
 
@@ -42,6 +43,11 @@ def supervised_examples(
         "round",
         pl.concat_list("prompt", answer).alias("messages"),
     ).sort("prompt_id", "sample", "round")
+
+
+def examples_hash(dialogues: Iterable[Messages]) -> str:
+    """The training rows in their order, for the key of a checkpoint."""
+    return content_hash([[(turn.role, turn.content) for turn in messages] for messages in dialogues])
 
 
 def token_rows(dialogues: Iterable[Messages], chat_format: ChatFormat, max_length: int) -> list[TokenRow]:

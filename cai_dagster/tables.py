@@ -151,6 +151,20 @@ class RewardModelEvaluation(_VersionedModel):
     longer_wins_accuracy: float = pa.Field(ge=0, le=1, description="The baseline that prefers the longer one.")
 
 
+class CostPlan(_VersionedModel):
+    """What one stage would cost if this version were materialized now; see `cost_plan.StagePlan`."""
+
+    asset: str
+    calls: int = pa.Field(ge=0)
+    in_ledger: int = pa.Field(ge=0, description="Calls that cost nothing.")
+    new: int = pa.Field(ge=0, description="Calls to be paid for.")
+    exact: bool = pa.Field(description="False: an upper bound, because an input does not exist yet.")
+    tokens_estimate: int = pa.Field(ge=0, nullable=True, description="Of the new calls; null where none was measured.")
+    tokens_low: int = pa.Field(ge=0, nullable=True, description="Lower end of the 95 % interval.")
+    tokens_high: int = pa.Field(ge=0, nullable=True, description="Upper end of the 95 % interval.")
+    seconds_estimate: float = pa.Field(ge=0, nullable=True, description="At the measured rate.")
+
+
 class RejectedRows(_Model):
     """A row that was set aside, with its reason."""
 
@@ -176,6 +190,10 @@ class Materializations(_Model):
     prompt_tokens: int = pa.Field(ge=0, description="Of the calls paid for.")
     completion_tokens: int = pa.Field(ge=0, description="Of the calls paid for.")
     seconds: float = pa.Field(ge=0, description="Wall time from the asset's start to its commit.")
+    engine_seconds: float = pa.Field(
+        ge=0, nullable=True, description="Of these, the time in which at least one call was being paid for."
+    )
+    model_id: str = pa.Field(nullable=True, description="The model that was called, if any.")
 
 
 @dataclass(frozen=True)
@@ -195,6 +213,11 @@ class Table:
     def schema(self) -> pl.Schema:
         """Column names and polars types, in order."""
         return pl.Schema({name: column.dtype.type for name, column in self.model.to_schema().columns.items()})
+
+    @property
+    def nullable(self) -> set[str]:
+        """The columns that may be null."""
+        return {name for name, column in self.model.to_schema().columns.items() if column.nullable}
 
     @property
     def descriptions(self) -> dict[str, str]:
@@ -217,6 +240,7 @@ TABLES = {
         Table("preference_pairs", PreferencePairs, ("constitution_version", "pair_id")),
         Table("reward_model", Checkpoint, ("constitution_version",)),
         Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version",)),
+        Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),
     )

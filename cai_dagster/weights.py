@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.chat_format import FORMAT_VERSION, keep_to_this_machine
+from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.offline_model import NAME, prepare_offline_model
 
@@ -20,7 +21,7 @@ _IDENTIFYING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.py")
 _HOW_LOADED = ("is_local", "local_files_only", "name_or_path")
 
 
-class WeightsError(RuntimeError):
+class WeightsError(MendableError):
     """A model's files are not there or not usable; the message says what to do."""
 
 
@@ -67,6 +68,11 @@ def weights_of(name: str, folder: Path, home: Home) -> Weights:
         scratch.write_text(json.dumps(known, indent=1))
         scratch.replace(known_file)
     return Weights(name, folder, known[key])
+
+
+def checkpoint_weights(asset: str, key: str, folder: Path, home: Home) -> Weights:
+    """The weights of a checkpoint that was trained here."""
+    return weights_of(f"{asset}-{key[:12]}", folder, home)
 
 
 def with_adapter(base: Weights, adapter: Path, home: Home) -> Weights:

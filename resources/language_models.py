@@ -5,18 +5,16 @@ cannot answer.
 """
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.hardware import resolve_dtype
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.configured_model import ConfiguredModel
+from cai_dagster.home import Home
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import Engine
 from cai_dagster.settings import LanguageModelSettings
-from cai_dagster.weights import Weights, locate_weights, with_adapter
+from cai_dagster.weights import Weights
 from resources.accelerator import ACCELERATOR, Log
 
 if TYPE_CHECKING:
@@ -41,26 +39,15 @@ def _open_ledger(url: str, home: Home) -> "Ledger":
     return Ledger(url or home.ledger)
 
 
-class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
+class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
     """A language model and how it is served."""
 
     ledger: dg.ResourceDependency[LedgerResource]
 
-    def weights(self) -> Weights:
-        """The configured model on this machine, with its adapter if there is one."""
-        home = Home.from_environment()
-        weights = locate_weights(self.model, self.revision, home)
-        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights
-
-    def chat_format(self) -> ChatFormat:
-        """The configured model's tokenizer and template."""
-        return ChatFormat(self.weights().folder, self.trust_remote_code)
-
     def language_model(self, log: Log, weights: Weights | None = None) -> LedgeredModel:
         """The configured model, or other weights served the same way, behind the ledger."""
         served = weights or self.weights()
-        model_id = served.model_id(resolve_dtype(self.dtype))
-        return LedgeredModel(model_id, lambda: self.start_engine(served, log), self.ledger.open())
+        return LedgeredModel(self.model_id(served), lambda: self.start_engine(served, log), self.ledger.open())
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""

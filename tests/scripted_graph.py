@@ -10,8 +10,10 @@ from typing import Any
 
 import dagster as dg
 
+from cai_dagster.chat_format import fitting
 from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
 from cai_dagster.definitions import build_definitions
+from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.requests import Messages, Request
 from cai_dagster.settings import active_settings
@@ -23,14 +25,15 @@ from resources.language_models import LanguageModelResource, LedgerResource
 from tests.scripted import ScriptedEngine
 
 TABLES_OF_MODELS = ("initial_responses", "revision_rounds", "response_pairs", "judgements")
+LONG_CONTEXT = {"max_model_len": 100_000}  # in characters, see ScriptedChatFormat
 WITHOUT_TRAINING = ["constitution", "prompts", "initial_responses", "revision_rounds", "sft_dataset"]
 
 
 class ScriptedChatFormat:
     """Counts a token for each character."""
 
-    def prompt_ids(self, messages: Messages) -> list[int]:
-        return [0 for message in messages for _ in message.content]
+    def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
+        return [0] * (sum(len(message.content) for message in messages) + len(prefill))
 
 
 class ScriptedModelResource(LanguageModelResource):
@@ -49,10 +52,14 @@ class ScriptedModelResource(LanguageModelResource):
         return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
 
     def script(self, request: Request) -> str:
+        ids = ScriptedChatFormat().prompt_ids(request.messages, request.prefill)
+        fitting(ids, request.sampling.max_tokens, self.max_model_len)
         if self.silent_on and any(self.silent_on in message.content for message in request.messages):
             return " "
-        slot = request.slot
-        return f"{slot.stage} {slot.round}.{slot.sample} after {len(request.messages)} turns of {slot.prompt_id[:8]}"
+        slot, asked = request.slot, content_hash([message.content for message in request.messages], 8)
+        return (
+            f"{slot.stage} {slot.round}.{slot.sample}.{request.attempt} of {slot.prompt_id[:8]} to what ends in {asked}"
+        )
 
     def judge(self, request: Request) -> tuple[float, float]:
         """Prefers whichever text comes first in the alphabet, whatever its letter."""
@@ -62,17 +69,20 @@ class ScriptedModelResource(LanguageModelResource):
         return (-0.1, -2.5) if first < second else (-2.5, -0.1)
 
 
-def definitions(**fields: Any) -> dg.Definitions:
-    """The real graph and lake with scripted policy and feedback model."""
+def scripted_models(**fields: Any) -> tuple[ScriptedModelResource, ScriptedModelResource]:
+    """Policy and feedback model."""
     settings = active_settings()
     ledger = LedgerResource()
-    return build_definitions(
-        {
-            "ledger": ledger,
-            "policy": ScriptedModelResource(ledger=ledger, **settings.policy.model_dump(), **fields),
-            "feedback_model": ScriptedModelResource(ledger=ledger, **settings.feedback_model.model_dump(), **fields),
-        }
+    return (
+        ScriptedModelResource(ledger=ledger, **{**settings.policy.model_dump(), **LONG_CONTEXT, **fields}),
+        ScriptedModelResource(ledger=ledger, **{**settings.feedback_model.model_dump(), **LONG_CONTEXT, **fields}),
     )
+
+
+def definitions(**fields: Any) -> dg.Definitions:
+    """The real graph and lake with scripted policy and feedback model."""
+    policy, feedback_model = scripted_models(**fields)
+    return build_definitions({"ledger": LedgerResource(), "policy": policy, "feedback_model": feedback_model})
 
 
 def materialize(
@@ -89,6 +99,12 @@ def materialize(
         asset_selection=[dg.AssetKey(asset) for asset in assets],
         raise_on_error=raise_on_error,
     )
+
+
+def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
+    """The metadata of an asset's materialization."""
+    (event,) = result.asset_materializations_for_node(asset)
+    return {name: value.value for name, value in event.metadata.items()}
 
 
 def write_prompts(file: Path, texts: Sequence[str]) -> dict[str, Any]:
@@ -121,7 +137,7 @@ def pretend_trained(home: Home, folder: Path, version: str = "v1") -> None:
     row = {"checkpoint_key": "ab", "path": str(folder), "base_model": "scripted", "rows": 1}
     staged.add([{**row, "record": record.model_dump_json()}])
     staged.close()
-    lake.commit(staged, Account("scripted"))
+    lake.commit(staged, Account("scripted", "scripted"))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ for replacement in range(replacements):
     )
     staged.reject(f"rejected {replacement}", "code: why", {})
     staged.close()
-    lake.commit(staged, Account(f"{version} {replacement}"))
+    lake.commit(staged, Account(f"{version} {replacement}", "scripted"))
 """
 
 # Replaces the table, but is killed when it comes to the method of Lake that argv names.
@@ -66,7 +66,7 @@ staged.add([{"prompt_id": "b", "sample": 0, "completion": "new", "finish_reason"
              "policy_model": "m"}])
 staged.reject("c", "code: new", {})
 staged.close()
-lake.commit(staged, Account("killed"))
+lake.commit(staged, Account("killed", "scripted"))
 """
 
 
@@ -124,7 +124,7 @@ def commit(
     for row_id in rejected:
         staged.reject(row_id, "code: explanation", {"id": row_id})
     staged.close()
-    return lake.commit(staged, Account("run"))
+    return lake.commit(staged, Account("run", "scripted"))
 
 
 def completions(lake: Lake) -> list[str]:
@@ -156,7 +156,7 @@ def test_staged_rows_are_invisible_before_the_commit(lake: Lake, shared_home: Ho
     staged.close()
     other = Lake(shared_home)
     assert completions(lake) == completions(other) == ["old"]
-    lake.commit(staged, Account("run"))
+    lake.commit(staged, Account("run", "scripted"))
     assert completions(lake) == completions(other) == ["new", "newer"]
     assert folders(shared_home) == before
 
@@ -214,7 +214,8 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
     staged.reject("a", "code: explanation", {})
     staged.close()
     data_version = lake.data_version(staged)
-    lake.commit(staged, Account("run 7", 2, 3, 40, 50, 6.5))
+    account = Account("run 7", data_version, 2, 3, 40, 50, 5.5, "scripted model", 6.5)
+    lake.commit(staged, account)
     (row,) = accounts(lake, version)
     assert row.pop("materialized_at") is not None
     assert row == {
@@ -229,6 +230,8 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
         "prompt_tokens": 40,
         "completion_tokens": 50,
         "seconds": 6.5,
+        "engine_seconds": 5.5,
+        "model_id": "scripted model",
     }
 
 
@@ -426,7 +429,7 @@ def test_hostile_texts_come_out_unchanged(lake: Lake) -> None:
         staged.reject(text, f"{name}: {text}", {"text": text})
     staged.close()
     assert staged.row_count == len(HOSTILE)
-    lake.commit(staged, Account("run"))
+    lake.commit(staged, Account("run", "scripted"))
     table = lake.snapshot("prompts")
     for rows in (table.frame().to_dicts(), list(lake.stream("FROM p ORDER BY prompt_id", p=table))):
         assert {row["source"]: row["category"] for row in rows} == HOSTILE
@@ -493,7 +496,7 @@ def test_opening_a_lake_does_not_sweep_what_a_living_process_stages(lake: Lake, 
     staged.add(responses("new"))
     staged.close()
     Lake(shared_home).materialized("prompts")
-    lake.commit(staged, Account("run"))
+    lake.commit(staged, Account("run", "scripted"))
     assert completions(lake) == ["new"]
 
 

@@ -1,0 +1,5 @@
+"""Errors that a person can mend: their message says what was wrong, where, and what to do. No traceback adds to it."""
+
+
+class MendableError(Exception):
+    """The command line prints its message and exits with status 1."""

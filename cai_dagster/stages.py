@@ -1,0 +1,141 @@
+"""The stages whose rows a model makes: which rows each works on, and the recipe it runs for every one of them.
+
+One description, used by the asset that runs a stage and by the plan that says what it would cost. The recipes
+themselves are in `critique_revision`, `response_pairs` and `judging`. It knows no engine, no store and no Dagster.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cai_dagster.constitution import Constitution
+from cai_dagster.critique_revision import revise
+from cai_dagster.judging import Pair, judge
+from cai_dagster.requests import LanguageModel, Message, Request, Slot, to_messages
+from cai_dagster.response_pairs import sample_pairs
+from cai_dagster.settings import (
+    InitialResponsesSettings,
+    JudgementsSettings,
+    ResponsePairsSettings,
+    RevisionRoundsSettings,
+)
+
+if TYPE_CHECKING:
+    from cai_dagster.row_stream import Recipe, Row
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A table whose rows a model makes.
+
+    `rows` is a SELECT over the tables `reads`; `calls` is how many calls the recipe makes for one row of it, unless
+    the row is set aside on the way; `row_id` names a row that is set aside.
+    """
+
+    table: str
+    reads: tuple[str, ...]
+    rows: str
+    row_id: "Callable[[Row], str]"
+    recipe: "Recipe"
+    calls: int
+    max_rejected_share: float
+
+
+def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
+    """y^0: the policy's own answers to each prompt, before any principle has been applied."""
+    system = (Message("system", settings.system_prompt),) if settings.system_prompt else ()
+
+    async def respond(model: LanguageModel, row: "Row") -> "list[Row]":
+        messages = to_messages(row["messages"])
+        if messages[0].role != "system":
+            messages = (*system, *messages)
+        responses: list[Row] = []
+        for sample in range(settings.samples):
+            slot = Slot("initial_responses", row["prompt_id"], sample=sample)
+            completion = await model.complete(Request(messages, slot, settings.sampling))
+            responses.append(
+                {
+                    "prompt_id": row["prompt_id"],
+                    "sample": sample,
+                    "completion": completion.text,
+                    "finish_reason": completion.finish_reason,
+                    "request_id": completion.request_id,
+                    "policy_model": model.model_id,
+                }
+            )
+        return responses
+
+    return Stage(
+        table="initial_responses",
+        reads=("prompts",),
+        rows="SELECT prompt_id, messages FROM prompts ORDER BY prompt_id",
+        row_id=lambda row: row["prompt_id"],
+        recipe=respond,
+        calls=settings.samples,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSettings) -> Stage:
+    """y^1 … y^n of every first response."""
+
+    async def rounds(model: LanguageModel, row: "Row") -> "list[Row]":
+        prompt_id, sample, prompt = row["prompt_id"], row["sample"], to_messages(row["messages"])
+        revised = await revise(model, constitution, prompt_id, sample, prompt, row["completion"], settings)
+        return [{"prompt_id": prompt_id, "sample": sample, **made.to_row()} for made in revised]
+
+    splits = ", ".join(f"'{split}'" for split in settings.splits)
+    return Stage(
+        table="revision_rounds",
+        reads=("prompts", "initial_responses"),
+        rows=f"""
+            SELECT prompt_id, sample, messages, completion FROM initial_responses JOIN prompts USING (prompt_id)
+            WHERE list_contains([{splits}], split) ORDER BY prompt_id, sample
+        """,
+        row_id=lambda row: f"{row['prompt_id']}/{row['sample']}",
+        recipe=rounds,
+        calls=2 * settings.rounds,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
+    """Pairs sampled from the fine-tuned policy."""
+
+    async def sample(model: LanguageModel, row: "Row") -> "list[Row]":
+        return [*await sample_pairs(model, row["prompt_id"], to_messages(row["messages"]), settings)]
+
+    return Stage(
+        table="response_pairs",
+        reads=("prompts",),
+        rows="SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id",
+        row_id=lambda row: row["prompt_id"],
+        recipe=sample,
+        calls=2 * settings.pairs_per_prompt,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
+    """What the feedback model says of each pair whose completions differ."""
+
+    async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
+        pair = Pair(
+            row["pair_id"], row["prompt_id"], to_messages(row["messages"]), row["completion_0"], row["completion_1"]
+        )
+        judged = await judge(model, constitution, pair, settings)
+        return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]
+
+    orders = 2 if settings.both_orders else 1
+    return Stage(
+        table="judgements",
+        reads=("prompts", "response_pairs"),
+        rows="""
+            SELECT pair_id, prompt_id, messages, completion_0, completion_1
+            FROM response_pairs JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
+        """,
+        row_id=lambda row: row["pair_id"],
+        recipe=compare,
+        calls=orders * min(settings.principles_per_pair, len(constitution.principles)),
+        max_rejected_share=settings.max_rejected_share,
+    )
