@@ -114,9 +114,10 @@ def retry(
     calls = calls_to_retry(Lake(home), table, reason, version)
     others = sum(stage.new for stage in _plan([version or "v1"], [table]).stages)
     if others:
+        profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
         raise RetryError(
-            f"with the settings of profile {os.environ.get('CAI_PROFILE', DEFAULT_PROFILE)!r}, {table} would make {others:,} calls that it has not made "
-            "yet, beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
+            f"with the settings of profile {profile!r}, {table} would make {others:,} calls that it has not made yet, "
+            "beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
         )
     Ledger(home.ledger).retry(calls, reason, max_tokens)
     _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from cai_dagster.errors import MendableError
-from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
+from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_intervals
 
 VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LARGEST_FILE = 1_000_000  # bytes; sixteen principles are about 10 kB
@@ -105,11 +105,10 @@ class Constitution:
         wᵢ / Σ w). So editing the text of one of k principles leaves every draw as it was, and adding or removing one
         moves only the draws that it wins.
         """
-
-        def score(principle: Principle) -> float:
-            return -principle.weight / math.log(unit_interval(seed, prompt_id, stage, round_number, principle.slug))
-
-        return tuple(sorted(self.principles, key=score, reverse=True)[:count])
+        places = unit_intervals((seed, prompt_id, stage, round_number), (one.slug for one in self.principles))
+        scores = [-one.weight / math.log(u) for one, u in zip(self.principles, places, strict=True)]
+        ranking = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+        return tuple(self.principles[index] for index in ranking[:count])
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One row a principle, as in the table `constitution`."""

@@ -58,6 +58,11 @@ PLANNED = (
     "reward_model",
 )
 UNVERSIONED = ("prompts", "initial_responses")
+_PAID = """
+    SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens,
+        coalesce(engine_seconds, seconds) AS seconds
+    FROM lake.materializations WHERE ledger_misses > 0 AND tokens > 0
+"""
 _CONFIDENCE = 1.96  # standard deviations either side: 95 % of a normal distribution
 _UNTRAINED = "not trained yet"
 
@@ -233,7 +238,7 @@ class _Estimates:
 
     def __init__(self, lake: Lake, lengths: Sequence[CallLengths]) -> None:
         self._lengths = lengths
-        self._accounts = lake.select("FROM lake.materializations WHERE ledger_misses > 0 AND engine_seconds > 0", {})
+        self._accounts = lake.select(_PAID, {})
 
     def tokens(self, model_id: str, new: Mapping[str, int]) -> tuple[float, float, float] | None:
         """Expected tokens of `new` calls by stage, and their 95 % prediction interval.
@@ -260,8 +265,7 @@ class _Estimates:
             self._accounts.filter(pl.col("table_name") == table),
         ):
             if accounts.height:
-                done = float(accounts.select(pl.sum("prompt_tokens") + pl.sum("completion_tokens")).item())
-                return tokens * float(accounts.select(pl.sum("engine_seconds")).item()) / done
+                return tokens * float(accounts.select(pl.sum("seconds") / pl.sum("tokens")).item())
         return None
 
     def training_seconds(self, home: Home, asset: str) -> float | None:

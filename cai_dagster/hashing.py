@@ -2,7 +2,11 @@
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hashlib import _Hash  # pyright: ignore[reportPrivateUsage]
 
 ROW_ID_DIGITS = 32  # 128 bits: a collision among 10⁹ rows has a probability below 10⁻²⁰
 
@@ -12,15 +16,36 @@ def content_hash(value: Any, digits: int = 64) -> str:
 
     Lone surrogates, which UTF-8 cannot carry, are hashed as their escape and never raise.
     """
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:digits]
+    return hashlib.sha256(_canonical(value)).hexdigest()[:digits]
 
 
 def unit_interval(*parts: str | int) -> float:
     """A number strictly between 0 and 1 that depends on the parts alone, uniform over them (52 bits)."""
-    return ((int(content_hash(parts, 16), 16) >> 12) + 0.5) / 2**52
+    return _fraction(hashlib.sha256(_canonical(parts)))
+
+
+def unit_intervals(place: Sequence[str | int], names: Iterable[str]) -> list[float]:
+    """For each name a number strictly between 0 and 1 that depends on the place and the name alone (52 bits)."""
+    start = hashlib.sha256(_canonical(place))
+    fractions: list[float] = []
+    for name in names:
+        digest = start.copy()
+        digest.update(name.encode())
+        fractions.append(_fraction(digest))
+    return fractions
 
 
 def seed_of(*parts: str | int) -> int:
     """A 31-bit seed that depends on the parts alone; every sampler in use accepts that width."""
     return int(content_hash(parts, 8), 16) >> 1
+
+
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
+def _canonical(value: Any) -> bytes:
+    return _encode(value).encode("utf-8", "backslashreplace")
+
+
+def _fraction(digest: "_Hash") -> float:
+    return ((int.from_bytes(digest.digest()[:8]) >> 12) + 0.5) / 2**52

@@ -100,14 +100,16 @@ class Ledger:
         if not rows:
             return
         with self._engine.begin() as connection:
-            connection.execute(self._insert(_calls), rows)
+            connection.execute(self._insert_into(_calls).on_conflict_do_nothing(), rows)
 
     def retry(self, request_ids: Iterable[str], reason: str, max_tokens: int | None = None) -> None:
         """Have these calls made again when they are next asked for; the answers there are stay where they are."""
         rows = [{"request_id": request_id, "reason": reason, "max_tokens": max_tokens} for request_id in request_ids]
         if rows:
             with self._engine.begin() as connection:
-                connection.execute(self._insert(_retries), rows)
+                insert = self._insert_into(_retries)
+                latest = {name: insert.excluded[name] for name in ("reason", "max_tokens")}
+                connection.execute(insert.on_conflict_do_update(index_elements=["request_id"], set_=latest), rows)
 
     def retries(self) -> Mapping[str, int | None]:
         """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
@@ -147,7 +149,9 @@ class Ledger:
         with self._engine.begin() as connection:
             version = connection.execute(sa.select(_schema_version.c.version)).scalar()
             if version is None:
-                connection.execute(self._insert(_schema_version), {"version": SCHEMA_VERSION})
+                connection.execute(
+                    self._insert_into(_schema_version).on_conflict_do_nothing(), {"version": SCHEMA_VERSION}
+                )
             elif version == 1:  # what is new since, `create_all` has just added
                 connection.execute(sa.update(_schema_version).values(version=SCHEMA_VERSION))
             elif version != SCHEMA_VERSION:
@@ -156,10 +160,8 @@ class Ledger:
                     "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
                 )
 
-    def _insert(self, table: sa.Table) -> sa.Executable:
-        """An INSERT that leaves rows that are there already as they are."""
-        dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        return dialect.insert(table).on_conflict_do_nothing()
+    def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
 
 def _row(call: PaidCall) -> dict[str, Any]:

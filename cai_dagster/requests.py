@@ -5,7 +5,7 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cai_dagster.hashing import content_hash, seed_of
@@ -113,7 +113,7 @@ class Request:
         The messages stand for their token ids: the model's identity covers tokenizer, chat template and the way
         this program renders them.
         """
-        sampling = {**asdict(self.sampling), "seed": self.seed}
+        sampling = {**vars(self.sampling), "seed": self.seed}
         return content_hash(["complete", model_id, self._text(), sampling])
 
     def choice_id(self, model_id: str, choices: tuple[str, ...]) -> str:

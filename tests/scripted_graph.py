@@ -41,6 +41,7 @@ class ScriptedModelResource(LanguageModelResource):
 
     delay: float = 0.0
     silent_on: str = ""
+    answers_from_attempt: int = 1_000
 
     def weights(self) -> Weights:
         return Weights("scripted", Path(), "0" * 64)
@@ -54,7 +55,8 @@ class ScriptedModelResource(LanguageModelResource):
     def script(self, request: Request) -> str:
         ids = ScriptedChatFormat().prompt_ids(request.messages, request.prefill)
         fitting(ids, request.sampling.max_tokens, self.max_model_len)
-        if self.silent_on and any(self.silent_on in message.content for message in request.messages):
+        silent = self.silent_on and any(self.silent_on in message.content for message in request.messages)
+        if silent and request.attempt < self.answers_from_attempt:
             return " "
         slot, asked = request.slot, content_hash([message.content for message in request.messages], 8)
         return (

@@ -149,3 +149,25 @@ def test_a_database_url_is_a_ledger_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'by_url.sqlite'}"
     Ledger(url).put([paid("r1")])
     assert Ledger(url).get(["r1"]) == {"r1": PLAIN}
+
+
+def test_a_ledger_of_the_first_schema_is_migrated_and_keeps_its_calls(tmp_path: Path) -> None:
+    file = tmp_path / "ledger.sqlite"
+    Ledger(file).put([paid("r1")])
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP TABLE retries")
+        connection.execute("UPDATE ledger_schema SET version = 1")
+    migrated = Ledger(file)
+    assert migrated.get(["r1"]) == {"r1": PLAIN}
+    migrated.retry(["r1"], "length", 64)
+    migrated.retry(["r1"], "length", 128)
+    assert Ledger(file).retries() == {"r1": 128}
+
+
+def test_lengths_are_the_mean_and_variance_of_a_models_calls_in_a_stage(ledger: Ledger) -> None:
+    for number, tokens in enumerate((10, 20, 60)):
+        ledger.put([paid(f"r{number}", Answer("x", "stop", tokens - 5, 5, 0.1), stage="judgements")])
+    (lengths,) = ledger.lengths()
+    assert (lengths.model_id, lengths.stage, lengths.calls) == ("model@0123", "judgements", 3)
+    assert lengths.mean == pytest.approx(30)
+    assert lengths.variance == pytest.approx((20**2 + 10**2 + 30**2) / 3)
