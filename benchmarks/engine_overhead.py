@@ -1,0 +1,119 @@
+"""The asset revision_rounds, from its first row to its commit, against the same requests through bare `LLM.generate`.
+
+The requests of the asset are recorded: token ids, sampling parameters, and how many tokens came back. `generate` is
+given all of them at once, free of the chain that makes a revision wait for its critique, and as many tokens are drawn.
+"""
+
+import contextlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from benchmarks.offline_engine import engine_settings, offline_weights
+from cai_dagster.definitions import build_definitions
+from cai_dagster.home import PROJECT
+from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.weights import Weights
+from resources.language_models import LanguageModelResource, LedgerResource
+from resources.vllm_engine import VllmEngine, engine_arguments
+
+SLOTS = 16
+ASSETS = ("constitution", "prompts", "initial_responses", "revision_rounds")
+VARIANTS = ("", " Answer in one sentence.", " Be brief.")  # of the bundled prompts: three rows for each
+Recorded = list[tuple[list[int], Any, int]]
+
+
+def measure() -> dict[str, Any]:
+    """Sum of wall times of the asset over those of `generate`, twice, with other seeds."""
+    weights, settings = offline_weights(), engine_settings(SLOTS)
+    repeats = [_compare(weights, settings, seed) for seed in range(2)]
+    ratio = sum(one["asset_s"] for one in repeats) / sum(one["generate_s"] for one in repeats)
+    return {"results": {"overhead_vs_generate": ratio}, "details": {"slots": SLOTS, "repeats": repeats}}
+
+
+def _compare(weights: Weights, settings: LanguageModelSettings, seed: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        asset, recorded = _asset_seconds(weights, settings, seed, Path(folder))
+    generate = _generate_seconds(weights, settings, recorded)
+    tokens = sum(tokens for _, _, tokens in recorded)
+    return {"asset_s": asset, "generate_s": generate, "calls": len(recorded), "completion_tokens": tokens}
+
+
+def _asset_seconds(
+    weights: Weights, settings: LanguageModelSettings, seed: int, folder: Path
+) -> tuple[float, Recorded]:
+    """Seconds from the start of the step to its success, the engine being loaded already, and its requests."""
+    os.environ["CAI_HOME"] = str(folder / "home")
+    sampling = {"temperature": 0.7, "seed": seed}
+    config = {
+        "prompts": {"sources": [str(_write_prompts(folder))]},
+        "initial_responses": {"max_tokens": 24, **sampling},
+        "revision_rounds": {"rounds": 2, "critique_max_tokens": 24, "revision_max_tokens": 32, **sampling},
+    }
+    ledger = LedgerResource()
+    model = LanguageModelResource(ledger=ledger, **{**settings.model_dump(), "model": str(weights.folder)})
+    graph = build_definitions({"ledger": ledger, "policy": model, "feedback_model": model})
+    keys = [dg.AssetKey(asset) for asset in ASSETS]
+    job = graph.resolve_implicit_job_def_def_for_assets(keys)
+    assert job is not None
+    run_config = {"ops": {asset: {"config": values} for asset, values in config.items()}}
+    recorded: Recorded = []
+    with dg.DagsterInstance.ephemeral() as instance, _recording(recorded):
+        result = job.execute_in_process(run_config, instance, "v1", asset_selection=keys)
+        (step,) = instance.get_run_step_stats(result.run_id, ["revision_rounds"])
+    assert step.start_time is not None
+    assert step.end_time is not None
+    calls = result.asset_materializations_for_node("revision_rounds")[0].metadata["ledger_misses"].value
+    return step.end_time - step.start_time, recorded[-int(calls) :]  # the stage is the last to ask
+
+
+def _write_prompts(folder: Path) -> Path:
+    file = folder / "prompts.jsonl"
+    lines = [line for source in sorted((PROJECT / "prompts").glob("*.jsonl")) for line in source.open()]
+    texts = [json.loads(line)["prompt"] + variant for variant in VARIANTS for line in lines]
+    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    return file
+
+
+@contextlib.contextmanager
+def _recording(recorded: Recorded) -> Generator[None]:
+    """Note each request that reaches the engine, and the number of tokens of its answer."""
+    ask = VllmEngine._ask  # pyright: ignore[reportPrivateUsage]
+
+    async def noted(self: VllmEngine, token_ids: list[int], parameters: Any) -> Any:
+        output = await ask(self, token_ids, parameters)
+        recorded.append((token_ids, parameters, len(output.outputs[0].token_ids)))
+        return output
+
+    VllmEngine._ask = noted  # pyright: ignore[reportPrivateUsage]
+    try:
+        yield
+    finally:
+        VllmEngine._ask = ask  # pyright: ignore[reportPrivateUsage]
+
+
+def _generate_seconds(weights: Weights, settings: LanguageModelSettings, recorded: Recorded) -> float:
+    """Seconds of one `LLM.generate` over the recorded requests, in an engine of the same settings."""
+    from vllm import LLM
+
+    llm = LLM(**engine_arguments(weights, settings))
+    prompts: list[Any] = [{"prompt_token_ids": token_ids} for token_ids, _, _ in recorded]
+    parameters = [_as_long(drawn, tokens) for _, drawn, tokens in recorded]
+    llm.generate(prompts[:1], parameters[:1], use_tqdm=False)
+    started = time.perf_counter()
+    llm.generate(prompts, parameters, use_tqdm=False)
+    seconds = time.perf_counter() - started
+    llm.llm_engine.engine_core.shutdown()
+    return seconds
+
+
+def _as_long(drawn: Any, tokens: int) -> Any:
+    parameters = drawn.clone()
+    parameters.max_tokens, parameters.ignore_eos = tokens, True
+    return parameters

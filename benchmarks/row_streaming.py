@@ -1,0 +1,93 @@
+"""Rows of chained calls with uneven lengths: each row's next call as soon as its last has ended, against a barrier.
+
+The same calls with the same number of tokens both ways: lengths follow the slot, and the end of a turn is ignored.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.offline_engine import engine_settings, offline_weights
+from cai_dagster.hashing import unit_interval
+from cai_dagster.requests import Answer, Message, Messages, Request, Sampling, Slot
+from resources.vllm_engine import VllmEngine
+
+SLOTS = 24
+STEPS = 4
+SHORTEST, LONGEST = 4, 64  # tokens
+
+
+class FixedLengthEngine(VllmEngine):
+    """Answers of a length that the slot decides."""
+
+    async def complete(self, request: Request) -> Answer:
+        """As long as the slot says."""
+        slot = request.slot
+        length = round(SHORTEST + (LONGEST - SHORTEST) * unit_interval(slot.stage, slot.prompt_id, slot.round))
+        return await super().complete(replace(request, sampling=replace(request.sampling, max_tokens=length)))
+
+    async def _ask(self, token_ids: list[int], parameters: Any) -> Any:
+        parameters.ignore_eos = True
+        return await super()._ask(token_ids, parameters)
+
+
+def measure() -> dict[str, Any]:
+    """Wall time with a barrier over wall time without, at one row and at four rows a slot."""
+    engine = FixedLengthEngine(offline_weights(), engine_settings(SLOTS))
+    try:
+        asyncio.run(_streamed(engine, _rows("warm-up", 2)))
+        one = _compare(engine, SLOTS)
+        four = _compare(engine, 4 * SLOTS)
+    finally:
+        engine.close()
+    return {
+        "results": {"streaming_speedup": one["ratio"], "streaming_speedup_4_rows_a_slot": four["ratio"]},
+        "details": {"slots": SLOTS, "steps": STEPS, "one_row_a_slot": one, "four_rows_a_slot": four},
+    }
+
+
+def _compare(engine: VllmEngine, rows: int) -> dict[str, float]:
+    seconds: dict[str, float] = {}
+    for name, run in (("barrier_s", _with_barrier), ("streamed_s", _streamed)):
+        started = time.perf_counter()
+        asyncio.run(run(engine, _rows("row", rows)))
+        seconds[name] = time.perf_counter() - started
+    return {**seconds, "ratio": seconds["barrier_s"] / seconds["streamed_s"]}
+
+
+def _rows(name: str, count: int) -> list[tuple[str, Messages]]:
+    stories = [(Message("user", f"Tell me a story of {number} friends."),) for number in range(count)]
+    return [(f"{name} {number}", story) for number, story in enumerate(stories)]
+
+
+async def _step(engine: VllmEngine, row: tuple[str, Messages], number: int) -> tuple[str, Messages]:
+    """The next call of a row; its answer becomes part of the one after."""
+    row_id, messages = row
+    answer = await engine.complete(Request(messages, Slot("row_streaming", row_id, number), Sampling()))
+    return row_id, (*messages, Message("assistant", answer.text), Message("user", "And then?"))
+
+
+async def _streamed(engine: VllmEngine, rows: Sequence[tuple[str, Messages]]) -> None:
+    async def chain(row: tuple[str, Messages]) -> None:
+        for number in range(STEPS):
+            row = await _step(engine, row, number)
+
+    await _bounded([lambda row=row: chain(row) for row in rows])
+
+
+async def _with_barrier(engine: VllmEngine, rows: Sequence[tuple[str, Messages]]) -> None:
+    for number in range(STEPS):
+        rows = await _bounded([lambda row=row: _step(engine, row, number) for row in rows])  # noqa: B023
+
+
+async def _bounded(work: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:
+    """All results in order, as many at a time as there are slots."""
+    free = asyncio.Semaphore(SLOTS)
+
+    async def one(begin: Callable[[], Awaitable[Any]]) -> Any:
+        async with free:
+            return await begin()
+
+    return await asyncio.gather(*(one(begin) for begin in work))
