@@ -31,6 +31,8 @@ from tests.fault_marks import DONE, WORKING
 
 PATIENCE_SECONDS = 300
 POLL_SECONDS = 0.001
+QUESTIONS = 100
+ANSWER_SECONDS = 0.12
 # What two runs of the same work may differ in: times, what was paid when, and numbers of snapshots.
 ACCOUNT_OF_RESULT = ["table_name", "constitution_version", "rows", "rejected", "data_version"]
 RECORD_OF_RUN = ("seconds", "created_at", "lake_snapshots")
@@ -135,7 +137,7 @@ def random_moment(reference: Undisturbed, seed: int, aimed_at: str = "") -> Mome
     """Uniform over the working time; or, aimed, uniform over the time after one of the marks that begin so."""
     generator = random.Random(seed)
     if not aimed_at:
-        return Moment(generator.uniform(0, reference.seconds))
+        return Moment(generator.uniform(0, 0.97 * reference.seconds))
     occurrence, what, duration = generator.choice(reference.moments(aimed_at))
     return Moment(generator.uniform(0, duration), what, occurrence)
 
@@ -153,15 +155,17 @@ def kill_and_go_on(workload: Workload, home: Home, reference: Undisturbed, seed:
     calls = read_calls(home)
     wrong = wrong_calls(calls, asked, committed)
     left = workload.describe(home)
-    wrong += [f"{name}: differs from the undisturbed run" for name in reference.left if left[name] != reference.left[name]]
+    names = sorted({*reference.left, *left})
+    wrong += [f"{name}: differs from the undisturbed run" for name in names if left.get(name) != reference.left.get(name)]
     wrong += [f"left behind: {path.relative_to(home.root)}" for path in abandoned(home)]
     orphans = 0
     if home.catalog.exists():
-        registered, unregistered = files_of_the_lake(home)
-        wrong += [f"registered but absent: {file}" for file in sorted(registered) if not file.exists()]
-        orphans = len(unregistered)
+        registered, present = files_of_the_lake(home)
+        wrong += [f"registered but absent: {file}" for file in sorted(registered - present)]
+        orphans = len(present - registered)
         wrong += wrong_ledger(home)
     repeated = len(repeated_answers(calls))
+    wrong += [] if process.returncode == -signal.SIGKILL else ["the process had ended before it could be killed"]
     return Verdict(
         workload.kind, seed, round(moment.seconds, 4), moment.after, landed, len(committed), repeated, orphans, wrong
     )
@@ -267,14 +271,12 @@ def abandoned(home: Home) -> list[Path]:
     return sorted(home.staging.iterdir()) if home.staging.exists() else []
 
 
-def files_of_the_lake(home: Home) -> tuple[set[Path], set[Path]]:
-    """The Parquet files of the lake: those that some snapshot names, and those that none does."""
+def files_of_the_lake(home: Home) -> tuple[set[str], set[str]]:
+    """The names of the Parquet files that some snapshot consists of, and of those in the folder of the tables."""
     lake = Lake(home)
-    registered: set[Path] = set()
-    for table in TABLES:
-        files = lake.select(f"SELECT data_file FROM ducklake_list_files('lake', '{table}')", {})
-        registered |= {Path(file) for file in files["data_file"]}
-    return registered, set(home.tables.rglob("*.parquet")) - registered
+    lake.materialized("prompts")
+    files = lake.select("SELECT path FROM __ducklake_metadata_lake.ducklake_data_file", {})
+    return {Path(file).name for file in files["path"]}, {file.name for file in home.tables.rglob("*.parquet")}
 
 
 def tables_left(home: Home) -> dict[str, Any]:
@@ -314,6 +316,20 @@ def lasting_record(record: str) -> str:
 def model_left(home: Home) -> dict[str, Any]:
     """The offline model by content."""
     return {folder.name: weights_of(folder.name, folder, home).digest for folder in home.models.glob("offline/*")}
+
+
+def workloads(folder: Path, kinds: Sequence[str]) -> dict[str, Workload]:
+    """What is killed, by kind; the inputs are written into `folder`."""
+    prompts = write_questions(folder / "prompts.jsonl", QUESTIONS)
+    tiny = folder / "tiny_model"
+    if "training" in kinds:
+        Workload("tiny", [str(tiny)], checkpoints_left).finish(Home(folder / "tiny_home"))
+    every = {
+        "graph": Workload("graph", [str(prompts), "v1", str(ANSWER_SECONDS)], tables_left),
+        "training": Workload("training", [str(tiny)], checkpoints_left),
+        "conversion": Workload("conversion", [], model_left),
+    }
+    return {kind: every[kind] for kind in kinds}
 
 
 def write_questions(file: Path, count: int) -> Path:
