@@ -22,6 +22,7 @@ import polars as pl
 import pyarrow.parquet
 import tenacity
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
@@ -57,8 +58,9 @@ class Lake:
         # Inlined rows reserve the column name row_id, which rejected_rows has.
         options = f"DATA_PATH {_literal(self._home.tables)}, DATA_INLINING_ROW_LIMIT 0"
         attach = f"ATTACH {source} AS lake ({options})"
-        _retry_conflicts(lambda: connection.execute(attach))
-        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+        with full_disk_named(self._home.root):
+            _retry_conflicts(lambda: connection.execute(attach))
+            _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -148,7 +150,8 @@ class Lake:
         _ = self._connection
         with scratch_folder(self._home.staging) as folder:
             file = folder / "rows.parquet"
-            self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
+            with full_disk_named(self._home.root):
+                self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
@@ -164,7 +167,8 @@ class Lake:
             _in_transaction(self._connection, work)
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
-        return _retry_conflicts(attempt)
+        with full_disk_named(self._home.root):
+            return _retry_conflicts(attempt)
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
         if table.versioned:

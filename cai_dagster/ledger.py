@@ -3,6 +3,7 @@
 It knows answers and ids, not what they were for beyond the slot's stage and prompt.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.requests import Answer, PaidCall
 
 SCHEMA_VERSION = 1
@@ -48,11 +50,13 @@ class Ledger:
     def __init__(self, database: Path | str) -> None:
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
+            self._room = lambda: full_disk_named(database.parent)
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
-            with FileLock(f"{database}.lock"):  # several processes may find that there is none yet
+            with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet
                 self._prepare()
         else:
+            self._room = contextlib.nullcontext[None]  # another machine's disk
             self._engine = sa.create_engine(database)
             self._prepare()
 
@@ -74,12 +78,15 @@ class Ledger:
         return found
 
     def put(self, calls: Iterable[PaidCall]) -> None:
-        """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one."""
+        """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
+
+        Raises DiskFullError, and keeps none of them, when there is no room.
+        """
         rows = [_row(call) for call in calls]
         if not rows:
             return
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
-        with self._engine.begin() as connection:
+        with self._room(), self._engine.begin() as connection:
             connection.execute(dialect.insert(_calls).on_conflict_do_nothing(), rows)
 
     def totals(self) -> Mapping[str, int]:

@@ -50,6 +50,7 @@ class LedgeredModel:
         self._ledger = ledger
         self._engine: Engine | None = None
         self._start_failure: Exception | None = None
+        self._commit_failure: Exception | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._uncommitted: dict[str, PaidCall] = {}
@@ -94,6 +95,7 @@ class LedgeredModel:
             self._commit_timer = None
         self._ledger.put(self._uncommitted.values())
         self._uncommitted.clear()
+        self._commit_failure = None
 
     async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         """One look-up and at most one payment for all who ask at the same time."""
@@ -138,6 +140,8 @@ class LedgeredModel:
             future.set_result(uncommitted.answer if uncommitted else found.get(request_id))
 
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+        if self._commit_failure is not None:  # what cannot be kept is not worth paying for
+            raise self._commit_failure
         engine = self._started_engine()
         started = time.perf_counter()
         answer = replace(await ask(engine), seconds=time.perf_counter() - started)
@@ -165,4 +169,11 @@ class LedgeredModel:
         if len(self._uncommitted) >= COMMIT_CALLS:
             self.commit()
         elif self._commit_timer is None:
-            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self.commit)
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit_in_time)
+
+    def _commit_in_time(self) -> None:
+        """Commit; a failure belongs to the next call, because nobody waits for a timer."""
+        try:
+            self.commit()
+        except Exception as error:  # noqa: BLE001
+            self._commit_failure = error

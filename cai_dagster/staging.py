@@ -13,6 +13,7 @@ from typing import Any, cast
 import pandera.errors
 import polars as pl
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.scratch import new_scratch_folder
 from cai_dagster.tables import TABLES, Table
 
@@ -132,7 +133,8 @@ class StagedRows:
 
     def _write(self, frame: pl.DataFrame, name: str) -> Path:
         part = self.folder / f"{name}.parquet"
-        frame.write_parquet(part)
+        with full_disk_named(self.folder):
+            frame.write_parquet(part)
         return part
 
 

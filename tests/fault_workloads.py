@@ -107,7 +107,9 @@ def run_training(base: str) -> None:
         return train_supervised(Path(base), rows, rows, settings, False, lambda line: mark("training"), folder)
 
     mark(WORKING)
-    train_once(Home.from_environment(), Ingredients("sl_cai_model", "v1", "tiny", "00", settings.model_dump(), {}), train)
+    train_once(
+        Home.from_environment(), Ingredients("sl_cai_model", "v1", "tiny", "00", settings.model_dump(), {}), train
+    )
 
 
 def run_conversion() -> None:

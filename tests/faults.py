@@ -156,7 +156,9 @@ def kill_and_go_on(workload: Workload, home: Home, reference: Undisturbed, seed:
     wrong = wrong_calls(calls, asked, committed)
     left = workload.describe(home)
     names = sorted({*reference.left, *left})
-    wrong += [f"{name}: differs from the undisturbed run" for name in names if left.get(name) != reference.left.get(name)]
+    wrong += [
+        f"{name}: differs from the undisturbed run" for name in names if left.get(name) != reference.left.get(name)
+    ]
     wrong += [f"left behind: {path.relative_to(home.root)}" for path in abandoned(home)]
     orphans = 0
     if home.catalog.exists():
@@ -175,7 +177,9 @@ def wait_for_mark(process: "subprocess.Popen[bytes]", home: Home, moment: Moment
     """Return as soon as the mark is there, or the process has ended. Raises FaultError when neither happens."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
-        if [what for _, what in read_marks(home)].count(moment.after) >= moment.occurrence or process.poll() is not None:
+        if [what for _, what in read_marks(home)].count(
+            moment.after
+        ) >= moment.occurrence or process.poll() is not None:
             return
         time.sleep(POLL_SECONDS)
     kill(process)
