@@ -48,23 +48,22 @@ def run_stage(
     max_rejected_share: float,
 ) -> dg.MaterializeResult:
     """Run the recipe for every input row, many at once, each call through the ledger; stage what it returns."""
-    from cai_dagster.row_stream import run_rows
+    from cai_dagster.row_stream import Progress, run_rows
 
     table = context.asset_key.to_user_string()
     store = lake.open()
     staged = new_rows(context, lake)
     total = store.count(inputs.sql, **inputs.tables)
     context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
-    run_rows(
-        store.stream(inputs.sql, **inputs.tables),
-        total,
-        recipe,
-        model,
-        staged,
-        inputs.row_id,
-        rows_in_flight,
-        lambda progress: context.log.info(f"{table}: {progress}"),
-    )
+
+    def report(progress: Progress) -> None:
+        context.log.info(f"{table}: {progress}")
+
+    def run() -> None:
+        rows = store.stream(inputs.sql, **inputs.tables)
+        run_rows(rows, total, recipe, model, staged, inputs.row_id, rows_in_flight, report)
+
+    _run_until_agreed(run, model, staged, context.log.info)
     usage = model.usage
     tokens = usage.prompt_tokens + usage.completion_tokens
     context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
@@ -77,6 +76,18 @@ def run_stage(
         "tokens_per_second": round(tokens / staged.seconds, 1),
     }
     return _result(context, lake, staged, usage, max_rejected_share, metadata)
+
+
+def _run_until_agreed(
+    run: Callable[[], None], model: LedgeredModel, staged: "StagedRows", log: Callable[[str], None]
+) -> None:
+    """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
+    run()
+    while model.overruled:
+        log(f"another run paid for {len(model.overruled):,} of these calls first: the rows are made again of its answers")
+        model.overruled.clear()
+        staged.start_again()
+        run()
 
 
 def stage_frame(

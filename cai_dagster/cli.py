@@ -22,6 +22,7 @@ Version = Annotated[str, typer.Option(help="Constitution version: the stem of a 
 
 # Progress bars and load reports of the libraries would bury the run's own log.
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+GRAPH = "cai_dagster.definitions"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -54,7 +55,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    target = ["-m", "cai_dagster.definitions", "--select", "*", "--partition", version]
+    target = ["-m", GRAPH, "--select", "*", "--partition", version]
     goes_on = "Every completion received so far is in the ledger; run the same command again and it goes on from there."
     _run("dagster", "asset", "materialize", *target, "--config-json", json.dumps(_LOG_CONFIG), interrupted=goes_on)
     summary(version)
@@ -99,7 +100,7 @@ def _run(program: str, *arguments: str, interrupted: str = "") -> None:
     except KeyboardInterrupt:
         _wait_for_interrupted(process)
         if interrupted:
-            _console().print(f"Interrupted. {interrupted}")
+            _console().print(f"Interrupted. {interrupted}", soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if status:
         raise typer.Exit(status)

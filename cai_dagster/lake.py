@@ -31,6 +31,13 @@ from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
 RETRY_SECONDS = 120
+_OTHER_VERSION = (
+    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
+)
+_RESTORE = (
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "again without paying for a completion."
+)
 
 Result = TypeVar("Result")
 
@@ -54,13 +61,8 @@ class Lake:
         self._home.root.mkdir(parents=True, exist_ok=True)
         self._home.staging.mkdir(exist_ok=True)
         remove_abandoned(self._home.staging)
-        source = _literal(f"ducklake:sqlite:{self._home.catalog}")
-        # Inlined rows reserve the column name row_id, which rejected_rows has.
-        options = f"DATA_PATH {_literal(self._home.tables)}, DATA_INLINING_ROW_LIMIT 0"
-        attach = f"ATTACH {source} AS lake ({options})"
         with full_disk_named(self._home.root):
-            _retry_conflicts(lambda: connection.execute(attach))
-            _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+            _attach(connection, self._home)
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -228,6 +230,32 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+    """Attach the catalog as `lake` and create the tables that are missing.
+
+    Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
+    program.
+    """
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and _has_committed_files(home):
+        raise LakeError(f"the catalog {home.catalog} is gone, but the tables that it described are not. {_RESTORE}")
+    source = _literal(f"ducklake:sqlite:{home.catalog}")
+    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = f"DATA_PATH {_literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    try:
+        _retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
+        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+    except duckdb.Error as error:
+        if _is_conflict(error):
+            raise
+        advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
+        raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+
+
+def _has_committed_files(home: Home) -> bool:
+    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
+    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
 
 
 def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:

@@ -77,17 +77,22 @@ class Ledger:
                     )
         return found
 
-    def put(self, calls: Iterable[PaidCall]) -> None:
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
         """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
 
-        Raises DiskFullError, and keeps none of them, when there is no room.
+        Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises DiskFullError, and keeps none of them, when there is no room.
         """
-        rows = [_row(call) for call in calls]
+        paid = {call.request_id: call for call in reversed(list(calls))}
+        rows = [_row(call) for call in paid.values()]
         if not rows:
-            return
+            return set()
         dialect = postgresql if self._engine.dialect.name == "postgresql" else sqlite
         with self._room(), self._engine.begin() as connection:
-            connection.execute(dialect.insert(_calls).on_conflict_do_nothing(), rows)
+            added = connection.execute(dialect.insert(_calls).on_conflict_do_nothing(), rows).rowcount
+        if added == len(rows):
+            return set()
+        kept = self.get(list(paid))
+        return {request_id for request_id, call in paid.items() if not kept[request_id].says_the_same(call.answer)}
 
     def totals(self) -> Mapping[str, int]:
         """Number of calls by stage."""

@@ -56,6 +56,8 @@ class LedgeredModel:
         self._uncommitted: dict[str, PaidCall] = {}
         self._commit_timer: asyncio.TimerHandle | None = None
         self.usage = Usage()
+        self.overruled: set[str] = set()
+        """Calls that were answered otherwise here than in the ledger: another process had paid for them just before."""
 
     @property
     def model_id(self) -> str:
@@ -93,7 +95,7 @@ class LedgeredModel:
         if self._commit_timer is not None:
             self._commit_timer.cancel()
             self._commit_timer = None
-        self._ledger.put(self._uncommitted.values())
+        self.overruled |= self._ledger.put(self._uncommitted.values())
         self._uncommitted.clear()
         self._commit_failure = None
 

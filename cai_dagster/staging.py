@@ -78,6 +78,14 @@ class StagedRows:
         if len(self._rejected) >= CHUNK_ROWS:
             self._flush_rejected()
 
+    def start_again(self) -> None:
+        """Forget all rows; the time goes on."""
+        for part in (*self.parts, *self.rejected_parts):
+            part.unlink()
+        self.parts, self.rejected_parts, self.reasons = [], [], {}
+        self._rows, self._rejected = [], []
+        self.row_count = self.rejected_count = 0
+
     def close(self) -> None:
         """Write what is still in memory. Call once, before `Lake.commit`."""
         self._flush_rows()
