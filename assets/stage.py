@@ -84,7 +84,7 @@ def _run_until_agreed(
     """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
     run()
     while model.overruled:
-        log(f"another run paid for {len(model.overruled):,} of these calls first: the rows are made again of its answers")
+        log(f"another run paid for {len(model.overruled):,} of these calls first; making the rows of its answers")
         model.overruled.clear()
         staged.start_again()
         run()

@@ -80,7 +80,8 @@ class Ledger:
     def put(self, calls: Iterable[PaidCall]) -> set[str]:
         """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
 
-        Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises DiskFullError, and keeps none of them, when there is no room.
+        Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises
+        DiskFullError, and keeps none of them, when there is no room.
         """
         paid = {call.request_id: call for call in reversed(list(calls))}
         rows = [_row(call) for call in paid.values()]

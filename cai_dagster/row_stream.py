@@ -22,7 +22,10 @@ REPORT_SECONDS = 10.0
 
 Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
-HOW_TO_GO_ON = "Interrupted. Every completion received so far is in the ledger; run the same command again and it goes on from there."
+HOW_TO_GO_ON = (
+    "Interrupted. Every completion received so far is in the ledger; "
+    "run the same command again and it goes on from there."
+)
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -27,7 +27,7 @@ from cai_dagster.lake import Lake
 from cai_dagster.model_calls import COMMIT_CALLS
 from cai_dagster.tables import TABLES
 from cai_dagster.weights import weights_of
-from tests.fault_marks import DONE, WORKING
+from tests.fault_marks import WORKING
 
 PATIENCE_SECONDS = 300
 POLL_SECONDS = 0.001

@@ -149,3 +149,10 @@ def test_a_database_url_is_a_ledger_too(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'by_url.sqlite'}"
     Ledger(url).put([paid("r1")])
     assert Ledger(url).get(["r1"]) == {"r1": PLAIN}
+
+
+def test_a_put_names_the_calls_that_are_answered_otherwise(ledger: Ledger) -> None:
+    costlier = Answer(PLAIN.text, PLAIN.finish_reason, 99, 99, 9.0)
+    other = Answer("Another answer.", "stop", 12, 3, 0.25)
+    assert ledger.put([paid("a"), paid("b")]) == set()
+    assert ledger.put([paid("a", costlier), paid("b", other), paid("c", other)]) == {"b"}
