@@ -112,7 +112,7 @@ class Lake:
         if not self.materialized(table, constitution_version):
             version = f" for constitution version {constitution_version!r}" if constitution_version else ""
             raise LakeError(f"{table} has not been materialized{version}; materialize it first")
-        snapshot_id = self._connection.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+        snapshot_id = self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
         return TableSnapshot(self, table, constitution_version, snapshot_id)
 
     def materialized(self, table: str, constitution_version: str | None = None) -> bool:
@@ -121,7 +121,7 @@ class Lake:
         parameters = [table]
         if constitution_version is not None:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
-        return bool(self._connection.execute(f"{query} LIMIT 1", parameters).fetchall())
+        return bool(_retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
 
     def read(self, snapshot: TableSnapshot) -> pl.DataFrame:
         """All rows of a snapshot, ordered by the table's key."""
@@ -138,11 +138,11 @@ class Lake:
 
     def query(self, sql: str, /, **tables: TableSnapshot) -> pl.DataFrame:
         """The result of a SELECT in which each keyword names a table's snapshot."""
-        return self._connection.execute(_with_tables(sql, tables)).pl()
+        return _retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
 
     def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
-        return self._connection.execute(sql, dict(parameters)).pl()
+        return _retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
 
     def stream(self, sql: str, /, **tables: TableSnapshot) -> Iterator[dict[str, Any]]:
         """The rows of a SELECT, a dict each, in constant memory.
@@ -153,7 +153,8 @@ class Lake:
         with scratch_folder(self._home.staging) as folder:
             file = folder / "rows.parquet"
             with full_disk_named(self._home.root):
-                self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)"
+                _retry_conflicts(lambda: self._connection.execute(copy))
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
@@ -166,11 +167,25 @@ class Lake:
         """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id."""
 
         def attempt() -> int:
-            _in_transaction(self._connection, work)
+            try:
+                _in_transaction(self._connection, work)
+            except duckdb.Error as error:
+                if _is_conflict(error):
+                    self._reconnect()
+                raise
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
         with full_disk_named(self._home.root):
             return _retry_conflicts(attempt)
+
+    def _reconnect(self) -> None:
+        """Let the next statement open the catalog anew.
+
+        After a COMMIT that found the catalog locked, DuckLake keeps a SQLite connection with a lock of its own: it
+        would shut out every other process, and every further attempt of this one.
+        """
+        self._connection.close()
+        del self.__dict__["_connection"]
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
         if table.versioned:
