@@ -8,10 +8,10 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test unit lint types validate check clean
+.PHONY: help setup demo ui test unit lint types validate bench-faults check clean
 
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
 
 setup: $(VENV)/.installed ## Make .venv with the pinned packages (requirements/cpu.txt)
 
@@ -46,6 +46,9 @@ types: $(VENV)/.installed-dev ## Check the types
 
 validate: setup ## Load the code location and check its definitions
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+bench-faults: $(VENV)/.installed-dev ## Kill the graph, a training and a conversion at 50 seeded moments (half an hour)
+	$(BIN)/python -m benchmarks.faults
 
 check: test lint types validate ## Everything .ci/run does
 

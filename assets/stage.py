@@ -4,7 +4,7 @@
 the IO manager, which commits.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -36,22 +36,21 @@ def run_stage(
     rows_in_flight: int,
 ) -> dg.MaterializeResult:
     """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results."""
-    from cai_dagster.row_stream import run_rows
+    from cai_dagster.row_stream import Progress, run_rows
 
     store = lake.open()
     staged = new_rows(context, lake)
     total = store.count(stage.rows, **tables)
     context.log.info(f"{stage.table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
-    run_rows(
-        store.stream(stage.rows, **tables),
-        total,
-        stage.recipe,
-        model,
-        staged,
-        stage.row_id,
-        rows_in_flight,
-        lambda progress: context.log.info(f"{stage.table}: {progress}"),
-    )
+
+    def report(progress: Progress) -> None:
+        context.log.info(f"{stage.table}: {progress}")
+
+    def run() -> None:
+        rows = store.stream(stage.rows, **tables)
+        run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
+
+    _run_until_agreed(run, model, staged, context.log.info)
     usage = model.usage
     tokens = usage.prompt_tokens + usage.completion_tokens
     context.log.info(
@@ -66,6 +65,18 @@ def run_stage(
         "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
     }
     return _result(context, lake, staged, usage, stage.max_rejected_share, metadata, model.model_id)
+
+
+def _run_until_agreed(
+    run: Callable[[], None], model: LedgeredModel, staged: "StagedRows", log: Callable[[str], None]
+) -> None:
+    """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
+    run()
+    while model.overruled:
+        log(f"another run paid for {len(model.overruled):,} of these calls first; making the rows of its answers")
+        model.overruled.clear()
+        staged.start_again()
+        run()
 
 
 def stage_frame(

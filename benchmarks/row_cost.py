@@ -34,7 +34,7 @@ class AtOnce:
         """The same text after each prompt's id."""
         return Answer(f"{request.slot.prompt_id} {TEXT}", "stop", 100, 50, 0.0)
 
-    async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:  # noqa: ARG002
         """Both as probable."""
         return Answer("", "stop", 100, 1, 0.0, (-0.7,) * len(choices))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.scratch import scratch_folder
@@ -89,7 +90,7 @@ def train_once(
         return read_record(folder), False
     folder.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
-    with scratch_folder(home.staging) as scratch:
+    with full_disk_named(home.root), scratch_folder(home.staging) as scratch:
         trained = scratch / "model"
         outcome = train(trained)
         record = CheckpointRecord(

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,10 @@ Version = Annotated[str, typer.Option(help="Constitution version: the stem of a 
 
 # Progress bars and load reports of the libraries would bury the run's own log.
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
+GRAPH = "cai_dagster.definitions"
+INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
+GRACE_SECONDS = 20.0
+GOES_ON = "Every completion received so far is in the ledger; run the same command again and it goes on from there."
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
 
@@ -67,8 +72,8 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    everything = "* and not key:cost_plan"
-    _run("dagster", "asset", "materialize", *_target(everything, version), "--config-json", json.dumps(_LOG_CONFIG))
+    everything = _target("* and not key:cost_plan", version)
+    _run("dagster", "asset", "materialize", *everything, "--config-json", json.dumps(_LOG_CONFIG), interrupted=GOES_ON)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -121,7 +126,8 @@ def retry(
         )
     Ledger(home.ledger).retry(calls, reason, max_tokens)
     _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
-    _run("dagster", "asset", "materialize", *_target(table, version), "--config-json", json.dumps(_LOG_CONFIG))
+    target = _target(table, version)
+    _run("dagster", "asset", "materialize", *target, "--config-json", json.dumps(_LOG_CONFIG), interrupted=GOES_ON)
 
 
 @app.command()
@@ -142,18 +148,39 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> 
     _run("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
 
 
-def _run(program: str, *arguments: str) -> None:
-    """Run a program of this environment in the project folder on this project's instance; exit as it did."""
+def _run(program: str, *arguments: str, interrupted: str = "") -> None:
+    """Run a program of this environment in the project folder on this project's instance; exit as it did.
+
+    Ctrl-C goes to it as well, and it is left the time to end in good order; `interrupted` is then said last.
+    """
     executable = Path(sys.executable).parent / program
     environment = {**_QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
-    finished = subprocess.run([executable, *arguments], cwd=PROJECT, env=environment, check=False)  # noqa: S603
-    if finished.returncode:
-        raise typer.Exit(finished.returncode)
+    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment)  # noqa: S603
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        _wait_for_interrupted(process)
+        if interrupted:
+            _console().print(f"Interrupted. {interrupted}", soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    if status:
+        raise typer.Exit(status)
+
+
+def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for the end of a program that got the terminal's Ctrl-C too; interrupt it again when it takes too long."""
+    while True:
+        try:
+            process.wait(GRACE_SECONDS)
+        except (KeyboardInterrupt, subprocess.TimeoutExpired):
+            process.send_signal(signal.SIGINT)
+        else:
+            return
 
 
 def _target(selection: str, version: str | None) -> list[str]:
     partition = ["--partition", version] if version else []
-    return ["-m", "cai_dagster.definitions", "--select", selection, *partition]
+    return ["-m", GRAPH, "--select", selection, *partition]
 
 
 def _plan(versions: list[str], selection: list[str]) -> "CostPlan":

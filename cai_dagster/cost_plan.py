@@ -163,10 +163,11 @@ class _CountedCalls:
         counted = {one: _stand_in(one) for one in request_ids if bytes.fromhex(one) in self._counted}
         return {**self._ledger.get([one for one in request_ids if one not in counted]), **counted}
 
-    def put(self, calls: Iterable[PaidCall]) -> None:
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
         for call in calls:
             self._counted.add(bytes.fromhex(call.request_id))
             self.new_by_stage[call.slot.stage] += 1
+        return set()
 
     def retries(self) -> Mapping[str, int | None]:
         return self._ledger.retries()

@@ -23,6 +23,7 @@ import pyarrow.parquet
 import tenacity
 from filelock import FileLock
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.scratch import remove_abandoned, scratch_folder
@@ -32,6 +33,13 @@ from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
 RETRY_SECONDS = 120
+_OTHER_VERSION = (
+    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
+)
+_RESTORE = (
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "again without paying for a completion."
+)
 
 Result = TypeVar("Result")
 Rows = TableSnapshot | StagedRows
@@ -56,12 +64,8 @@ class Lake:
         self._home.root.mkdir(parents=True, exist_ok=True)
         self._home.staging.mkdir(exist_ok=True)
         remove_abandoned(self._home.staging)
-        source = _literal(f"ducklake:sqlite:{self._home.catalog}")
-        # Inlined rows reserve the column name row_id, which rejected_rows has.
-        options = f"DATA_PATH {_literal(self._home.tables)}, DATA_INLINING_ROW_LIMIT 0"
-        attach = f"ATTACH {source} AS lake ({options})"
-        _retry_conflicts(lambda: connection.execute(attach))
-        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+        with full_disk_named(self._home.root):
+            _attach(connection, self._home)
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -110,7 +114,7 @@ class Lake:
         if not self.materialized(table, constitution_version):
             version = f" for constitution version {constitution_version!r}" if constitution_version else ""
             raise LakeError(f"{table} has not been materialized{version}; materialize it first")
-        snapshot_id = self._connection.execute("SELECT id FROM ducklake_current_snapshot('lake')").fetchall()[0][0]
+        snapshot_id = self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
         return TableSnapshot(self, table, constitution_version, snapshot_id)
 
     def materialized(self, table: str, constitution_version: str | None = None) -> bool:
@@ -119,7 +123,7 @@ class Lake:
         parameters = [table]
         if constitution_version is not None:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
-        return bool(self._connection.execute(f"{query} LIMIT 1", parameters).fetchall())
+        return bool(_retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
 
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
@@ -137,11 +141,11 @@ class Lake:
 
     def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
         """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
-        return self._connection.execute(_with_tables(sql, tables)).pl()
+        return _retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
 
     def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
-        return self._connection.execute(sql, dict(parameters)).pl()
+        return _retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
 
     def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
         """The rows of a SELECT, a dict each, in constant memory.
@@ -151,7 +155,9 @@ class Lake:
         _ = self._connection
         with scratch_folder(self._home.staging) as folder:
             file = folder / "rows.parquet"
-            self._connection.execute(f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)")
+            with full_disk_named(self._home.root):
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)"
+                _retry_conflicts(lambda: self._connection.execute(copy))
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
@@ -167,11 +173,25 @@ class Lake:
         """
 
         def attempt() -> int:
-            _in_transaction(self._connection, work)
+            try:
+                _in_transaction(self._connection, work)
+            except duckdb.Error as error:
+                if _is_conflict(error):
+                    self._reconnect()
+                raise
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
-        with FileLock(f"{self._home.catalog}.lock"):
+        with full_disk_named(self._home.root), FileLock(f"{self._home.catalog}.lock"):
             return _retry_conflicts(attempt)
+
+    def _reconnect(self) -> None:
+        """Let the next statement open the catalog anew.
+
+        After a COMMIT that found the catalog locked, DuckLake keeps a SQLite connection with a lock of its own: it
+        would shut out every other process, and every further attempt of this one.
+        """
+        self._connection.close()
+        del self.__dict__["_connection"]
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
         if table.versioned:
@@ -233,6 +253,32 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+    """Attach the catalog as `lake` and create the tables that are missing.
+
+    Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
+    program.
+    """
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and _has_committed_files(home):
+        raise LakeError(f"the catalog {home.catalog} is gone, but the tables that it described are not. {_RESTORE}")
+    source = _literal(f"ducklake:sqlite:{home.catalog}")
+    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = f"DATA_PATH {_literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    try:
+        _retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
+        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+    except duckdb.Error as error:
+        if _is_conflict(error):
+            raise
+        advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
+        raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+
+
+def _has_committed_files(home: Home) -> bool:
+    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
+    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
 
 
 def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:

@@ -3,6 +3,7 @@
 It knows answers and ids, not what they were for beyond the slot's stage and prompt.
 """
 
+import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 from cai_dagster.requests import Answer, PaidCall
 
@@ -69,11 +71,13 @@ class Ledger:
     def __init__(self, database: Path | str) -> None:
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
+            self._room = lambda: full_disk_named(database.parent)
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
-            with FileLock(f"{database}.lock"):  # several processes may find that there is none yet
+            with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet
                 self._prepare()
         else:
+            self._room = contextlib.nullcontext[None]  # another machine's disk
             self._engine = sa.create_engine(database)
             self._prepare()
 
@@ -94,19 +98,28 @@ class Ledger:
                     )
         return found
 
-    def put(self, calls: Iterable[PaidCall]) -> None:
-        """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one."""
-        rows = [_row(call) for call in calls]
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
+        """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
+
+        Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises
+        DiskFullError, and keeps none of them, when there is no room.
+        """
+        paid = {call.request_id: call for call in reversed(list(calls))}
+        rows = [_row(call) for call in paid.values()]
         if not rows:
-            return
-        with self._engine.begin() as connection:
-            connection.execute(self._insert_into(_calls).on_conflict_do_nothing(), rows)
+            return set()
+        with self._room(), self._engine.begin() as connection:
+            added = connection.execute(self._insert_into(_calls).on_conflict_do_nothing(), rows).rowcount
+        if added == len(rows):
+            return set()
+        kept = self.get(list(paid))
+        return {request_id for request_id, call in paid.items() if not kept[request_id].says_the_same(call.answer)}
 
     def retry(self, request_ids: Iterable[str], reason: str, max_tokens: int | None = None) -> None:
         """Have these calls made again when they are next asked for; the answers there are stay where they are."""
         rows = [{"request_id": request_id, "reason": reason, "max_tokens": max_tokens} for request_id in request_ids]
         if rows:
-            with self._engine.begin() as connection:
+            with self._room(), self._engine.begin() as connection:
                 insert = self._insert_into(_retries)
                 latest = {name: insert.excluded[name] for name in ("reason", "max_tokens")}
                 connection.execute(insert.on_conflict_do_update(index_elements=["request_id"], set_=latest), rows)

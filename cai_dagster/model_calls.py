@@ -36,8 +36,8 @@ class Calls(Protocol):
         """The answers there are, by request id."""
         ...
 
-    def put(self, calls: Iterable[PaidCall]) -> None:
-        """Keep calls."""
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
+        """Keep calls; the ids of those that were there already with another answer, which stays."""
         ...
 
     def retries(self) -> Mapping[str, int | None]:
@@ -68,6 +68,7 @@ class LedgeredModel:
         self._ledger = ledger
         self._engine: Engine | None = None
         self._start_failure: Exception | None = None
+        self._commit_failure: Exception | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
         self._flights: dict[str, asyncio.Task[Answer]] = {}
         self._uncommitted: dict[str, PaidCall] = {}
@@ -75,6 +76,8 @@ class LedgeredModel:
         self._under_way = 0
         self._under_way_since = 0.0
         self.usage = Usage()
+        self.overruled: set[str] = set()
+        """Calls that were answered otherwise here than in the ledger: another process had paid for them just before."""
 
     @property
     def model_id(self) -> str:
@@ -122,8 +125,9 @@ class LedgeredModel:
         if self._commit_timer is not None:
             self._commit_timer.cancel()
             self._commit_timer = None
-        self._ledger.put(self._uncommitted.values())
+        self.overruled |= self._ledger.put(self._uncommitted.values())
         self._uncommitted.clear()
+        self._commit_failure = None
 
     async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         """One look-up and at most one payment for all who ask at the same time."""
@@ -168,6 +172,8 @@ class LedgeredModel:
             future.set_result(uncommitted.answer if uncommitted else found.get(request_id))
 
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+        if self._commit_failure is not None:  # what cannot be kept is not worth paying for
+            raise self._commit_failure
         engine = self._started_engine()
         started = time.perf_counter()
         if not self._under_way:
@@ -205,4 +211,11 @@ class LedgeredModel:
         if len(self._uncommitted) >= COMMIT_CALLS:
             self.commit()
         elif self._commit_timer is None:
-            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self.commit)
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit_in_time)
+
+    def _commit_in_time(self) -> None:
+        """Commit; a failure belongs to the next call, because nobody waits for a timer."""
+        try:
+            self.commit()
+        except Exception as error:  # noqa: BLE001
+            self._commit_failure = error

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.chat_format import keep_to_this_machine
+from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.scratch import scratch_folder
@@ -32,7 +33,7 @@ def prepare_offline_model(home: Home) -> Path:
     folder = home.models / "offline" / NAME
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with scratch_folder(home.staging) as scratch:
+        with full_disk_named(home.root), scratch_folder(home.staging) as scratch:
             prepared = scratch / NAME
             _convert(_gguf_file(), prepared)
             if not folder.exists():  # another process may have been faster

@@ -136,6 +136,10 @@ class Answer:
     seconds: float
     logprobs: tuple[float | None, ...] | None = None
 
+    def says_the_same(self, other: "Answer") -> bool:
+        """Whether a reader of both would see no difference: what they cost does not count."""
+        return (self.text, self.finish_reason, self.logprobs) == (other.text, other.finish_reason, other.logprobs)
+
 
 @dataclass(frozen=True)
 class PaidCall:

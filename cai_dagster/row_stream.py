@@ -5,9 +5,13 @@ memory does not grow with their number. It knows no recipe, no engine and no Dag
 """
 
 import asyncio
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 from cai_dagster.errors import MendableError
@@ -19,6 +23,11 @@ REPORT_SECONDS = 10.0
 
 Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
+HOW_TO_GO_ON = (
+    "Interrupted. Every completion received so far is in the ledger; "
+    "run the same command again and it goes on from there."
+)
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 class TooManyRejectedRowsError(MendableError):
@@ -55,10 +64,18 @@ def run_rows(
 ) -> None:
     """Run `recipe` for every row, `rows_in_flight` at a time, and stage what it returns.
 
-    A row whose recipe raises RowError is set aside whole; any other exception stops the stage. Calls already paid for
-    are in the ledger in either case.
+    A row whose recipe raises RowError is set aside whole; any other exception stops the stage, and so does an
+    interrupt (Ctrl-C, or the end of a run in the UI). Calls already paid for are in the ledger in every case.
     """
-    asyncio.run(_run_rows(rows, total, recipe, model, staged, row_id, rows_in_flight, report))
+    received: list[int] = []
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_run_rows(rows, total, recipe, model, staged, row_id, rows_in_flight, report, received))
+    if received:
+        try:
+            signal.raise_signal(received[0])  # now for whoever was in charge before: Python, or Dagster
+        except BaseException as error:
+            error.add_note(HOW_TO_GO_ON)
+            raise
     staged.close()
 
 
@@ -83,6 +100,7 @@ async def _run_rows(
     row_id: Callable[[Row], str],
     rows_in_flight: int,
     report: Callable[[Progress], None],
+    received: list[int],
 ) -> None:
     waiting = iter(rows)  # shared: each row goes to the first worker that is free
     started = reported = time.monotonic()
@@ -106,10 +124,40 @@ async def _run_rows(
                 report(Progress(done, total, staged.rejected_count, tokens, now - started))
 
     workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]
+    with _interrupts_cancel(asyncio.current_task(), received):
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            model.commit()
+
+
+@contextlib.contextmanager
+def _interrupts_cancel(task: "asyncio.Task[None] | None", received: list[int]) -> Generator[None]:
+    """Let an interrupt cancel the task, between two steps of the event loop, and note it in `received`.
+
+    The handlers of Python and Dagster raise, wherever the interrupt hits: in the middle of a commit to the ledger, or
+    in a callback of the event loop, where the exception would be logged and forgotten. A second interrupt goes to
+    them at once. Only the main thread is ever interrupted.
+    """
+    if task is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = task.get_loop()
+    before = {number: handler for number in INTERRUPTS if callable(handler := signal.getsignal(number))}
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            before[signal.Signals(number)](number, frame)
+        loop.call_soon_threadsafe(task.cancel)
+
+    for number in before:
+        signal.signal(number, cancel)
     try:
-        await asyncio.gather(*workers)
+        yield
     finally:
-        for worker in workers:
-            worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        model.commit()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -15,7 +15,8 @@ import psutil
 
 
 def new_scratch_folder(parent: Path) -> Path:
-    """An empty folder of this process."""
+    """An empty folder of this process. What killed processes left beside it is swept first."""
+    remove_abandoned(parent)
     folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     folder.mkdir(parents=True)
     return folder

@@ -13,6 +13,7 @@ from typing import Any, cast
 import pandera.errors
 import polars as pl
 
+from cai_dagster.disk import full_disk_named
 from cai_dagster.scratch import new_scratch_folder
 from cai_dagster.tables import TABLES, Table
 
@@ -77,6 +78,14 @@ class StagedRows:
         if len(self._rejected) >= CHUNK_ROWS:
             self._flush_rejected()
 
+    def start_again(self) -> None:
+        """Forget all rows; the time goes on."""
+        for part in (*self.parts, *self.rejected_parts):
+            part.unlink()
+        self.parts, self.rejected_parts, self.reasons = [], [], {}
+        self._rows, self._rejected = [], []
+        self.row_count = self.rejected_count = 0
+
     def close(self) -> None:
         """Write what is still in memory. Call once, before `Lake.commit`."""
         self._flush_rows()
@@ -132,7 +141,8 @@ class StagedRows:
 
     def _write(self, frame: pl.DataFrame, name: str) -> Path:
         part = self.folder / f"{name}.parquet"
-        frame.write_parquet(part)
+        with full_disk_named(self.folder):
+            frame.write_parquet(part)
         return part
 
 

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,18 @@ import dagster as dg
 from cai_dagster.chat_format import fitting
 from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
 from cai_dagster.definitions import build_definitions
+from cai_dagster.hardware import resolve_dtype
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
-from cai_dagster.requests import Messages, Request
+from cai_dagster.requests import Answer, Messages, Request
 from cai_dagster.settings import active_settings
 from cai_dagster.snapshots import Account
 from cai_dagster.weights import Weights
 from resources.accelerator import Log
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
-from tests.scripted import ScriptedEngine
+from tests.fault_marks import append
+from tests.scripted import Script, ScriptedEngine
 
 TABLES_OF_MODELS = ("initial_responses", "revision_rounds", "response_pairs", "judgements")
 LONG_CONTEXT = {"max_model_len": 100_000}  # in characters, see ScriptedChatFormat
@@ -30,18 +32,31 @@ WITHOUT_TRAINING = ["constitution", "prompts", "initial_responses", "revision_ro
 
 
 class ScriptedChatFormat:
-    """Counts a token for each character."""
+    """A token for each character; a turn begins with 0."""
+
+    def __init__(self, folder: Path = Path(), trust_remote_code: bool = False) -> None: ...
 
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
-        return [0] * (sum(len(message.content) for message in messages) + len(prefill))
+        return [*self.dialogue_ids(messages), 0, *(ord(character) for character in prefill)]
+
+    def dialogue_ids(self, messages: Messages) -> list[int]:
+        return [token for message in messages for token in (0, *(ord(character) for character in message.content))]
+
+    def completion_start(self, messages: Messages) -> int:
+        return len(self.prompt_ids(messages[:-1]))
 
 
 class ScriptedModelResource(LanguageModelResource):
-    """A language model resource whose engine is scripted; `delay` seconds pass before each answer."""
+    """A language model resource whose engine is scripted; `delay` seconds pass before each answer.
+
+    Where `voice` is set, each answer ends with it and with what the request asked for in which seed.
+    """
 
     delay: float = 0.0
     silent_on: str = ""
     answers_from_attempt: int = 1_000
+    voice: str = ""
+    log_calls: bool = False
 
     def weights(self) -> Weights:
         return Weights("scripted", Path(), "0" * 64)
@@ -50,7 +65,9 @@ class ScriptedModelResource(LanguageModelResource):
         return ScriptedChatFormat()
 
     def start_engine(self, weights: Weights, log: Log) -> ScriptedEngine:
-        return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
+        if not self.log_calls:
+            return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
+        return LoggingEngine(weights.model_id(resolve_dtype(self.dtype)), self.script, self.judge, self.delay)
 
     def script(self, request: Request) -> str:
         ids = ScriptedChatFormat().prompt_ids(request.messages, request.prefill)
@@ -59,9 +76,8 @@ class ScriptedModelResource(LanguageModelResource):
         if silent and request.attempt < self.answers_from_attempt:
             return " "
         slot, asked = request.slot, content_hash([message.content for message in request.messages], 8)
-        return (
-            f"{slot.stage} {slot.round}.{slot.sample}.{request.attempt} of {slot.prompt_id[:8]} to what ends in {asked}"
-        )
+        said = f"{slot.stage} {slot.round}.{slot.sample}.{request.attempt} of {slot.prompt_id[:8]} when asked {asked}"
+        return f"{said} {self.voice} {content_hash(request.completion_id(''), 8)}" if self.voice else said
 
     def judge(self, request: Request) -> tuple[float, float]:
         """Prefers whichever text comes first in the alphabet, whatever its letter."""
@@ -69,6 +85,26 @@ class ScriptedModelResource(LanguageModelResource):
         first = question.split("Response (A):\n")[1]
         second = question.split("Response (B):\n")[1]
         return (-0.1, -2.5) if first < second else (-2.5, -0.1)
+
+
+class LoggingEngine(ScriptedEngine):
+    """Notes in CAI_HOME/calls.log each call that is asked and each that is answered, before anyone else knows."""
+
+    def __init__(self, model_id: str, script: Script, logprobs: Any, delay: float) -> None:
+        super().__init__(script, logprobs, lambda request: delay)
+        self.model_id = model_id
+
+    async def complete(self, request: Request) -> Answer:
+        return await self._logged(request.completion_id(self.model_id), super().complete(request))
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
+        return await self._logged(request.choice_id(self.model_id, choices), super().choose(request, choices))
+
+    async def _logged(self, request_id: str, call: Coroutine[Any, Any, Answer]) -> Answer:
+        append("calls.log", f"asked {request_id}")
+        answer = await call
+        append("calls.log", f"answered {request_id}")
+        return answer
 
 
 def scripted_models(**fields: Any) -> tuple[ScriptedModelResource, ScriptedModelResource]:

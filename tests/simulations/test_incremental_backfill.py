@@ -45,8 +45,9 @@ class CallsInMemory:
     def get(self, request_ids: Sequence[str]) -> Mapping[str, Answer]:
         return {one: self.answers[one] for one in request_ids if one in self.answers}
 
-    def put(self, calls: Iterable[PaidCall]) -> None:
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
         self.answers.update({call.request_id: call.answer for call in calls})
+        return set()
 
     def retries(self) -> Mapping[str, int | None]:
         return {}

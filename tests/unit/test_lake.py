@@ -1,6 +1,8 @@
 import json
 import random
+import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -535,3 +537,49 @@ def test_plain_duckdb_reads_the_rows(lake: Lake, shared_home: Home) -> None:
             reader.execute("DELETE FROM lake.initial_responses")
     commit(lake, "initial_responses", responses("three"))
     assert completions(lake) == ["three"]
+
+
+def set_catalog_version(catalog: Path) -> None:
+    with sqlite3.connect(catalog) as connection:
+        connection.execute("UPDATE ducklake_metadata SET value = '99.0' WHERE key = 'version'")
+    connection.close()
+
+
+DAMAGE = {
+    "garbage": (lambda catalog: catalog.write_bytes(b"no database at all " * 999), "cannot be read. Put a copy"),
+    "truncated": (lambda catalog: catalog.write_bytes(catalog.read_bytes()[:20_000]), "cannot be read. Put a copy"),
+    "short": (lambda catalog: catalog.write_bytes(catalog.read_bytes()[:50]), "cannot be read. Put a copy"),
+    "emptied": (lambda catalog: catalog.write_bytes(b""), "is gone, but the tables"),
+    "deleted": (lambda catalog: catalog.unlink(), "is gone, but the tables"),
+    "of another DuckLake": (set_catalog_version, "Another version of DuckLake wrote it: .* catalog version is 99.0"),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_catalog_that_cannot_be_read_is_named_with_what_to_do(home: Home, kind: str) -> None:
+    damage, said = DAMAGE[kind]
+    lake = Lake(home)
+    commit(lake, "initial_responses", responses("old"))
+    lake._connection.close()
+    damage(home.catalog)
+    before = home.catalog.read_bytes() if home.catalog.exists() else None
+    with pytest.raises(LakeError, match=f"the catalog {re.escape(str(home.catalog))} .*{said}"):
+        Lake(home).materialized("initial_responses")
+    assert (home.catalog.read_bytes() if home.catalog.exists() else None) == before
+
+
+def test_a_catalog_whose_making_was_cut_short_is_made_again(home: Home) -> None:
+    lake = Lake(home)
+    lake.materialized("prompts")
+    lake._connection.close()
+    home.catalog.write_bytes(b"")
+    commit(Lake(home), "initial_responses", responses("new"))
+    assert completions(Lake(home)) == ["new"]
+
+
+def test_a_home_may_be_moved(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    commit(lake, "initial_responses", responses("old"))
+    lake._connection.close()
+    home.root.rename(tmp_path / "elsewhere")
+    assert completions(Lake(Home(tmp_path / "elsewhere"))) == ["old"]

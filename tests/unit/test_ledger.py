@@ -171,3 +171,10 @@ def test_lengths_are_the_mean_and_variance_of_a_models_calls_in_a_stage(ledger: 
     assert (lengths.model_id, lengths.stage, lengths.calls) == ("model@0123", "judgements", 3)
     assert lengths.mean == pytest.approx(30)
     assert lengths.variance == pytest.approx((20**2 + 10**2 + 30**2) / 3)
+
+
+def test_a_put_names_the_calls_that_are_answered_otherwise(ledger: Ledger) -> None:
+    costlier = Answer(PLAIN.text, PLAIN.finish_reason, 99, 99, 9.0)
+    other = Answer("Another answer.", "stop", 12, 3, 0.25)
+    assert ledger.put([paid("a"), paid("b")]) == set()
+    assert ledger.put([paid("a", costlier), paid("b", other), paid("c", other)]) == {"b"}

@@ -259,3 +259,27 @@ async def test_an_engine_that_does_not_start_is_tried_once(ledger: Ledger) -> No
     results = await asyncio.gather(*calls, return_exceptions=True)
     assert len(starts) == 1
     assert all(isinstance(result, OSError | RuntimeError) for result in results)
+
+
+async def test_a_call_that_cannot_be_kept_stops_the_payments(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cai_dagster.model_calls.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr(ledger, "put", lambda calls: (_ for _ in ()).throw(OSError("disk full")))
+    engine = ScriptedEngine()
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    await model.complete(request())
+    await asyncio.sleep(0.05)
+    with pytest.raises(OSError, match="disk full"):
+        await model.complete(request("Another."))
+    assert len(engine.requests) == 1
+
+
+async def test_a_call_that_another_process_paid_for_first_is_overruled(ledger: Ledger) -> None:
+    ours = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "ours"), ledger)
+    completion = await ours.complete(request())
+    theirs = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "theirs"), ledger)
+    await theirs.complete(request())
+    theirs.commit()
+    ours.commit()
+    assert ours.overruled == {completion.request_id}
+    assert not theirs.overruled
+    assert (await ours.complete(request())).text == "theirs"

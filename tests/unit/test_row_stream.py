@@ -1,6 +1,7 @@
 """Rows run side by side, bounded and without barriers; a bad row costs itself alone, a bad stage costs no paid call."""
 
 import asyncio
+import signal
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,7 +13,14 @@ from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import ContextTooLongError, LanguageModel, Message, Request, Slot
-from cai_dagster.row_stream import Progress, Row, TooManyRejectedRowsError, refuse_too_many_rejected, run_rows
+from cai_dagster.row_stream import (
+    HOW_TO_GO_ON,
+    Progress,
+    Row,
+    TooManyRejectedRowsError,
+    refuse_too_many_rejected,
+    run_rows,
+)
 from cai_dagster.staging import StagedRows
 from tests.scripted import ScriptedEngine
 
@@ -302,3 +310,26 @@ def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed
 def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:
     staged.close()
     refuse_too_many_rejected(staged, 0.0)
+
+
+def test_an_interrupt_commits_what_was_paid_for_and_then_goes_where_it_would_have_gone(
+    staged: StagedRows, ledger: Ledger
+) -> None:
+    """The handler of whoever was in charge raises (as Python's and Dagster's do), and says how to go on."""
+    rows = [{"number": number} for number in range(20)]
+    engine = ScriptedEngine(delay=lambda request: 0.0 if int(request.slot.prompt_id) < 5 else 60.0)
+    model = LedgeredModel("model@0", lambda: engine, ledger)
+
+    async def recipe(model: LanguageModel, row: Row) -> list[Row]:
+        slot = Slot("initial_responses", str(row["number"]))
+        await model.complete(Request((Message("user", slot.prompt_id),), slot))
+        if row["number"] == 4:
+            signal.raise_signal(signal.SIGINT)
+        return []
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        run_rows(rows, 20, recipe, model, staged, str, 8, lambda progress: None)
+    assert raised.value.__notes__ == [HOW_TO_GO_ON]
+    assert signal.getsignal(signal.SIGINT) is before
+    assert sum(ledger.totals().values()) == 5

@@ -267,3 +267,14 @@ def test_a_staging_folder_names_this_process(tmp_path: Path) -> None:
     first, second = new_scratch_folder(tmp_path), new_scratch_folder(tmp_path)
     assert first != second
     assert first.name.startswith(f"{socket.gethostname()}-{os.getpid()}-")
+
+
+def test_rows_that_start_again_leave_nothing_of_those_before(tmp_path: Path) -> None:
+    staged = stage(tmp_path, [RESPONSE, {**RESPONSE, "sample": -1}])
+    staged.add([{**RESPONSE, "sample": 2}])
+    staged.start_again()
+    assert not list(staged.folder.iterdir())
+    staged.add([{**RESPONSE, "sample": 3}])
+    staged.close()
+    assert [row["sample"] for row in rows_of(staged)] == [3]
+    assert (staged.row_count, staged.rejected_count, staged.reasons) == (1, 0, {})

@@ -1,0 +1,57 @@
+"""A full disk, said plainly: SQLite, DuckDB, Parquet and safetensors writers each have their own words for it.
+
+Some have no word at all (DuckLake reports a failed ROLLBACK), so where an error does not say what it is, the file
+system is asked. It knows nothing of what is written.
+"""
+
+import contextlib
+import errno
+import tempfile
+from collections.abc import Generator
+from pathlib import Path
+
+from cai_dagster.errors import MendableError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
+_PROBE_BYTES = 2**18
+
+
+class DiskFullError(MendableError):
+    """There is no room to write; the message says where, what is safe, and what to do."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no space left on the file system of {folder} (or its quota is used up). Free some, and run the same "
+            "command again. Nothing is damaged: every table and checkpoint is as it was last committed, and no "
+            "completion that is in the ledger is paid for again."
+        )
+
+
+@contextlib.contextmanager
+def full_disk_named(folder: Path) -> Generator[None]:
+    """Raise DiskFullError in place of whatever is raised inside because the file system of `folder` is full."""
+    try:
+        yield
+    except DiskFullError:
+        raise
+    except Exception as error:
+        if _says_full(error) or not _has_room(folder):
+            raise DiskFullError(folder) from error
+        raise
+
+
+def _says_full(error: BaseException) -> bool:
+    text = str(error).lower()
+    return (isinstance(error, OSError) and error.errno in _FULL) or any(words in text for words in _WORDS)
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a little can be written there: free space as the system counts it may be beyond a quota."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(_PROBE_BYTES))
+            probe.flush()
+    except OSError as error:
+        return error.errno not in _FULL
+    return True

@@ -1,0 +1,76 @@
+"""Trainers and scoring without a model: files and numbers that follow from rows and settings alone, in several steps.
+
+Stands in for both `cai_dagster.trainers` and `cai_dagster.scoring`, so that a graph can train without torch.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from cai_dagster.checkpoints import TrainingOutcome
+from cai_dagster.hashing import content_hash, seed_of
+from cai_dagster.reward_modelling import TokenPair
+from cai_dagster.settings import TrainingSettings
+from cai_dagster.supervised import TokenRow
+from tests.fault_marks import mark
+
+SCORE_BATCH = 8
+SHARDS = 8
+STEP_SECONDS = 0.1
+SHARD_VALUES = 20_000
+
+
+def train_supervised(
+    base: Path,
+    rows: Sequence[TokenRow],
+    held_out: Sequence[TokenRow],
+    settings: TrainingSettings,
+    trust_remote_code: bool,
+    report: Callable[[str], None],
+    folder: Path,
+) -> TrainingOutcome:
+    """As `trainers.train_supervised`."""
+    curve = _write(folder, [[row.input_ids, row.completion_start] for row in rows], settings)
+    return TrainingOutcome({"trained": len(rows), "held_out": len(held_out)}, {"train_loss": curve[-1][1]}, curve)
+
+
+def train_reward_model(
+    base: Path,
+    pairs: Sequence[TokenPair],
+    settings: TrainingSettings,
+    trust_remote_code: bool,
+    report: Callable[[str], None],
+    folder: Path,
+) -> TrainingOutcome:
+    """As `trainers.train_reward_model`."""
+    curve = _write(folder, [[pair.chosen_ids, pair.rejected_ids, pair.p_chosen] for pair in pairs], settings)
+    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve)
+
+
+def score_texts(
+    checkpoint: Path, rows: Sequence[Sequence[int]], batch_size: int, report: Callable[[str], None]
+) -> list[float]:
+    """As `scoring.score_texts`: a reward that depends on the weights and the row."""
+    mark("scoring")
+    weights = [content_hash(file.read_bytes().hex()) for file in sorted(checkpoint.glob("*.safetensors"))]
+    time.sleep(STEP_SECONDS)
+    return [seed_of(0, *weights, content_hash(list(row))) / 2**62 for row in rows]
+
+
+def _write(folder: Path, rows: list[Any], settings: TrainingSettings) -> list[tuple[int, float]]:
+    """A shard a step: a training that is killed leaves some of them."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(seed_of(settings.seed, content_hash([rows, settings.model_dump()])))
+    curve: list[tuple[int, float]] = []
+    for shard in range(1, SHARDS + 1):
+        mark("training")
+        values = generator.standard_normal(SHARD_VALUES, dtype=np.float32)
+        safetensors.numpy.save_file({"weight": values}, folder / f"model-{shard:05}-of-{SHARDS:05}.safetensors")
+        curve.append((shard, float(values[0])))
+        time.sleep(STEP_SECONDS)
+    (folder / "config.json").write_text("{}")
+    return curve
