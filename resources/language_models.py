@@ -15,7 +15,7 @@ from cai_dagster.hardware import resolve_dtype
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import Engine
-from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.settings import EngineKind, LanguageModelSettings
 from cai_dagster.weights import Weights, locate_weights, with_adapter
 from resources.accelerator import ACCELERATOR, Log
 
@@ -47,26 +47,36 @@ class LanguageModelResource(LanguageModelSettings, dg.ConfigurableResource):
     ledger: dg.ResourceDependency[LedgerResource]
 
     def weights(self) -> Weights:
-        """The configured model on this machine, with its adapter if there is one."""
-        home = Home.from_environment()
-        weights = locate_weights(self.model, self.revision, home)
-        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights
+        """The configured model on this machine, with its adapter if there is one; what can be trained on."""
+        return self._find(served_elsewhere=False)
+
+    def served_weights(self) -> Weights:
+        """The configured model for asking it: where servers hold the weights, tokenizer and config are enough here."""
+        return self._find(served_elsewhere=True) if self.engine == EngineKind.http else self.weights()
 
     def chat_format(self) -> ChatFormat:
         """The configured model's tokenizer and template."""
-        return ChatFormat(self.weights().folder, self.trust_remote_code)
+        return ChatFormat(self.served_weights().folder, self.trust_remote_code)
 
     def language_model(self, log: Log, weights: Weights | None = None) -> LedgeredModel:
         """The configured model, or other weights served the same way, behind the ledger."""
-        served = weights or self.weights()
-        model_id = served.model_id(resolve_dtype(self.dtype))
-        return LedgeredModel(model_id, lambda: self.start_engine(served, log), self.ledger.open())
+        served = weights or self.served_weights()
+        # `auto` is decided where the model is served: over HTTP this machine does not know and must not guess.
+        dtype = self.dtype if self.engine == EngineKind.http else resolve_dtype(self.dtype)
+        return LedgeredModel(served.model_id(dtype), lambda: self.start_engine(served, log), self.ledger.open())
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""
         fields = LanguageModelSettings.model_fields
         settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
+        if weights != self.served_weights():  # `served_model` is a name of the configured model only
+            settings = settings.model_copy(update={"served_model": weights.name})
         return ACCELERATOR.engine(weights, settings, log)
+
+    def _find(self, served_elsewhere: bool) -> Weights:
+        home = Home.from_environment()
+        weights = locate_weights(self.model, self.revision, home, served_elsewhere)
+        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Give the accelerator back at the end of the run."""
