@@ -410,9 +410,7 @@ async def outcome(engine: HttpEngine, request: Request) -> str:
         (400, "This model's maximum context length is 9 tokens.", "context_too_long: HTTP 400: This model's maximum"),
     ],
 )
-def test_a_refused_row_is_its_own_failure(
-    serve: Serve, connect: Connect, status: int, message: str, code: str
-) -> None:
+def test_a_refused_row_is_its_own_failure(serve: Serve, connect: Connect, status: int, message: str, code: str) -> None:
     server = serve()
     engine = connect(server)
     bad = asked("a prompt of another length than all the others")
