@@ -5,6 +5,7 @@ It knows nothing of Dagster or the ledger.
 """
 
 import asyncio
+import contextlib
 import gc
 import os
 import queue
@@ -177,4 +178,5 @@ def _resolve(call: _Call, output: Any = None, error: Exception | None = None) ->
         else:
             call.waiting.set_result(output)
 
-    call.loop.call_soon_threadsafe(settle)
+    with contextlib.suppress(RuntimeError):  # its event loop is closed: whoever asked has stopped waiting
+        call.loop.call_soon_threadsafe(settle)

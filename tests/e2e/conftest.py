@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 import pytest
 
 from cai_dagster.home import Home
@@ -97,16 +97,18 @@ def serving(folder: Path, settings: LanguageModelSettings, *more: str) -> Genera
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # the engine in this process sets it
-    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    process = subprocess.Popen(command, env=environment)
     try:
         _wait_for_server(f"http://127.0.0.1:{port}/health", process)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
-        for signal_number in (signal.SIGTERM, signal.SIGKILL):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal_number)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
+        parts = [*psutil.Process(process.pid).children(recursive=True), process]
+        process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(20)
+        for part in parts:
+            with suppress(psutil.NoSuchProcess):
+                part.kill()
 
 
 def _wait_for_server(url: str, process: "subprocess.Popen[bytes]") -> None:

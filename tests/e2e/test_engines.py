@@ -242,11 +242,12 @@ def test_cancelled_calls_hold_up_no_later_ones_in_another_event_loop(served_engi
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
 
-    async def ask_again() -> Answer:
-        return await asyncio.wait_for(served_engine.complete(short), 120)
+    async def ask_again(request: Request) -> Answer:
+        return await asyncio.wait_for(served_engine.complete(request), 120)
 
     asyncio.run(give_up())
-    assert asyncio.run(ask_again()).completion_tokens == 2
+    assert asyncio.run(ask_again(short)).completion_tokens == 2
+    assert asyncio.run(ask_again(long)).text  # by now the engine is done with those that nobody waits for
 
 
 def test_an_adapter_answers_as_the_model_it_is_merged_into(
