@@ -102,10 +102,7 @@ class ServerPool:
             await asyncio.sleep(_pause(call.attempts))
 
     async def close(self) -> None:
-        """Stop looking for servers and close all connections."""
-        for revival in self._revivals:
-            revival.cancel()
-        await asyncio.gather(*self._revivals, return_exceptions=True)
+        """Close all connections."""
         await asyncio.gather(*(server.close() for server in self._servers))
 
     async def _room(self, started: float) -> Server:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 import logging
+import threading
 import time
+import traceback
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -33,7 +35,7 @@ from cai_dagster.requests import (
 from cai_dagster.row_stream import Row, run_rows
 from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
 from cai_dagster.staging import StagedRows
-from cai_dagster.weights import Weights, weights_of
+from cai_dagster.weights import Weights, locate_weights, weights_of
 from resources import http_pool
 from resources.http_engine import HttpEngine
 from resources.http_models import ServersError
@@ -152,6 +154,22 @@ def the_first(times: int, response: Callable[[], Response]) -> Callable[[Any, Ht
         return response()
 
     return misbehave
+
+
+def test_an_engine_that_is_closed_answers_nothing_and_leaves_no_thread(serve: Serve, weights: Weights) -> None:
+    server = serve()
+    engine = HttpEngine(weights, settings_for(server), print)
+    server.misbehave = hang
+
+    async def close_in_the_middle() -> None:
+        call = asyncio.create_task(engine.complete(asked()))
+        await asyncio.sleep(0.1)
+        engine.close()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+    asyncio.run(close_in_the_middle())
+    assert not any(thread.name == "http" for thread in threading.enumerate())
 
 
 def test_a_request_carries_what_the_engine_in_process_is_given(
@@ -385,12 +403,12 @@ def test_a_server_that_only_ever_says_too_many_ends_the_stage(serve: Serve, conn
         together(lambda: [engine.complete(asked(number=number)) for number in range(4)])
 
 
-def refuse_text(words: str, response: Callable[[], Response]) -> Callable[[Any, HttpRequest], Any]:
-    """Answer requests with these words in them in another way."""
+def at_length(engine: HttpEngine, request: Request, response: Callable[[], Response]) -> Callable[..., Any]:
+    """Answer prompts that are as long as this one in another way."""
+    length = len(engine._format.prompt_ids(request.messages))
 
     async def misbehave(body: dict[str, Any], request: HttpRequest) -> Response | None:
-        text = bytes(token for token in body.get("prompt", []) if token < 256)
-        return response() if body and len(body["prompt"]) == int(words) and text else None
+        return response() if body and len(body["prompt"]) == length else None
 
     return misbehave
 
@@ -414,8 +432,7 @@ def test_a_refused_row_is_its_own_failure(serve: Serve, connect: Connect, status
     server = serve()
     engine = connect(server)
     bad = asked("a prompt of another length than all the others")
-    length = len(ChatFormat(Path(engine._format.tokenizer.name_or_path)).prompt_ids(bad.messages))
-    server.misbehave = refuse_text(str(length), lambda: refusal(status, message))
+    server.misbehave = at_length(engine, bad, lambda: refusal(status, message))
     outcomes = together(lambda: [outcome(engine, request) for request in (asked(), bad, asked(number=2))])
     assert outcomes[1].startswith(code)
     assert all(text.startswith("Answer") for text in (outcomes[0], outcomes[2]))
@@ -425,8 +442,7 @@ def test_a_row_that_the_server_always_fails_at_is_given_up_and_the_others_go_on(
     server = serve()
     engine = connect(server, patience_seconds=0.3)
     bad = asked("a prompt of another length than all the others")
-    length = len(engine._format.prompt_ids(bad.messages))
-    server.misbehave = refuse_text(str(length), lambda: refusal(500, "CUDA says no"))
+    server.misbehave = at_length(engine, bad, lambda: refusal(500, "CUDA says no"))
     (reason,) = together(lambda: [outcome(engine, bad)])
     assert reason.startswith("refused_request: HTTP 500: CUDA says no")
     assert ask(engine, asked()).text
@@ -506,8 +522,6 @@ def test_files_of_another_model_under_the_same_name_are_refused(serve: Serve, co
 def test_a_model_of_which_only_the_tokenizer_is_here_is_known_by_its_name(
     serve: Serve, connect: Connect, home: Home, tmp_path: Path
 ) -> None:
-    from cai_dagster.weights import locate_weights
-
     described = locate_weights(str(write_tiny_model(tmp_path / "tiny", None)), "v1", home, served_elsewhere=True)
     server = serve(cards=[{"id": "tiny", "root": str(write_tiny_model(tmp_path / "theirs")), "parent": None}])
     assert ask(connect(server, weights=described), asked()).text
@@ -616,12 +630,6 @@ def test_the_engine_outlives_event_loops_and_cancelled_calls(serve: Serve, conne
     assert len(together(lambda: [engine.complete(asked(number=number)) for number in range(10)])) == 10
 
 
-async def echo_the_key(body: dict[str, Any], request: HttpRequest) -> Response | None:
-    """Say what it was told, in words and in headers."""
-    told = request.headers["authorization"]
-    return refusal(400, f"bad request with {told}", x_told=told) if body and "logprobs" not in body else None
-
-
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500, 200])
 def test_the_api_key_reaches_the_server_and_nothing_else(
     serve: Serve,
@@ -660,8 +668,6 @@ def test_the_api_key_reaches_the_server_and_nothing_else(
 
 
 def everything_about(error: BaseException) -> str:
-    import traceback
-
     return "".join(traceback.format_exception(error)) + repr(error.__context__) + repr(error.__cause__)
 
 
@@ -683,9 +689,7 @@ def test_a_stage_survives_a_bad_row_and_a_server_that_dies_and_pays_for_each_cal
     engine = connect(server, other, patience_seconds=10.0)
     rows: list[Row] = [{"prompt_id": f"{number:032x}", "text": f"{number:06}"} for number in range(60)]
     rows[17] = {**rows[17], "text": "a prompt of another length"}
-    length = len(engine._format.prompt_ids((Message("user", rows[17]["text"]),)))
-    refuse = refuse_text(str(length), lambda: refusal(400, "not this one"))
-    answered: list[list[int]] = []
+    refuse = at_length(engine, asked(rows[17]["text"]), lambda: refusal(400, "not this one"))
 
     async def die_in_the_middle(body: dict[str, Any], request: HttpRequest) -> Response | None:
         await asyncio.sleep(0.01)
@@ -700,7 +704,6 @@ def test_a_stage_survives_a_bad_row_and_a_server_that_dies_and_pays_for_each_cal
     async def recipe(model: LanguageModel, row: Row) -> list[Row]:
         request = Request((Message("user", row["text"]),), Slot(STAGE, row["prompt_id"]), Sampling(max_tokens=16))
         completion = await model.complete(request)
-        answered.append([1])
         return [
             {
                 "prompt_id": row["prompt_id"],
