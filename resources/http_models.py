@@ -4,6 +4,7 @@ The model's identity is part of every request's id, so an answer of another mode
 knows neither the network nor how calls are made.
 """
 
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from cai_dagster.home import Home
 from cai_dagster.settings import Dtype, LanguageModelSettings
-from cai_dagster.weights import Weights, has_weights, lora_rank, weights_of, with_adapter
+from cai_dagster.weights import Weights, WeightsError, has_weights, lora_rank, weights_of, with_adapter
 
 
 class ServersError(RuntimeError):
@@ -57,7 +58,10 @@ class ExpectedModel:
         """Raise ServersError when the entry's files, as far as they can be seen here, are others."""
         if not has_weights(self.weights.folder):
             return
-        served = _weights_on_this_machine(card, cards)
+        try:
+            served = _weights_on_this_machine(card, cards)
+        except WeightsError as error:
+            raise ServersError(f"it serves {card.id!r} from {card.root}, which cannot be used: {error}") from None
         if served is not None and served.digest != self.weights.digest:
             raise ServersError(
                 f"it serves {card.id!r} from {card.root}, whose files are not those of {self.weights.folder}"
@@ -128,7 +132,10 @@ def _weights_on_this_machine(card: ModelCard, cards: Sequence[ModelCard]) -> Wei
 
 
 def _folder(root: str | None) -> Path | None:
-    return Path(root) if root and Path(root).is_absolute() and Path(root).is_dir() else None
+    """The folder, if it is one that can be read here."""
+    path = Path(root or "")
+    usable = path.is_absolute() and os.access(path, os.R_OK | os.X_OK) and path.is_dir()
+    return path if usable else None
 
 
 def _with(adapter: Path | None) -> str:
