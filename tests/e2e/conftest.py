@@ -1,7 +1,9 @@
 """Fixtures for tests on the real small model: its weights are prepared once and kept in the project's own home."""
 
 import asyncio
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -97,7 +99,7 @@ def serving(folder: Path, settings: LanguageModelSettings, *more: str) -> Genera
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True"}
     environment |= {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING"}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)  # the engine in this process sets it
-    process = subprocess.Popen(command, env=environment)
+    process = subprocess.Popen(command, env=environment, preexec_fn=_die_with_the_tests)  # noqa: PLW1509
     try:
         _wait_for_server(f"http://127.0.0.1:{port}/health", process)
         yield f"http://127.0.0.1:{port}/v1"
@@ -109,6 +111,12 @@ def serving(folder: Path, settings: LanguageModelSettings, *more: str) -> Genera
         for part in parts:
             with suppress(psutil.NoSuchProcess):
                 part.kill()
+
+
+def _die_with_the_tests() -> None:
+    """Where a test process is killed no fixture ends; Linux then ends the server, which ignores SIGTERM as it starts."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _wait_for_server(url: str, process: "subprocess.Popen[bytes]") -> None:
