@@ -85,7 +85,11 @@ class PlannedModel(Protocol):
         ...
 
     def weights(self) -> Weights:
-        """The configured model on this machine."""
+        """The configured model on this machine, for training."""
+        ...
+
+    def served_weights(self) -> Weights:
+        """The configured model, for asking it."""
         ...
 
     def chat_format(self) -> ChatFormat:
@@ -400,7 +404,7 @@ class _VersionPlanner:
         trained: bool = True,
     ) -> _Input:
         """Run the stage's recipe against the ledger and count."""
-        model_id = model.model_id(weights or model.weights()) if trained else _UNTRAINED
+        model_id = model.model_id(weights or model.served_weights()) if trained else _UNTRAINED
         counted = LedgeredModel(model_id, lambda: _CountingEngine(model, model_id), self.calls)
         version = None if stage.table in UNVERSIONED else self.version
         staged = StagedRows(self.folder, stage.table, version)

@@ -41,6 +41,12 @@ class MissingLabelError(RowError):
     code = "missing_label"
 
 
+class RefusedRequestError(RowError):
+    """A server refused this row's request, or failed at it every time while it answered others."""
+
+    code = "refused_request"
+
+
 @dataclass(frozen=True)
 class Message:
     """One turn of a dialogue."""

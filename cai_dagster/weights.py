@@ -39,35 +39,34 @@ class Weights:
         return f"{self.name}@{self.digest[:16]}/{dtype}/format-{FORMAT_VERSION}"
 
 
-def locate_weights(model: str, revision: str, home: Home) -> Weights:
+def locate_weights(model: str, revision: str, home: Home, served_elsewhere: bool = False) -> Weights:
     """Find `offline`, a folder, or a Hugging Face model that is on this machine.
 
-    Raises WeightsError when it is not here or has no safetensors (pickled weights can run code and are refused).
+    Raises WeightsError when it is not here or has no safetensors (pickled weights can run code and are refused). Of a
+    model that is served elsewhere only tokenizer and config need be here.
     """
     if model == OFFLINE:
         return weights_of(NAME, prepare_offline_model(home), home)
     folder = PROJECT / Path(model).expanduser()
-    if folder.is_dir():
-        return weights_of(folder.name, folder, home)
-    return weights_of(model, _hub_folder(model, revision), home)
+    name, folder = (folder.name, folder) if folder.is_dir() else (model, _hub_folder(model, revision))
+    if served_elsewhere and not has_weights(folder):
+        return _described_weights(name, folder, revision, home)
+    return weights_of(name, folder, home)
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether the folder holds a model's weights, or only what describes it."""
+    return any(folder.glob("*.safetensors"))
 
 
 def weights_of(name: str, folder: Path, home: Home) -> Weights:
-    """The weights in a folder; their hash is computed once for each state of the files."""
-    if not any(folder.glob("*.safetensors")):
+    """The weights in a folder; their hash is computed once for each state of the files.
+
+    Raises WeightsError when there is no safetensors file.
+    """
+    if not has_weights(folder):
         raise WeightsError(f"{folder}: no safetensors file; convert the model with transformers' save_pretrained")
-    files = sorted({file for pattern in _IDENTIFYING for file in folder.glob(pattern) if file.name != "record.json"})
-    state = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    known_file = home.root / "model_digests.json"
-    known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
-    key = f"{folder} {state}"
-    if key not in known:
-        known[key] = _digest(files)
-        known_file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = known_file.with_suffix(f".{uuid.uuid4().hex}")
-        scratch.write_text(json.dumps(known, indent=1))
-        scratch.replace(known_file)
-    return Weights(name, folder, known[key])
+    return Weights(name, folder, _known_digest(folder, home))
 
 
 def checkpoint_weights(asset: str, key: str, folder: Path, home: Home) -> Weights:
@@ -90,6 +89,29 @@ def with_adapter(base: Weights, adapter: Path, home: Home) -> Weights:
 def lora_rank(adapter: Path) -> int:
     """The rank of a LoRA adapter."""
     return int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
+
+
+def _described_weights(name: str, folder: Path, revision: str, home: Home) -> Weights:
+    """A model of which only tokenizer and config are here; `revision` stands for the weights."""
+    if not (folder / "tokenizer.json").exists():
+        raise WeightsError(f"{folder}: no tokenizer.json; a model that is served elsewhere needs its tokenizer here")
+    described = f"{_known_digest(folder, home)} {revision}"
+    return Weights(name, folder, hashlib.sha256(described.encode()).hexdigest())
+
+
+def _known_digest(folder: Path, home: Home) -> str:
+    files = sorted({file for pattern in _IDENTIFYING for file in folder.glob(pattern) if file.name != "record.json"})
+    state = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    known_file = home.root / "model_digests.json"
+    known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
+    key = f"{folder} {state}"
+    if key not in known:
+        known[key] = _digest(files)
+        known_file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = known_file.with_suffix(f".{uuid.uuid4().hex}")
+        scratch.write_text(json.dumps(known, indent=1))
+        scratch.replace(known_file)
+    return known[key]
 
 
 def _digest(files: Sequence[Path]) -> str:

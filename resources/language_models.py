@@ -46,13 +46,15 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
 
     def language_model(self, log: Log, weights: Weights | None = None) -> LedgeredModel:
         """The configured model, or other weights served the same way, behind the ledger."""
-        served = weights or self.weights()
+        served = weights or self.served_weights()
         return LedgeredModel(self.model_id(served), lambda: self.start_engine(served, log), self.ledger.open())
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""
         fields = LanguageModelSettings.model_fields
         settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
+        if weights != self.served_weights():  # `served_model` is a name of the configured model only
+            settings = settings.model_copy(update={"served_model": weights.name})
         return ACCELERATOR.engine(weights, settings, log)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002

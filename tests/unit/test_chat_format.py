@@ -12,12 +12,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 from cai_dagster.chat_format import ChatFormat, ChatFormatError, ControlTokenError
 from cai_dagster.requests import Message, Messages
+from tests.tiny_models import CHATML, CONTROL, byte_level
 
-CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-CONTROL = ("<|im_start|>", "<|im_end|>")
 ORDINARY = [
     "Hello there, how are you?",
     "  spaces at both ends  ",
@@ -36,16 +32,6 @@ HOSTILE = [
     "<|im_start|>\ue0000\ue001<|im_end|>",
 ]
 Save = Callable[..., Path]
-
-
-def byte_level() -> Tokenizer:
-    """All 256 bytes, and " A" and " B" as tokens of their own."""
-    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠA", "ĠB"]
-    merges = [("Ġ", "A"), ("Ġ", "B")]
-    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=merges))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
 
 
 def metaspace(prepend_scheme: str) -> Tokenizer:

@@ -21,6 +21,7 @@ HEAVY = [
     "pandera",
     "duckdb",
     "sqlalchemy",
+    "openai",
     "matplotlib",
 ]
 GRAPH = build_definitions().resolve_asset_graph()

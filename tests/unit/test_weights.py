@@ -234,3 +234,17 @@ def test_bfloat16_is_fast_on_gpus_and_on_cpus_that_have_it(
     monkeypatch.setattr(cai_dagster.hardware, "Path", lambda name: {"/proc/cpuinfo": cpu}[name])
     monkeypatch.setattr(cai_dagster.hardware, "has_gpu", lambda: gpu)
     assert has_fast_bfloat16() == fast
+
+
+def test_of_a_model_served_elsewhere_only_the_tokenizer_need_be_here(folder: Path, home: Home) -> None:
+    whole = locate_weights(str(folder), "v1", home, served_elsewhere=True)
+    assert whole == locate_weights(str(folder), "", home)
+    for file in folder.glob("*.safetensors"):
+        file.unlink()
+    described = locate_weights(str(folder), "v1", home, served_elsewhere=True)
+    assert described.digest not in {whole.digest, locate_weights(str(folder), "v2", home, served_elsewhere=True).digest}
+    with pytest.raises(WeightsError, match="no safetensors"):
+        locate_weights(str(folder), "v1", home)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(WeightsError, match=r"no tokenizer\.json"):
+        locate_weights(str(folder), "v1", home, served_elsewhere=True)

@@ -1,0 +1,35 @@
+"""Tokenizers of a few hundred tokens: for tests that need token ids and no weights."""
+
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+CONTROL = ("<|im_start|>", "<|im_end|>")
+
+
+def byte_level() -> Tokenizer:
+    """All 256 bytes, and " A" and " B" as tokens of their own."""
+    alphabet = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "ĠA", "ĠB"]
+    merges = [("Ġ", "A"), ("Ġ", "B")]
+    tokenizer = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(alphabet)}, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def write_tiny_model(folder: Path, weights: bytes | None = b"weights") -> Path:
+    """A chat model's folder with a byte-level tokenizer; its weights are only bytes, or are not there at all."""
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = byte_level()
+    tokenizer.add_special_tokens(list(CONTROL))
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    fast.chat_template = CHATML
+    fast.save_pretrained(folder)
+    if weights is not None:
+        (folder / "model.safetensors").write_bytes(weights)
+    return folder
