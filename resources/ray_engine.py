@@ -197,7 +197,7 @@ def _connect(address: str, replicas: int) -> bool:
     if ray.is_initialized():
         return False
     here: dict[str, Any] = {
-        "num_cpus": max(replicas, os.cpu_count() or 1),
+        "num_cpus": replicas,  # Ray keeps a process ready for each
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }

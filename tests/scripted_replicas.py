@@ -2,9 +2,10 @@
 
 import os
 import signal
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+
+import psutil
 
 from cai_dagster.requests import Answer, ContextTooLongError, Request
 from cai_dagster.settings import LanguageModelSettings
@@ -18,10 +19,10 @@ class ScriptedReplica(ScriptedEngine):
     The text of the last message may ask for trouble: `too long`, `out of order`, or `kill`.
     """
 
-    def __init__(self, notes: Path, delay: float) -> None:
+    def __init__(self, notes: Path, delay: float, dtype: str) -> None:
         super().__init__(delay=lambda request: delay)
         self.notes = notes / str(os.getpid())
-        self.notes.touch()
+        self.notes.write_text(f"{dtype}\n")
 
     async def complete(self, request: Request) -> Answer:
         with self.notes.open("a") as notes:
@@ -47,16 +48,24 @@ class StartScripted:
     delay: float = 0.0
 
     def __call__(self, weights: Weights, settings: LanguageModelSettings) -> ScriptedReplica:
-        return ScriptedReplica(self.notes, self.delay)
+        return ScriptedReplica(self.notes, self.delay, settings.dtype)
 
-    def calls(self) -> dict[int, list[str]]:
-        """The calls that each process was sent, in order."""
-        return {int(file.name): file.read_text().splitlines() for file in self.notes.glob("[0-9]*")}
+    def calls(self, prompt: str) -> dict[int, list[str]]:
+        """The calls that each process was sent for prompts whose id begins so."""
+        calls = {int(file.name): file.read_text().splitlines()[1:] for file in self._files()}
+        of_prompt = {pid: [call for call in calls if call.startswith(prompt)] for pid, calls in calls.items()}
+        return {pid: calls for pid, calls in of_prompt.items() if calls}
 
-    def repeated(self) -> list[str]:
-        """The calls that were sent more than once."""
-        times = Counter(call for calls in self.calls().values() for call in calls)
-        return [call for call, count in times.items() if count > 1]
+    def alive(self) -> list[int]:
+        """The processes that have not ended."""
+        return [int(file.name) for file in self._files() if psutil.pid_exists(int(file.name))]
+
+    def types(self) -> list[str]:
+        """The numerical types that processes were told to load the model in."""
+        return [file.read_text().splitlines()[0] for file in self._files()]
+
+    def _files(self) -> list[Path]:
+        return list(self.notes.glob("[0-9]*"))
 
 
 def refuse_to_start(weights: Weights, settings: LanguageModelSettings) -> ScriptedReplica:

@@ -3,8 +3,8 @@
 import asyncio
 import os
 import signal
-import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import polars as pl
 import psutil
 import pytest
 
+from cai_dagster.hardware import resolve_dtype
 from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
@@ -22,13 +23,12 @@ from cai_dagster.staging import StagedRows
 from cai_dagster.weights import Weights, weights_of
 from resources import ray_engine
 from resources.ray_engine import RayEngine
-from resources.ray_replica import ReplicaError, StartEngine
+from resources.ray_replica import Replica, ReplicaError
 from tests.scripted import ScriptedEngine
 from tests.scripted_replicas import StartScripted, die_on_starting, refuse_to_start
 
 STAGE = "initial_responses"
 MODEL = "scripted@0123"
-Start = Callable[..., RayEngine]
 
 
 @pytest.fixture(scope="module")
@@ -37,50 +37,63 @@ def cluster() -> Iterator[None]:
     import ray
 
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
+    ray.init("local", num_cpus=3, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
     yield
     ray.shutdown()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Also the module's CAI_HOME."""
+    folder = tmp_path_factory.mktemp("ray")
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("CAI_HOME", str(folder / "home"))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def weights(folder: Path) -> Weights:
+    (folder / "model").mkdir()
+    (folder / "model" / "model.safetensors").write_bytes(b"scripted")
+    return weights_of("scripted", folder / "model", Home.from_environment())
+
+
+@pytest.fixture(scope="module")
+def scripted(folder: Path) -> StartScripted:
+    (folder / "notes").mkdir()
+    return StartScripted(folder / "notes", delay=0.2)
+
+
+@pytest.fixture(scope="module")
 def settings() -> LanguageModelSettings:
     return active_settings().policy.model_copy(update={"engine": EngineKind.ray, "replicas": 2})
 
 
-@pytest.fixture
-def weights(home: Home, tmp_path: Path) -> Weights:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.safetensors").write_bytes(b"scripted")
-    return weights_of("scripted", tmp_path / "model", home)
-
-
-@pytest.fixture
-def scripted(tmp_path: Path) -> StartScripted:
-    (tmp_path / "notes").mkdir()
-    return StartScripted(tmp_path / "notes")
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def log() -> list[str]:
     return []
 
 
+@pytest.fixture(scope="module")
+def shared(
+    cluster: None, weights: Weights, settings: LanguageModelSettings, scripted: StartScripted, log: list[str]
+) -> Iterator[RayEngine]:
+    """Two replicas for most tests: they come back after each test that kills them."""
+    engine = RayEngine(weights, settings, log.append, scripted)
+    yield engine
+    engine.close()
+
+
 @pytest.fixture
-def start(cluster: None, weights: Weights, settings: LanguageModelSettings, log: list[str]) -> Iterator[Start]:
-    """Starts engines and closes them at the end."""
-    engines: list[RayEngine] = []
+def engine(shared: RayEngine, log: list[str]) -> RayEngine:
+    """The shared engine with both replicas alive."""
+    while len(said(log, "serves on")) - len(said(log, "died")) < 2:
+        asyncio.run(shared.complete(asked("waiting")))
+    return shared
 
-    def start_replicas(start_engine: StartEngine, served: Weights = weights, both: bool = True) -> RayEngine:
-        engine = RayEngine(served, settings, log.append, start_engine)
-        engines.append(engine)
-        while both and len([line for line in log if "serves on" in line]) < settings.replicas:
-            asyncio.run(engine.complete(asked("wait")))
-            time.sleep(0.05)
-        return engine
 
-    yield start_replicas
-    for engine in engines:
-        engine.close()
+def said(log: list[str], words: str) -> list[str]:
+    return [line for line in log if words in line]
 
 
 def asked(prompt_id: str, content: str = "Hello?", turn: int = 0) -> Request:
@@ -127,33 +140,29 @@ def table(staged: StagedRows) -> pl.DataFrame:
     return pl.concat([pl.read_parquet(part) for part in staged.parts]).sort("prompt_id")
 
 
-def test_the_same_rows_get_the_answers_of_a_single_engine(start: Start, scripted: StartScripted, home: Home) -> None:
-    replicated, ledger, _ = run_stage(home, start(scripted), 40, "replicated")
+def test_the_same_rows_get_the_answers_of_a_single_engine(engine: RayEngine, home: Home) -> None:
+    replicated, ledger, _ = run_stage(home, engine, 40, "replicated")
     single, single_ledger, _ = run_stage(home, ScriptedEngine(), 40, "single")
     assert table(replicated).equals(table(single))
     assert ledger.totals() == single_ledger.totals() == {STAGE: 80}
 
 
 def test_calls_are_spread_over_both_processes_and_those_of_a_prompt_stay_together(
-    start: Start, scripted: StartScripted
+    engine: RayEngine, scripted: StartScripted
 ) -> None:
-    engine = start(scripted)
-    for turn in range(3):
-        together(lambda turn=turn: [engine.complete(asked(f"p{number}", turn=turn)) for number in range(20)])
-    calls = {pid: [call.split()[0] for call in calls if call[0] == "p"] for pid, calls in scripted.calls().items()}
-    first, second = (set(calls) for calls in calls.values())
-    assert len(calls) == 2
-    assert os.getpid() not in calls
+    for turn in range(3):  # an event loop each, as stages have
+        together(lambda turn=turn: [engine.complete(asked(f"spread{number}", turn=turn)) for number in range(20)])
+    first, second = ({call.split()[0] for call in calls} for calls in scripted.calls("spread").values())
+    assert os.getpid() not in scripted.calls("spread")
     assert min(len(first), len(second)) >= 4
     assert len(first & second) <= 4
 
 
 def test_a_replica_that_is_killed_costs_no_row_and_no_call_is_counted_twice(
-    start: Start, scripted: StartScripted, home: Home, log: list[str]
+    engine: RayEngine, scripted: StartScripted, home: Home, log: list[str]
 ) -> None:
-    slow = StartScripted(scripted.notes, delay=0.3)
-    engine = start(slow)
-    victim, _ = slow.calls()
+    deaths = len(said(log, "died"))
+    victim = scripted.alive()[0]
 
     class KillsOneOnTheWay:
         sent = 0
@@ -169,73 +178,80 @@ def test_a_replica_that_is_killed_costs_no_row_and_no_call_is_counted_twice(
     assert staged.rejected_count == 0
     assert ledger.totals() == {STAGE: 60}
     assert model.usage.misses == 60
-    assert slow.repeated(), "nothing was in flight on the replica that was killed"
-    assert len([line for line in log if "died" in line]) == 1
+    assert len(said(log, "died")) == deaths + 1, "nothing was in flight on the replica that was killed"
 
 
-def test_a_new_process_takes_the_place_of_a_dead_one(start: Start, scripted: StartScripted, log: list[str]) -> None:
-    engine = start(scripted)
-    killed = list(scripted.calls())
+def test_new_processes_take_the_place_of_dead_ones(engine: RayEngine, scripted: StartScripted) -> None:
+    killed = scripted.alive()
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
-    answers = together(lambda: [engine.complete(asked(f"p{number}")) for number in range(20)])
-    assert [answer.text for answer in answers] == [f"{STAGE} 0 of p{number}" for number in range(20)]
-    survivors = set(scripted.calls()) - set(killed)
-    assert survivors
-    assert len([line for line in log if "serves on" in line]) > 2
+    answers = together(lambda: [engine.complete(asked(f"replaced{number}")) for number in range(20)])
+    assert [answer.text for answer in answers] == [f"{STAGE} 0 of replaced{number}" for number in range(20)]
+    assert len(killed) == 2
+    assert scripted.alive()
+    assert set(scripted.alive()).isdisjoint(killed)
 
 
-def test_what_is_wrong_with_a_row_arrives_as_it_was_raised(start: Start, scripted: StartScripted) -> None:
-    engine = start(scripted, both=False)
+def test_what_is_wrong_with_a_row_arrives_as_it_was_raised(engine: RayEngine) -> None:
     with pytest.raises(ContextTooLongError) as refused:
-        asyncio.run(engine.complete(asked("p", "too long")))
+        asyncio.run(engine.complete(asked("row", "too long")))
     assert type(refused.value) is ContextTooLongError
     assert str(refused.value) == "context_too_long: 9 tokens do not fit 8"
-    assert asyncio.run(engine.complete(asked("p"))).text
+    assert asyncio.run(engine.complete(asked("row"))).text
 
 
-def test_what_is_wrong_with_an_engine_is_not_tried_again(start: Start, scripted: StartScripted) -> None:
-    engine = start(scripted, both=False)
+def test_what_is_wrong_with_an_engine_is_not_tried_again(engine: RayEngine, scripted: StartScripted) -> None:
     with pytest.raises(ValueError, match=r"^the engine is out of order$") as failed:
-        asyncio.run(engine.complete(asked("p", "out of order")))
+        asyncio.run(engine.complete(asked("engine", "out of order")))
     assert not isinstance(failed.value, RowError)
-    assert not scripted.repeated()
+    assert sum(len(calls) for calls in scripted.calls("engine").values()) == 1
 
 
-def test_a_call_that_kills_every_replica_is_given_up(
-    start: Start, scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_call_that_kills_every_replica_is_given_up(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_engine, "SENDS", 2)
-    engine = start(scripted, both=False)
-    with pytest.raises(ReplicaError, match=r"2 replicas died while they had the same call .*prompt_id='p'"):
-        asyncio.run(engine.complete(asked("p", "kill")))
+    with pytest.raises(ReplicaError, match=r"2 replicas died while they had the same call .*prompt_id='poison'"):
+        asyncio.run(engine.complete(asked("poison", "kill")))
 
 
-def test_choices_are_asked_of_replicas_too(start: Start, scripted: StartScripted) -> None:
-    engine = start(scripted, both=False)
+def test_choices_are_asked_of_replicas_too(engine: RayEngine) -> None:
     assert asyncio.run(engine.choose(asked("p"), ("A", "B"))).logprobs == (-0.2, -1.8)
 
 
-def test_a_model_that_cannot_be_loaded_says_why_and_where(start: Start) -> None:
+def test_a_model_that_cannot_be_loaded_says_why_and_where(
+    cluster: None, weights: Weights, settings: LanguageModelSettings
+) -> None:
+    one = settings.model_copy(update={"replicas": 1})
     with pytest.raises(ReplicaError, match=r"cannot start on .*process \d+.*MemoryError: the model does not fit"):
-        start(refuse_to_start)
+        RayEngine(weights, one, print, refuse_to_start)
 
 
-def test_a_replica_that_dies_again_and_again_on_starting_is_given_up(start: Start) -> None:
-    with pytest.raises(ReplicaError, match="died 3 times in a row and answered nothing"):
-        start(die_on_starting)
+def test_a_replica_that_dies_again_and_again_on_starting_is_given_up(
+    cluster: None, weights: Weights, settings: LanguageModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_engine, "DEATHS", 2)
+    one = settings.model_copy(update={"replicas": 1})
+    with pytest.raises(ReplicaError, match="died 2 times in a row and answered nothing"):
+        RayEngine(weights, one, print, die_on_starting)
 
 
-def test_a_node_with_other_weights_is_refused(start: Start, scripted: StartScripted, weights: Weights) -> None:
-    (weights.folder / "model.safetensors").write_bytes(b"changed meanwhile")
+async def test_a_node_with_other_weights_is_refused(
+    home: Home, weights: Weights, settings: LanguageModelSettings, scripted: StartScripted
+) -> None:
+    other = replace(weights, digest="0" * 64)
     with pytest.raises(ReplicaError, match="holds other files than on the machine that asks"):
-        start(scripted, weights)
+        await Replica().start(scripted, other, settings, home)
 
 
-def test_a_node_without_the_weights_is_refused(start: Start, scripted: StartScripted, weights: Weights) -> None:
-    missing = Weights("scripted", weights.folder / "missing", weights.digest)
+async def test_a_node_without_the_weights_is_refused(
+    home: Home, weights: Weights, settings: LanguageModelSettings, scripted: StartScripted
+) -> None:
+    missing = replace(weights, folder=weights.folder / "missing")
     with pytest.raises(ReplicaError, match="missing is not there; every node must have the model's folder"):
-        start(scripted, missing)
+        await Replica().start(scripted, missing, settings, home)
+
+
+def test_the_type_of_the_weights_is_decided_by_who_asks(shared: RayEngine, scripted: StartScripted) -> None:
+    assert set(scripted.types()) == {resolve_dtype("auto")}
 
 
 def test_closing_ends_the_replicas_and_the_cluster_it_started(
@@ -246,7 +262,7 @@ def test_closing_ends_the_replicas_and_the_cluster_it_started(
 
     ray.shutdown()
     handler = signal.getsignal(signal.SIGTERM)
-    engine = RayEngine(weights, settings, print, scripted)
+    engine = RayEngine(weights, settings.model_copy(update={"replicas": 1}), print, scripted)
     assert signal.getsignal(signal.SIGTERM) == handler
     assert asyncio.run(engine.complete(asked("p"))).text
     children = psutil.Process().children(recursive=True)
