@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -229,9 +230,12 @@ def test_a_replica_that_dies_again_and_again_on_starting_is_given_up(
     cluster: None, weights: Weights, settings: LanguageModelSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ray_engine, "DEATHS", 2)
+    monkeypatch.setattr(ray_engine, "WAITING_SECONDS", 0.05)
     one = settings.model_copy(update={"replicas": 1})
+    log: list[str] = []
     with pytest.raises(ReplicaError, match="died 2 times in a row and answered nothing"):
-        RayEngine(weights, one, print, die_on_starting)
+        RayEngine(weights, one, log.append, die_on_starting)
+    assert said(log, "no replica has started yet; the cluster has 0 GPUs and 3 CPUs")
 
 
 async def test_a_node_with_other_weights_is_refused(
@@ -252,6 +256,14 @@ async def test_a_node_without_the_weights_is_refused(
 
 def test_the_type_of_the_weights_is_decided_by_who_asks(shared: RayEngine, scripted: StartScripted) -> None:
     assert set(scripted.types()) == {resolve_dtype("auto")}
+
+
+def test_a_machine_without_ray_is_told_what_to_install(
+    weights: Weights, settings: LanguageModelSettings, scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ReplicaError, match="pip install"):
+        RayEngine(weights, settings, print, scripted)
 
 
 def test_closing_ends_the_replicas_and_the_cluster_it_started(
