@@ -201,14 +201,15 @@ def _connect(address: str, replicas: int) -> bool:
         "object_store_memory": _OBJECT_STORE_BYTES,
         "include_dashboard": False,
     }
-    with _own_signal_handlers():
-        ray.init(
-            address or "local",
-            namespace="cai_dagster",
-            log_to_driver=False,
-            configure_logging=False,
-            **({} if address else here),
-        )
+    quiet: dict[str, Any] = {"namespace": "cai_dagster", "log_to_driver": False, "configure_logging": False}
+    try:
+        with _own_signal_handlers():
+            ray.init(address or "local", **quiet, **({} if address else here))
+    except ConnectionError as error:
+        raise ReplicaError(
+            f'no Ray cluster answers at ray_address {address!r}: {error}. On a node of the cluster use "auto"; with '
+            "another address, a cluster that asks for a token needs RAY_AUTH_MODE=token here"
+        ) from error
     return not address
 
 
