@@ -266,6 +266,21 @@ def test_a_machine_without_ray_is_told_what_to_install(
         RayEngine(weights, settings, print, scripted)
 
 
+def test_a_cluster_that_does_not_answer_is_said_so(
+    weights: Weights, settings: LanguageModelSettings, scripted: StartScripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    def refuse(address: str, **_: Any) -> None:
+        raise ConnectionError(f"Failed to connect to Ray cluster at {address}")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refuse)
+    elsewhere = settings.model_copy(update={"ray_address": "head:6379"})
+    with pytest.raises(ReplicaError, match=r"no Ray cluster answers at ray_address 'head:6379'.*RAY_AUTH_MODE=token"):
+        RayEngine(weights, elsewhere, print, scripted)
+
+
 def test_closing_ends_the_replicas_and_the_cluster_it_started(
     weights: Weights, settings: LanguageModelSettings, scripted: StartScripted
 ) -> None:
