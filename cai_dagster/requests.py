@@ -21,6 +21,11 @@ class RowError(Exception):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"{self.code}: {reason}")
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["RowError"], tuple[str]]:
+        """Pickled by its reason: an engine in another process raises it too."""
+        return type(self), (self.reason,)
 
 
 class ContextTooLongError(RowError):

@@ -1,5 +1,6 @@
 """What decides the id and the seed of a call, and what does not."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -152,3 +153,9 @@ def test_messages_come_from_the_turns_of_a_row() -> None:
 def test_the_mass_is_the_sum_of_the_probabilities() -> None:
     assert ChoiceLogprobs((-0.6931471805599453, -1.3862943611198906), "id").mass == pytest.approx(0.75)
     assert ChoiceLogprobs((float("-inf"), float("-inf")), "id").mass == 0
+
+
+def test_a_row_error_survives_the_way_from_another_process() -> None:
+    arrived = pickle.loads(pickle.dumps(ContextTooLongError("9 tokens do not fit 8")))
+    assert type(arrived) is ContextTooLongError
+    assert str(arrived) == "context_too_long: 9 tokens do not fit 8"
