@@ -114,7 +114,7 @@ def serving(folder: Path, settings: LanguageModelSettings, *more: str) -> Genera
 
 
 def _die_with_the_tests() -> None:
-    """Where a test process is killed no fixture ends; Linux then ends the server, which ignores SIGTERM as it starts."""
+    """Where a test process is killed no fixture ends; Linux then ends the server, which ignores SIGTERM at first."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
