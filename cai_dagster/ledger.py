@@ -7,6 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from cai_dagster.errors import MendableError
 from cai_dagster.requests import Answer, PaidCall
 
 SCHEMA_VERSION = 2  # 1 had no table `retries`
-_IDS_A_QUERY = 500
+
+CACHE_KIB = 65_536  # of the index, whose pages are hit at random: ids are hashes
 
 _metadata = sa.MetaData()
 _calls = sa.Table(
@@ -39,6 +41,10 @@ _calls = sa.Table(
     sa.Column("seconds", sa.Float, nullable=False),
     sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
 )
+_answer_columns = [
+    _calls.c[name]
+    for name in ("request_id", "text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "logprobs")
+]
 _retries = sa.Table(
     "retries",
     _metadata,
@@ -83,20 +89,12 @@ class Ledger:
 
     def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
         """The answers there are, by request id."""
-        found: dict[str, Answer] = {}
         with self._engine.connect() as connection:
-            for start in range(0, len(request_ids), _IDS_A_QUERY):
-                ids = request_ids[start : start + _IDS_A_QUERY]
-                for row in connection.execute(sa.select(_calls).where(_calls.c.request_id.in_(ids))):
-                    found[row.request_id] = Answer(
-                        text=row.text,
-                        finish_reason=row.finish_reason,
-                        prompt_tokens=row.prompt_tokens,
-                        completion_tokens=row.completion_tokens,
-                        seconds=row.seconds,
-                        logprobs=tuple(json.loads(row.logprobs)) if row.logprobs else None,
-                    )
-        return found
+            rows: Any = connection.execute(self._answers, {"ids": json.dumps(list(request_ids))}).tuples()
+            return {
+                request_id: Answer(*(*answer, None if logprobs is None else tuple(json.loads(logprobs))))
+                for request_id, *answer, logprobs in rows
+            }
 
     def put(self, calls: Iterable[PaidCall]) -> set[str]:
         """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
@@ -105,11 +103,15 @@ class Ledger:
         DiskFullError, and keeps none of them, when there is no room.
         """
         paid = {call.request_id: call for call in reversed(list(calls))}
-        rows = [_row(call) for call in paid.values()]
+        rows = [_row(call) for _, call in sorted(paid.items())]  # neighbours in the index are written together
         if not rows:
             return set()
         with self._room(), self._engine.begin() as connection:
-            added = connection.execute(self._insert_into(_calls).on_conflict_do_nothing(), rows).rowcount
+            # By the driver itself: for many rows SQLAlchemy's own part costs more than the database's.
+            insert = self._insert_into(_calls).on_conflict_do_nothing()
+            statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
+            parameters: Any = [tuple(row.values()) for row in rows] if statement.positional else rows
+            added = connection.exec_driver_sql(str(statement), parameters).rowcount
         if added == len(rows):
             return set()
         kept = self.get(list(paid))
@@ -176,6 +178,14 @@ class Ledger:
     def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
+    @cached_property
+    def _answers(self) -> sa.Select[Any]:
+        """The answers whose ids are in the JSON array `ids`: one parameter, so that it is always the same statement."""
+        each = "SELECT json_array_elements_text(cast(:ids AS json))"
+        if self._engine.dialect.name != "postgresql":
+            each = "SELECT value FROM json_each(:ids)"
+        return sa.select(*_answer_columns).where(_calls.c.request_id.in_(sa.text(each)))
+
 
 def _row(call: PaidCall) -> dict[str, Any]:
     return {
@@ -196,3 +206,4 @@ def _use_wal(connection: Any, _record: object) -> None:
     """Readers and one writer at a time go on together; a commit survives the death of the process."""
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -70,7 +70,7 @@ class LedgeredModel:
         self._start_failure: Exception | None = None
         self._commit_failure: Exception | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
-        self._flights: dict[str, asyncio.Task[Answer]] = {}
+        self._asked: dict[str, asyncio.Future[Answer] | None] = {}  # a future where more than one waits
         self._uncommitted: dict[str, PaidCall] = {}
         self._commit_timer: asyncio.TimerHandle | None = None
         self._under_way = 0
@@ -131,31 +131,34 @@ class LedgeredModel:
 
     async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         """One look-up and at most one payment for all who ask at the same time."""
-        flight = self._flights.get(request_id)
-        if flight is not None:
+        if request_id in self._asked:
             self.usage.hits += 1
-            return await flight
-        flight = asyncio.get_running_loop().create_task(self._look_up_or_pay(request_id, slot, ask))
-        self._flights[request_id] = flight
-        return await flight
-
-    async def _look_up_or_pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
+            others = self._asked[request_id] or asyncio.get_running_loop().create_future()
+            self._asked[request_id] = others
+            return await others
+        self._asked[request_id] = None
         try:
             answer = await self._look_up(request_id)
             if answer is None:
                 answer = await self._pay(request_id, slot, ask)
             else:
                 self.usage.hits += 1
-            return answer
-        finally:
-            del self._flights[request_id]
+        except BaseException as error:
+            others = self._asked.pop(request_id)
+            if others is not None and not others.done():
+                others.set_exception(error)
+            raise
+        others = self._asked.pop(request_id)
+        if others is not None and not others.done():
+            others.set_result(answer)
+        return answer
 
     async def _look_up(self, request_id: str) -> Answer | None:
         """One ledger query for all calls that ask in the same turn of the event loop."""
         loop = asyncio.get_running_loop()
         if not self._lookups:
             loop.call_soon(self._resolve_lookups)
-        waiting = self._lookups.setdefault(request_id, loop.create_future())
+        self._lookups[request_id] = waiting = loop.create_future()
         return await waiting
 
     def _resolve_lookups(self) -> None:

@@ -44,6 +44,7 @@ class Stage:
 def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """y^0: the policy's own answers to each prompt, before any principle has been applied."""
     system = (Message("system", settings.system_prompt),) if settings.system_prompt else ()
+    sampling = settings.sampling
 
     async def respond(model: LanguageModel, row: "Row") -> "list[Row]":
         messages = to_messages(row["messages"])
@@ -52,7 +53,7 @@ def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
         responses: list[Row] = []
         for sample in range(settings.samples):
             slot = Slot("initial_responses", row["prompt_id"], sample=sample)
-            completion = await model.complete(Request(messages, slot, settings.sampling))
+            completion = await model.complete(Request(messages, slot, sampling))
             responses.append(
                 {
                     "prompt_id": row["prompt_id"],

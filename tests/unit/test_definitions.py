@@ -46,6 +46,7 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     names = {key.to_user_string() for key in GRAPH.materializable_asset_keys}
     assert names - partitioned == {"prompts", "initial_responses"}
     assert partitioned == {
+        "cost_plan",
         "constitution",
         "revision_rounds",
         "sft_dataset",
