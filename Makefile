@@ -8,7 +8,7 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test unit lint types validate bench-faults check clean
+.PHONY: help setup demo ui test unit bench lint types validate bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -36,6 +36,9 @@ test: $(VENV)/.installed-dev ## Run all tests: unit, then end-to-end on the offl
 
 unit: $(VENV)/.installed-dev ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit
+
+bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 25 minutes on two idle cores)
+	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed-dev ## Lint and check the format
 	$(BIN)/ruff check .

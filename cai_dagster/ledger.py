@@ -92,8 +92,8 @@ class Ledger:
         with self._engine.connect() as connection:
             rows: Any = connection.execute(self._answers, {"ids": json.dumps(list(request_ids))}).tuples()
             return {
-                request_id: Answer(*(*answer, None if logprobs is None else tuple(json.loads(logprobs))))
-                for request_id, *answer, logprobs in rows
+                request_id: Answer(text, end, prompt, completion, seconds, _logprobs(logprobs))
+                for request_id, text, end, prompt, completion, seconds, logprobs in rows
             }
 
     def put(self, calls: Iterable[PaidCall]) -> set[str]:
@@ -185,6 +185,10 @@ class Ledger:
         if self._engine.dialect.name != "postgresql":
             each = "SELECT value FROM json_each(:ids)"
         return sa.select(*_answer_columns).where(_calls.c.request_id.in_(sa.text(each)))
+
+
+def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:
+    return None if kept is None else tuple(json.loads(kept))
 
 
 def _row(call: PaidCall) -> dict[str, Any]:

@@ -140,11 +140,18 @@ class VllmEngine:
 
 def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
     """A `vllm.LLMEngine` in this process."""
+    arguments = engine_arguments(weights, settings)
+    from vllm import EngineArgs, LLMEngine
+
+    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def engine_arguments(weights: Weights, settings: LanguageModelSettings) -> dict[str, Any]:
+    """vLLM's own arguments for these weights and settings. Sets the environment that vLLM reads as well."""
     keep_to_this_machine()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)
-    from vllm import EngineArgs, LLMEngine
     from vllm.platforms import current_platform
 
     arguments: dict[str, Any] = {
@@ -166,7 +173,7 @@ def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
         arguments["max_num_batched_tokens"] = max(4096, settings.max_model_len)
     else:
         arguments["gpu_memory_utilization"] = settings.gpu_memory_utilization
-    return LLMEngine.from_engine_args(EngineArgs(**arguments))
+    return arguments
 
 
 def _resolve(call: _Call, output: Any = None, error: Exception | None = None) -> None:

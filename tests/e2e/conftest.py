@@ -25,7 +25,7 @@ from tests.misbehaving_server import free_port
 
 T = TypeVar("T")
 PROJECT_HOME = Home.from_environment()
-ENGINES = ["in_process", "http"]  # every engine passes the same tests: test_engines.py
+ENGINES = ["in_process", "http", "ray"]  # every engine passes the same tests: test_engines.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -68,7 +68,7 @@ def settings_of_kind(
 ) -> LanguageModelSettings:
     """Settings with which the engine serves the offline model in float32."""
     urls = [request.getfixturevalue("vllm_server")] if kind == EngineKind.http else []
-    return engine_settings.model_copy(update={"engine": EngineKind(kind), "base_urls": urls})
+    return engine_settings.model_copy(update={"engine": EngineKind(kind), "base_urls": urls, "replicas": 2})
 
 
 @pytest.fixture
