@@ -147,7 +147,7 @@ def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
 
 
 def engine_arguments(weights: Weights, settings: LanguageModelSettings) -> dict[str, Any]:
-    """vLLM's own arguments for these weights and settings. Sets the environment that vLLM reads as well."""
+    """The arguments that vLLM is given for these weights and settings. Sets the environment that vLLM reads as well."""
     keep_to_this_machine()
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
