@@ -177,7 +177,7 @@ def start_and_kill(workload: Workload, home: Home, moment: Moment) -> Moment:
         kill(process)
         if process.returncode == -signal.SIGKILL and read_marks(home)[-1][1] != DONE:
             return moment
-        if process.returncode != -signal.SIGKILL and process.returncode != 0:
+        if process.returncode not in {-signal.SIGKILL, 0}:
             raise FaultError(f"{workload.kind} failed by itself; see {home.root.with_suffix('.log')}")
         shutil.rmtree(home.root)
         moment = dataclasses.replace(moment, seconds=moment.seconds / 2)
