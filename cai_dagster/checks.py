@@ -41,7 +41,7 @@ CHECKS = (
     Check(
         "principle_coverage",
         "revision_rounds",
-        "Share of the constitution's principles that were drawn for at least one revision.",
+        "Share of the principles drawn at least once, of those whose weight lets one expect five draws.",
         "Use more prompts or rounds, or give rare principles more weight.",
     ),
     Check(

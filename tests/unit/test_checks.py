@@ -137,15 +137,22 @@ def test_position_bias_cannot_be_measured_in_one_order() -> None:
 
 
 def test_principle_coverage_names_the_principles_never_drawn() -> None:
-    principles = frame("constitution", *({"principle_id": one * 2, "slug": f"slug-{one}"} for one in "abcd"))
-    rows = frame("revision_rounds", *({"principle_id": one} for one in ("aa", "aa", "cc", "ee")))
+    principles = frame(
+        "constitution", *({"principle_id": one * 2, "slug": f"slug-{one}", "weight": 1.0} for one in "abcd")
+    )
+    rows = frame("revision_rounds", *({"principle_id": one} for one in ("aa", "aa", "cc", "ee") * 5))
     measured = principle_coverage(tables(rows, principles=principles))
     assert measured == Measurement(0.5, 4, [{"slug": "slug-b"}, {"slug": "slug-d"}])
 
 
-def test_principle_coverage_is_zero_where_nothing_was_drawn() -> None:
-    principles = frame("constitution", {"principle_id": "aa"})
-    assert principle_coverage(tables(frame("revision_rounds"), principles=principles)).value == 0
+def test_principle_coverage_says_nothing_of_principles_that_chance_may_have_missed() -> None:
+    weights = {"a": 8.0, "b": 1.0, "c": 1.0}
+    principles = frame(
+        "constitution", *({"principle_id": one * 2, "slug": one, "weight": weight} for one, weight in weights.items())
+    )
+    assert principle_coverage(tables(frame("revision_rounds"), principles=principles)).value is None
+    rows = frame("revision_rounds", *({"principle_id": "aa"} for _ in range(20)))
+    assert principle_coverage(tables(rows, principles=principles)) == Measurement(1.0, 1, [])
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

@@ -144,7 +144,7 @@ def test_an_invalid_constitution_fails_only_its_own_partition(
 
 
 def test_too_few_examples_are_a_failure_that_says_what_to_do(home: Home, tmp_path: Path) -> None:
-    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(8)])}
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(20)])}
     result = materialize(WITHOUT_TRAINING, config, raise_on_error=False)
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert failure.step_key == "sft_dataset"
