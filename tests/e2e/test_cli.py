@@ -1,0 +1,74 @@
+"""The command line on the real model's files: what is planned before anything runs, and what is refused."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cai_dagster.home import PROJECT, Home
+
+CAI = [str(Path(sys.executable).parent / "cai")]
+
+
+@pytest.fixture
+def run(home_with_model: Home) -> "Cai":
+    return Cai(home_with_model)
+
+
+class Cai:
+    """`cai` in a home of its own, with the demo's settings."""
+
+    def __init__(self, home: Home) -> None:
+        self.home = home
+
+    def __call__(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        environment = {**os.environ, "CAI_HOME": str(self.home.root), "CAI_PROFILE": "demo", "COLUMNS": "200"}
+        environment["PYTHONPATH"] = str(PROJECT)
+        return subprocess.run([*CAI, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_plan_as_json_has_every_stage_and_version_and_runs_nothing(run: "Cai") -> None:
+    finished = run("plan", "--version", "v1", "--version", "v2", "--json")
+    assert finished.returncode == 0, finished.stderr
+    stages = json.loads(finished.stdout)["stages"]
+    assert [(stage["asset"], stage["constitution_version"]) for stage in stages] == [
+        ("initial_responses", None),
+        *(
+            (asset, version)
+            for version in ("v1", "v2")
+            for asset in ("revision_rounds", "response_pairs", "judgements")
+        ),
+    ]
+    fields = {"calls", "in_ledger", "new", "exact", "tokens_estimate", "seconds_estimate"}
+    assert all(fields <= set(stage) for stage in stages)
+    assert all(stage["calls"] == stage["in_ledger"] + stage["new"] for stage in stages)
+    assert (stages[0]["new"], stages[0]["exact"]) == (48, True)
+    assert not any(stage["exact"] for stage in stages[1:])
+    second = next(stage for stage in stages if stage["constitution_version"] == "v2")
+    assert second["in_ledger"] > second["new"]  # what v1 pays for, v2 finds
+
+
+def test_a_plan_for_people_marks_its_bounds(run: "Cai") -> None:
+    shown = run("plan", "--version", "v1").stdout
+    assert "≤" in shown
+    assert "initial_responses" in shown
+    assert "to be trained" in shown or "depends on the stages before" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("retry", "--table", "revision_rounds", "--reason", "length", "--version", "v1"), "materialize it first"),
+        (("retry", "--table", "prompts", "--reason", "length"), "prompts is not made of calls; --table takes"),
+        (("plan", "--select", "nonsense"), "no plan for nonsense; --select takes constitution, prompts"),
+        (("plan", "--version", "v77"), "v77.yaml: cannot be read"),
+    ],
+)
+def test_a_mistake_is_one_sentence_and_no_traceback(run: "Cai", arguments: tuple[str, ...], said: str) -> None:
+    finished = run(*arguments)
+    assert finished.returncode == 1
+    assert said in finished.stderr
+    assert "Traceback" not in finished.stderr + finished.stdout
