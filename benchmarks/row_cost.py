@@ -23,6 +23,7 @@ from cai_dagster.stages import initial_responses_stage
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 SMALL_REPEATS = 9  # of the sizes up to 10,000: their median
 AGAIN = 100_000
+STAGE = "initial_responses"
 ROWS_IN_FLIGHT = 256
 TEXT = "A completion of about two hundred characters, as many as a short answer of a chat model has. " * 2
 
@@ -43,6 +44,7 @@ def measure() -> dict[str, Any]:
     """Cost of a row at each size, memory at the last, and calls a second of a run that finds every call."""
     seconds: dict[int, float] = {}
     hits = 0.0
+    disk: dict[str, float] = {}
     for size in SIZES:
         repeats = SMALL_REPEATS if size <= 10_000 else 1
         runs: list[float] = []
@@ -53,6 +55,8 @@ def measure() -> dict[str, Any]:
                 elapsed, usage = _run(home)
                 assert usage.misses == size
                 runs.append(elapsed)
+                disk = {"ledger_bytes_a_call": _bytes(folder, "ledger.*") / size}
+                disk["lake_bytes_a_row"] = _bytes(folder, f"tables/main/{STAGE}/*") / size
                 if size == AGAIN:
                     elapsed, usage = _run(home)
                     assert usage.hits == size
@@ -67,8 +71,12 @@ def measure() -> dict[str, Any]:
             "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
             "ledger_hits_per_second": hits,
         },
-        "details": {"microseconds_a_row": {str(size): 1e6 * cost[size] for size in SIZES}},
+        "details": {"microseconds_a_row": {str(size): 1e6 * cost[size] for size in SIZES}, **disk},
     }
+
+
+def _bytes(folder: str, pattern: str) -> int:
+    return sum(file.stat().st_size for file in Path(folder).glob(pattern))
 
 
 def _run(home: Home) -> tuple[float, Usage]:

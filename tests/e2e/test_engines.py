@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cai_dagster.chat_format import ChatFormat
@@ -271,8 +272,12 @@ def test_a_checkpoint_is_served(adapted: Adapted, settings_of_kind: LanguageMode
     assert max(differences(answers, exact)) > 0.1
 
 
-def test_an_engine_that_is_closed_leaves_no_thread_behind(served_engine: StartedEngine) -> None:
+def test_an_engine_that_is_closed_leaves_no_thread_and_no_process_behind(served_engine: StartedEngine) -> None:
     threads = {thread for thread in threading.enumerate() if thread.name in {"vllm", "http"}}
-    assert threads
+    names = ("ray", "gcs_server")
+    processes = [one for one in psutil.Process().children(recursive=True) if one.name().startswith(names)]
+    assert threads or processes
     ACCELERATOR.release()
     assert not threads.intersection(threading.enumerate())
+    _, alive = psutil.wait_procs(processes, timeout=30)
+    assert not alive
