@@ -3,10 +3,9 @@
 Without names all of them; with names the others keep the results they have.
 """
 
-import importlib
 import json
-import multiprocessing
 import platform
+import subprocess
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -66,19 +65,13 @@ def main(names: list[str]) -> None:
 
 
 def _in_own_process(name: str) -> dict[str, Any]:
-    context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
-        process = context.Process(target=_measure, args=(name, answer))
-        process.start()
-        process.join()
-        if process.exitcode:
+        measure = f"import json, pathlib, sys; from benchmarks.{name} import measure; "
+        measure += "pathlib.Path(sys.argv[1]).write_text(json.dumps(measure()))"
+        if subprocess.run([sys.executable, "-c", measure, str(answer)], cwd=PROJECT, check=False).returncode:  # noqa: S603
             sys.exit(f"benchmarks.{name} failed")
         return json.loads(answer.read_text())
-
-
-def _measure(name: str, answer: Path) -> None:
-    answer.write_text(json.dumps(importlib.import_module(f"benchmarks.{name}").measure()))
 
 
 def _machine() -> dict[str, Any]:

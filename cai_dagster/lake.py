@@ -58,6 +58,7 @@ class Lake:
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect()
+        connection.execute("SET enable_progress_bar = false")  # it would be drawn across the log
         for package in (duckdb_extension_ducklake, duckdb_extension_sqlite_scanner):
             for file in Path(package.__path__[0]).rglob("*.duckdb_extension"):
                 connection.execute(f"LOAD {_literal(file)}")

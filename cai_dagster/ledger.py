@@ -23,7 +23,7 @@ from cai_dagster.requests import Answer, PaidCall
 
 SCHEMA_VERSION = 2  # 1 had no table `retries`
 
-CACHE_KIB = 65_536  # of the index, whose pages are hit at random: ids are hashes
+CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
 _metadata = sa.MetaData()
 _calls = sa.Table(

@@ -17,7 +17,8 @@ from cai_dagster.disk import full_disk_named
 from cai_dagster.scratch import new_scratch_folder
 from cai_dagster.tables import TABLES, Table
 
-CHUNK_ROWS = 20_000
+CHUNK_ROWS = 20_000  # of rows that come one by one
+FRAME_ROWS = 250_000  # of a frame, which is in memory anyway: few files are cheaper than many
 
 
 class StagedRows:
@@ -58,7 +59,7 @@ class StagedRows:
         if self.table.versioned:
             frame = frame.with_columns(pl.lit(self.constitution_version).alias("constitution_version"))
         frame = frame.select(self.table.schema.names()).cast(self.table.schema, strict=False)  # pyright: ignore[reportArgumentType]
-        for chunk in frame.iter_slices(CHUNK_ROWS):
+        for chunk in frame.iter_slices(FRAME_ROWS):
             self._write_valid(chunk)
 
     def reject(self, row_id: str, reason: str, row: Mapping[str, Any]) -> None:

@@ -188,7 +188,7 @@ def test_rows_beyond_a_chunk_are_written_before_the_end(tmp_path: Path, monkeypa
 def test_a_frame_is_written_in_chunks_and_its_invalid_rows_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cai_dagster.staging, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(cai_dagster.staging, "FRAME_ROWS", 4)
     rows = [{**RESPONSE, "sample": number, "completion": "" if number % 5 == 0 else "text"} for number in range(10)]
     staged = StagedRows(tmp_path, "initial_responses", None)
     staged.add_frame(pl.DataFrame(rows).select(*reversed(RESPONSE), pl.lit(1).alias("of no table")))
