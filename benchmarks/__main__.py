@@ -50,18 +50,18 @@ MEANINGS = {
 
 
 def main(names: list[str]) -> None:
-    """Measure, then write both files."""
-    known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": {}, "details": {}}
+    """Measure one after the other, and write both files after each."""
     for name in names or MODULES:
         print(f"{name} …", flush=True)
         measured = _in_own_process(name)
         print(json.dumps(measured["results"]), flush=True)
+        known: dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"results": {}, "details": {}}
         known["results"] |= measured["results"]
         known["details"][name] = measured["details"]
-    known |= {"machine": _machine(), "versions": _versions(), "date": datetime.now(UTC).date().isoformat()}
-    RESULTS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    head = TABLE.read_text().split(MARK)[0]
-    TABLE.write_text(head + MARK + "\n\n" + _table(known))
+        known |= {"machine": _machine(), "versions": _versions(), "date": datetime.now(UTC).date().isoformat()}
+        RESULTS.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
+        head = TABLE.read_text().split(MARK)[0]
+        TABLE.write_text(head + MARK + "\n\n" + _table(known))
 
 
 def _in_own_process(name: str) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from resources.vllm_engine import VllmEngine, engine_arguments
 
 SLOTS = 16
 ASSETS = ("constitution", "prompts", "initial_responses", "revision_rounds")
-VARIANTS = ("", " Answer in one sentence.", " Be brief.")  # of the bundled prompts: three rows for each
+VARIANTS = ("", " Answer in one sentence.")  # of the bundled prompts: two rows for each
 Recorded = list[tuple[list[int], Any, int]]
 
 

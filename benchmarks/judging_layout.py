@@ -13,9 +13,9 @@ from cai_dagster.judging import LABELS, PREFILL, STAGE, Order, Pair, judge_messa
 from cai_dagster.requests import Message, Messages, Request, Slot
 from resources.vllm_engine import VllmEngine
 
-PAIRS = 8
+PAIRS = 4
 PRINCIPLES = 6
-REPEATS = 3
+REPEATS = 2
 ORDERS: tuple[Order, ...] = ("01", "10")
 Layout = Callable[[Pair, Principle, Order], Messages]
 
