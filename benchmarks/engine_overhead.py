@@ -74,10 +74,15 @@ def _asset_seconds(
 
 
 def _write_prompts(folder: Path) -> Path:
+    """The bundled prompts, each with every variant added to its last turn."""
     file = folder / "prompts.jsonl"
-    lines = [line for source in sorted((PROJECT / "prompts").glob("*.jsonl")) for line in source.open()]
-    texts = [json.loads(line)["prompt"] + variant for variant in VARIANTS for line in lines]
-    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    with file.open("w") as lines:
+        for source in sorted((PROJECT / "prompts").glob("*.jsonl")):
+            for row in map(json.loads, source.read_text().splitlines()):
+                turns = row.get("messages") or [{"role": "user", "content": row["prompt"]}]
+                for variant in VARIANTS:
+                    last = {**turns[-1], "content": turns[-1]["content"] + variant}
+                    lines.write(json.dumps({"messages": [*turns[:-1], last]}) + "\n")
     return file
 
 

@@ -1,9 +1,11 @@
 """Rows of chained calls with uneven lengths: each row's next call as soon as its last has ended, against a barrier.
 
-The same calls with the same number of tokens both ways: lengths follow the slot, and the end of a turn is ignored.
+The same calls with the same number of tokens both ways: lengths follow the slot, and the end of a turn is ignored. They
+are exponential, as those of real answers nearly are: most are short, few are long.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -16,7 +18,7 @@ from resources.vllm_engine import VllmEngine
 
 SLOTS = 24
 STEPS = 4
-SHORTEST, LONGEST = 4, 64  # tokens
+SHORTEST, MEAN, LONGEST = 4, 24, 128  # tokens of an answer
 
 
 class FixedLengthEngine(VllmEngine):
@@ -25,7 +27,8 @@ class FixedLengthEngine(VllmEngine):
     async def complete(self, request: Request) -> Answer:
         """As long as the slot says."""
         slot = request.slot
-        length = round(SHORTEST + (LONGEST - SHORTEST) * unit_interval(slot.stage, slot.prompt_id, slot.round))
+        place = unit_interval(slot.stage, slot.prompt_id, slot.round)
+        length = min(LONGEST, SHORTEST + round(-math.log(place) * (MEAN - SHORTEST)))
         return await super().complete(replace(request, sampling=replace(request.sampling, max_tokens=length)))
 
     async def _ask(self, token_ids: list[int], parameters: Any) -> Any:
