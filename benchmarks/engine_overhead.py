@@ -18,7 +18,7 @@ import dagster as dg
 from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import PROJECT
-from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.settings import LanguageModelSettings, Split
 from cai_dagster.weights import Weights
 from resources.language_models import LanguageModelResource, LedgerResource
 from resources.vllm_engine import VllmEngine, engine_arguments
@@ -54,7 +54,13 @@ def _asset_seconds(
     config = {
         "prompts": {"sources": [str(_write_prompts(folder))]},
         "initial_responses": {"max_tokens": 24, **sampling},
-        "revision_rounds": {"rounds": 2, "critique_max_tokens": 24, "revision_max_tokens": 32, **sampling},
+        "revision_rounds": {
+            "rounds": 2,
+            "splits": [split.value for split in Split],
+            "critique_max_tokens": 24,
+            "revision_max_tokens": 32,
+            **sampling,
+        },
     }
     ledger = LedgerResource()
     model = LanguageModelResource(ledger=ledger, **{**settings.model_dump(), "model": str(weights.folder)})
