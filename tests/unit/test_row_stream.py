@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import polars as pl
@@ -312,6 +312,15 @@ def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:
     refuse_too_many_rejected(staged, 0.0)
 
 
+@pytest.fixture
+def pythons_own_handler() -> Iterator[None]:
+    """Ctrl-C as Python handles it, whatever a library that an earlier test loaded has made of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("pythons_own_handler")
 def test_an_interrupt_commits_what_was_paid_for_and_then_goes_where_it_would_have_gone(
     staged: StagedRows, ledger: Ledger
 ) -> None:
