@@ -99,12 +99,16 @@ def _table(known: dict[str, Any]) -> str:
     place = f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gb']} GB, {machine['dtype']}"
     versions = ", ".join(f"{name} {number}" for name, number in sorted(known["versions"].items()))
     rows = [
-        f"| `{name}` | {meaning} | {bound} | {known['results'][name]:,.4g} |"
+        f"| `{name}` | {meaning} | {bound} | {_shown(known['results'][name])} |"
         for name, (meaning, bound) in MEANINGS.items()
         if name in known["results"]
     ]
     head = f"{known['date']}, {place}; {versions}.\n\n| name | what | asked | measured |\n|---|---|---|---|\n"
     return head + "\n".join(rows) + "\n"
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
 if __name__ == "__main__":
