@@ -52,7 +52,7 @@ def run_stage(
 
     _run_until_agreed(run, model, staged, context.log.info)
     usage = model.usage
-    tokens = usage.prompt_tokens + usage.completion_tokens
+    tokens = usage.tokens
     context.log.info(
         f"{stage.table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens"
     )

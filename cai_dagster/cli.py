@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from cai_dagster.constitution import constitution_versions
-from cai_dagster.errors import MendableError
+from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import DEFAULT_PROFILE, active_settings
 from cai_dagster.text import printable
@@ -41,7 +41,6 @@ _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNING
 GRAPH = "cai_dagster.definitions"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
-GOES_ON = "Every completion received so far is in the ledger; run the same command again and it goes on from there."
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
 
@@ -72,8 +71,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    everything = _target("* and not key:cost_plan", version)
-    _run("dagster", "asset", "materialize", *everything, "--config-json", json.dumps(_LOG_CONFIG), interrupted=GOES_ON)
+    _materialize("* and not key:cost_plan", version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -126,8 +124,7 @@ def retry(
         )
     Ledger(home.ledger).retry(calls, reason, max_tokens)
     _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
-    target = _target(table, version)
-    _run("dagster", "asset", "materialize", *target, "--config-json", json.dumps(_LOG_CONFIG), interrupted=GOES_ON)
+    _materialize(table, version)
 
 
 @app.command()
@@ -161,7 +158,7 @@ def _run(program: str, *arguments: str, interrupted: str = "") -> None:
     except KeyboardInterrupt:
         _wait_for_interrupted(process)
         if interrupted:
-            _console().print(f"Interrupted. {interrupted}", soft_wrap=True)
+            _console().print(interrupted, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if status:
         raise typer.Exit(status)
@@ -178,9 +175,10 @@ def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def _target(selection: str, version: str | None) -> list[str]:
-    partition = ["--partition", version] if version else []
-    return ["-m", GRAPH, "--select", selection, *partition]
+def _materialize(selection: str, version: str | None) -> None:
+    target = ["-m", GRAPH, "--select", selection, *(["--partition", version] if version else [])]
+    config = ["--config-json", json.dumps(_LOG_CONFIG)]
+    _run("dagster", "asset", "materialize", *target, *config, interrupted=HOW_TO_GO_ON)
 
 
 def _plan(versions: list[str], selection: list[str]) -> "CostPlan":

@@ -43,6 +43,7 @@ from cai_dagster.stages import (
 )
 from cai_dagster.staging import StagedRows
 from cai_dagster.supervised import dialogues_of, examples_hash, supervised_examples
+from cai_dagster.tables import TABLES
 from cai_dagster.weights import Weights, checkpoint_weights
 
 PLANNED = (
@@ -57,7 +58,6 @@ PLANNED = (
     "preference_pairs",
     "reward_model",
 )
-UNVERSIONED = ("prompts", "initial_responses")
 _PAID = """
     SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens,
         coalesce(engine_seconds, seconds) AS seconds
@@ -220,9 +220,9 @@ def plan(
     if unknown:
         raise PlanError(f"no plan for {', '.join(sorted(unknown))}; --select takes {', '.join(PLANNED)}")
     lake = Lake(home)
-    calls = _CountedCalls(Ledger(home.ledger))
-    estimates = _Estimates(lake, Ledger(home.ledger).lengths())
-    _ = lake.materialized("prompts")  # opens the lake, which makes the staging folder
+    ledger = Ledger(home.ledger)
+    calls = _CountedCalls(ledger)
+    estimates = _Estimates(lake, ledger.lengths())
     stages: list[StagePlan] = []
     checkpoints: list[CheckpointPlan] = []
     with scratch_folder(home.staging) as folder:
@@ -406,7 +406,7 @@ class _VersionPlanner:
         """Run the stage's recipe against the ledger and count."""
         model_id = model.model_id(weights or model.served_weights()) if trained else _UNTRAINED
         counted = LedgeredModel(model_id, lambda: _CountingEngine(model, model_id), self.calls)
-        version = None if stage.table in UNVERSIONED else self.version
+        version = self.version if TABLES[stage.table].versioned else None
         staged = StagedRows(self.folder, stage.table, version)
         sources = {name: one.rows for name, one in inputs.items()}
         before = self.calls.new_by_stage.copy()
@@ -445,7 +445,7 @@ class _VersionPlanner:
 
     def _from_lake(self, table: str) -> _Input | None:
         """The table as it is, unless the run would make it anew or nobody has made it yet."""
-        version = None if table in UNVERSIONED else self.version
+        version = self.version if TABLES[table].versioned else None
         if table in self.selected or not self.lake.materialized(table, version):
             return None
         return _Input(self.lake.snapshot(table, version), known=True)

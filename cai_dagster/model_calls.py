@@ -58,6 +58,11 @@ class Usage:
     completion_tokens: int = 0
     engine_seconds: float = field(default=0.0, compare=False)
 
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion together."""
+        return self.prompt_tokens + self.completion_tokens
+
 
 class LedgeredModel:
     """A language model whose every answer is in the ledger. Belongs to one event loop; `commit` at its end."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from cai_dagster.errors import MendableError
+from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import LanguageModel, RowError
 from cai_dagster.staging import StagedRows
@@ -23,10 +23,6 @@ REPORT_SECONDS = 10.0
 
 Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
-HOW_TO_GO_ON = (
-    "Interrupted. Every completion received so far is in the ledger; "
-    "run the same command again and it goes on from there."
-)
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -119,9 +115,7 @@ async def _run_rows(
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS:
                 reported = now
-                usage = model.usage
-                tokens = usage.prompt_tokens + usage.completion_tokens
-                report(Progress(done, total, staged.rejected_count, tokens, now - started))
+                report(Progress(done, total, staged.rejected_count, model.usage.tokens, now - started))
 
     workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]
     with _interrupts_cancel(asyncio.current_task(), received):

@@ -28,16 +28,13 @@ if TYPE_CHECKING:
 class Stage:
     """A table whose rows a model makes.
 
-    `rows` is a SELECT over the tables `reads`; `calls` is how many calls the recipe makes for one row of it, unless
-    the row is set aside on the way; `row_id` names a row that is set aside.
+    `rows` is a SELECT over the tables that it names; `row_id` names a row that is set aside.
     """
 
     table: str
-    reads: tuple[str, ...]
     rows: str
     row_id: "Callable[[Row], str]"
     recipe: "Recipe"
-    calls: int
     max_rejected_share: float
 
 
@@ -68,11 +65,9 @@ def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
 
     return Stage(
         table="initial_responses",
-        reads=("prompts",),
         rows="SELECT prompt_id, messages FROM prompts ORDER BY prompt_id",
         row_id=lambda row: row["prompt_id"],
         recipe=respond,
-        calls=settings.samples,
         max_rejected_share=settings.max_rejected_share,
     )
 
@@ -88,14 +83,12 @@ def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSe
     splits = ", ".join(f"'{split}'" for split in settings.splits)
     return Stage(
         table="revision_rounds",
-        reads=("prompts", "initial_responses"),
         rows=f"""
             SELECT prompt_id, sample, messages, completion FROM initial_responses JOIN prompts USING (prompt_id)
             WHERE list_contains([{splits}], split) ORDER BY prompt_id, sample
         """,
         row_id=lambda row: f"{row['prompt_id']}/{row['sample']}",
         recipe=rounds,
-        calls=2 * settings.rounds,
         max_rejected_share=settings.max_rejected_share,
     )
 
@@ -108,11 +101,9 @@ def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
 
     return Stage(
         table="response_pairs",
-        reads=("prompts",),
         rows="SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id",
         row_id=lambda row: row["prompt_id"],
         recipe=sample,
-        calls=2 * settings.pairs_per_prompt,
         max_rejected_share=settings.max_rejected_share,
     )
 
@@ -127,16 +118,13 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
         judged = await judge(model, constitution, pair, settings)
         return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]
 
-    orders = 2 if settings.both_orders else 1
     return Stage(
         table="judgements",
-        reads=("prompts", "response_pairs"),
         rows="""
             SELECT pair_id, prompt_id, messages, completion_0, completion_1
             FROM response_pairs JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
         """,
         row_id=lambda row: row["pair_id"],
         recipe=compare,
-        calls=orders * min(settings.principles_per_pair, len(constitution.principles)),
         max_rejected_share=settings.max_rejected_share,
     )
