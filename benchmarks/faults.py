@@ -30,7 +30,7 @@ REPORT = PROJECT / "benchmarks" / "faults.json"
 # Kind of workload → what the kills are aimed at ("" is any moment of the work, uniformly) → how many.
 PLAN = {
     "graph": {"": 20, "committing": 7, "in the transaction": 7, "ledger commit": 6},
-    "training": {"": 5},
+    "training": {"training": 2, "saving": 2, "saved": 1},
     "conversion": {"": 5},
 }
 

@@ -13,8 +13,8 @@ from cai_dagster.judging import LABELS, PREFILL, STAGE, Order, Pair, judge_messa
 from cai_dagster.requests import Message, Messages, Request, Slot
 from resources.vllm_engine import VllmEngine
 
-PAIRS = 4
-PRINCIPLES = 6
+PAIRS = 3
+PRINCIPLES = 8
 REPEATS = 2
 ORDERS: tuple[Order, ...] = ("01", "10")
 Layout = Callable[[Pair, Principle, Order], Messages]
@@ -47,10 +47,10 @@ def measure() -> dict[str, Any]:
 
 
 def _pair(number: int) -> Pair:
-    """Two completions of about a hundred tokens each, on a prompt of their own."""
+    """Two completions of about 170 tokens each, on a prompt of their own."""
     prompt = (Message("user", f"Question {number}: how should one keep a garden in year {number} of a drought?"),)
-    first = " ".join(f"In week {week + number} water the beds {week} times at dawn." for week in range(9))
-    second = " ".join(f"On day {day * number} dig {day} holes and wait for rain." for day in range(10))
+    first = " ".join(f"In week {week + number} water the beds {week} times at dawn." for week in range(12))
+    second = " ".join(f"On day {day * number} dig {day} holes and wait for rain." for day in range(13))
     return Pair(f"{number:032x}", f"{number:032x}", prompt, first, second)
 
 

@@ -14,4 +14,4 @@ def offline_weights() -> Weights:
 
 def engine_settings(slots: int, **changes: Any) -> LanguageModelSettings:
     """The policy's settings with so many sequences at once."""
-    return active_settings().policy.model_copy(update={"rows_in_flight": slots, **changes})
+    return active_settings().policy.model_copy(update={"calls_in_flight": slots, **changes})

@@ -155,25 +155,26 @@ class Ledger:
 
     def _prepare(self) -> None:
         try:
-            _metadata.create_all(self._engine)
-            self._check_schema()
+            self._refuse_other_schemas()
+            _metadata.create_all(self._engine)  # also what is new since version 1
+            with self._engine.begin() as connection:
+                current = {"version": SCHEMA_VERSION}
+                connection.execute(self._insert_into(_schema_version).on_conflict_do_nothing(), current)
+                connection.execute(sa.delete(_schema_version).where(_schema_version.c.version != SCHEMA_VERSION))
         except DatabaseError as error:
             raise LedgerError(f"the ledger {self._engine.url} cannot be used: {error.orig}") from error
 
-    def _check_schema(self) -> None:
-        with self._engine.begin() as connection:
-            version = connection.execute(sa.select(_schema_version.c.version)).scalar()
-            if version is None:
-                connection.execute(
-                    self._insert_into(_schema_version).on_conflict_do_nothing(), {"version": SCHEMA_VERSION}
-                )
-            elif version == 1:  # what is new since, `create_all` has just added
-                connection.execute(sa.update(_schema_version).values(version=SCHEMA_VERSION))
-            elif version != SCHEMA_VERSION:
-                raise LedgerError(
-                    f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
-                    "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
-                )
+    def _refuse_other_schemas(self) -> None:
+        """Before anything is written: a ledger of a later program stays as it is."""
+        if not sa.inspect(self._engine).has_table(_schema_version.name):
+            return
+        with self._engine.connect() as connection:
+            version = connection.execute(sa.select(sa.func.max(_schema_version.c.version))).scalar()
+        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
+                "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
+            )
 
     def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)

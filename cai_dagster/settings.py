@@ -105,7 +105,9 @@ class LanguageModelSettings(_Settings):
         "or AMX), else float32.",
     )
     max_model_len: int = Field(ge=256, le=1_048_576, description="Context length in tokens.")
-    rows_in_flight: int = Field(ge=1, le=4096, description="Rows in work at once; the engine batches their calls.")
+    calls_in_flight: int = Field(
+        ge=1, le=4096, description="Calls that one engine (server, replica) works on at once: its largest batch."
+    )
     trust_remote_code: bool = Field(description="Run Python code that comes with the model. Off unless you trust it.")
     tensor_parallel_size: int = Field(ge=1, le=64, description="GPUs one copy of the model is spread over.")
     gpu_memory_utilization: float = Field(gt=0, le=1, description="Share of the GPU's memory for the engine.")
@@ -134,6 +136,13 @@ class LanguageModelSettings(_Settings):
         ge=1, le=4096, description="ray: engines, each with its own GPUs (tensor_parallel_size each)."
     )
     ray_address: str = Field(description="ray: the cluster, such as ray://head:10001 or auto; empty starts one here.")
+
+    @property
+    def rows_in_flight(self) -> int:
+        """Rows in work at once: a fourth more than all engines batch, so that a row between two calls leaves no gap."""
+        servers = len(self.base_urls) or 1  # without any the engine refuses to start, and says so
+        engines = {EngineKind.in_process: 1, EngineKind.http: servers, EngineKind.ray: self.replicas}
+        return -(-self.calls_in_flight * engines[self.engine] * 5 // 4)
 
 
 class PromptsSettings(_Settings):

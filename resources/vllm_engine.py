@@ -158,7 +158,7 @@ def engine_arguments(weights: Weights, settings: LanguageModelSettings) -> dict[
         "model": str(weights.folder),
         "dtype": resolve_dtype(settings.dtype),
         "max_model_len": settings.max_model_len,
-        "max_num_seqs": settings.rows_in_flight,
+        "max_num_seqs": settings.calls_in_flight,
         "trust_remote_code": settings.trust_remote_code,
         "tensor_parallel_size": settings.tensor_parallel_size,
         "enable_prefix_caching": True,

@@ -93,18 +93,22 @@ def run_graph(prompts: str, version: str, delay: str, voice: str = "steady") -> 
 
 def run_training(base: str) -> None:
     """A supervised training through `train_once`."""
+    from transformers import PreTrainedModel, Trainer
+
     from cai_dagster.checkpoints import Ingredients, TrainingOutcome, train_once
     from cai_dagster.home import Home
     from cai_dagster.settings import TrainingSettings, active_settings
     from cai_dagster.supervised import TokenRow
     from cai_dagster.trainers import train_supervised
 
+    marked(Trainer, "training_step", "training")
+    marked(PreTrainedModel, "save_pretrained", "saving", "saved")
     changes = {"batch_size": 4, "device_batch_size": 4, "max_length": 32, "epochs": 10, "learning_rate": 1e-2}
     settings = TrainingSettings.model_validate(active_settings().sl_cai_model.model_dump() | changes)
     rows = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(16)]
 
     def train(folder: Path) -> TrainingOutcome:
-        return train_supervised(Path(base), rows, rows, settings, False, lambda line: mark("training"), folder)
+        return train_supervised(Path(base), rows, rows, settings, False, lambda _: None, folder)
 
     mark(WORKING)
     train_once(

@@ -41,7 +41,7 @@ def offline_weights() -> Weights:
 
 @pytest.fixture(scope="session")
 def engine_settings() -> LanguageModelSettings:
-    return active_settings().policy.model_copy(update={"dtype": Dtype.float32, "rows_in_flight": 32})
+    return active_settings().policy.model_copy(update={"dtype": Dtype.float32, "calls_in_flight": 32})
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -92,7 +92,7 @@ def serving(folder: Path, settings: LanguageModelSettings, *more: str) -> Genera
     """
     port = free_port()
     arguments = ["--model", str(folder), "--host", "127.0.0.1", "--port", str(port), "--dtype", str(settings.dtype)]
-    arguments += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.rows_in_flight)]
+    arguments += ["--max-model-len", str(settings.max_model_len), "--max-num-seqs", str(settings.calls_in_flight)]
     arguments += ["--max-num-batched-tokens", "4096", "--block-size", "32", "--generation-config", "vllm"]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *arguments]
     command += ["--enforce-eager", "--no-enable-chunked-prefill", *more]

@@ -113,7 +113,7 @@ def settings_for(*servers: MisbehavingServer, **changes: Any) -> LanguageModelSe
         "engine": EngineKind.http,
         "base_urls": [server.url for server in servers],
         "max_model_len": 512,
-        "rows_in_flight": 16,
+        "calls_in_flight": 16,
         "timeout_seconds": 5.0,
         "patience_seconds": 5.0,
     }
@@ -294,7 +294,7 @@ def test_a_call_that_hangs_is_asked_again(serve: Serve, connect: Connect) -> Non
 
 def test_as_many_calls_are_out_as_the_server_takes(serve: Serve, connect: Connect) -> None:
     server = serve()
-    engine = connect(server, rows_in_flight=64, patience_seconds=30.0)
+    engine = connect(server, calls_in_flight=64, patience_seconds=30.0)
     refused = 0
 
     async def take_eight(body: dict[str, Any], request: HttpRequest) -> Response | None:
@@ -614,7 +614,7 @@ def test_the_base_model_is_never_taken_for_its_adapter_nor_the_other_way(
 
 def test_the_engine_outlives_event_loops_and_cancelled_calls(serve: Serve, connect: Connect) -> None:
     server = serve()
-    engine = connect(server, rows_in_flight=2)
+    engine = connect(server, calls_in_flight=2)
     server.misbehave = hang
 
     async def give_up() -> None:

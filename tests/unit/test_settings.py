@@ -75,7 +75,7 @@ def test_a_profile_changes_what_it_names_and_inherits_the_rest(tmp_path: Path) -
         ("policy", "max_model_length = 2048", "max_model_length"),
         ("policy", 'model = ""', "model"),
         ("policy", 'dtype = "int4"', "dtype"),
-        ("policy", "rows_in_flight = 0", "rows_in_flight"),
+        ("policy", "calls_in_flight = 0", "calls_in_flight"),
         ("policy", "gpu_memory_utilization = 1.01", "gpu_memory_utilization"),
         ("policy", "gpu_memory_utilization = nan", "gpu_memory_utilization"),
         ("prompts", "sources = []", "sources"),
