@@ -26,7 +26,7 @@ from resources.vllm_engine import VllmEngine, engine_arguments
 
 SLOTS = 8
 ASSETS = ("constitution", "prompts", "initial_responses", "revision_rounds")
-VARIANTS = ("", " Answer in one sentence.")  # of the bundled prompts: two rows for each
+VARIANTS = ("", " Answer in one sentence.", " Give an example.", " Explain why.")  # rows for each bundled prompt
 Recorded = list[tuple[list[int], Any, int]]
 
 
@@ -57,7 +57,7 @@ def _asset_seconds(
         "prompts": {"sources": [str(_write_prompts(folder))]},
         "initial_responses": {"max_tokens": 24, **sampling},
         "revision_rounds": {
-            "rounds": 2,
+            "rounds": 1,
             "splits": [split.value for split in Split],
             "critique_max_tokens": 24,
             "revision_max_tokens": 32,

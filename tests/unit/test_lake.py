@@ -54,6 +54,18 @@ for replacement in range(replacements):
     lake.commit(staged, Account(f"{version} {replacement}", "scripted"))
 """
 
+# Writes into the catalog, and commits when a line comes.
+WRITE = """
+import sqlite3, sys
+
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+connection.execute("PRAGMA user_version = 7")
+print("writing", flush=True)
+sys.stdin.readline()
+connection.execute("COMMIT")
+"""
+
 # Replaces the table, but is killed when it comes to the method of Lake that argv names.
 KILLED = """
 import os, signal, sys
@@ -474,6 +486,27 @@ def test_two_processes_replace_their_versions_at_once(home: Home) -> None:
         assert rejected_ids(lake, "judgements", version) == [f"rejected {replacements - 1}"]
         assert [row["run_id"] for row in accounts(lake, version)] == [f"{version} {n}" for n in range(replacements)]
     assert not folders(home)
+
+
+def test_a_commit_that_meets_a_locked_catalog_lets_the_other_finish_and_goes_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = Lake(home)
+    commit(lake, "initial_responses", responses("old"))
+    write = [sys.executable, "-c", WRITE, str(home.catalog)]
+    with subprocess.Popen(write, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        reconnect = lake._reconnect
+
+        def let_the_other_commit() -> None:
+            reconnect()
+            other.communicate("now\n")
+
+        monkeypatch.setattr(lake, "_reconnect", let_the_other_commit)
+        commit(lake, "initial_responses", responses("new"))
+        assert other.returncode == 0
+    assert completions(lake) == ["new"]
 
 
 @pytest.mark.parametrize("moment", ["_refuse_duplicate_keys", "_append_account"])
