@@ -57,7 +57,9 @@ class _ComparisonEntry(_Entry):
         if self.score_a is not None and self.score_b is not None:
             higher = self.score_a > self.score_b if self.better == "A" else self.score_b > self.score_a
             if not higher:
-                raise ValueError(f"the scores {self.score_a} and {self.score_b} do not say that {self.better} is better")
+                raise ValueError(
+                    f"the scores {self.score_a} and {self.score_b} do not say that {self.better} is better"
+                )
         return self
 
 

@@ -1,4 +1,4 @@
-"""A rationale first, then the label: chain of thought in Bai et al. 2022, section 4.1; two steps in Lee et al. 2023, 2.1.
+"""A rationale first, then the label: Bai et al. 2022, section 4.1 (chain of thought); Lee et al. 2023, section 2.1.
 
 The model reasons about the pair (greedily: no draw decides a label), and the label is the next token after an answer
 begun for it, in a turn of its own, so that no rationale can pose as the question. Such labels are near 0 or 1, which
@@ -9,7 +9,15 @@ from collections.abc import Sequence
 
 from cai_dagster.constitution import Comparison, Principle
 from cai_dagster.judgement import STAGE, Judgement, Order, Pair
-from cai_dagster.judging_prompts import ANSWER, LABELS, PREFILL, answer_of, comparison_question, dialogue, example_question
+from cai_dagster.judging_prompts import (
+    ANSWER,
+    LABELS,
+    PREFILL,
+    answer_of,
+    comparison_question,
+    dialogue,
+    example_question,
+)
 from cai_dagster.requests import LanguageModel, Message, Messages, Request, Sampling, Slot
 from cai_dagster.settings import JudgingMethod
 
@@ -25,7 +33,7 @@ async def judge_after_a_rationale(
     examples: Sequence[Comparison],
     max_tokens: int,
 ) -> list[Judgement]:
-    """Each principle alone, in each order: a rationale of at most `max_tokens` tokens, and the label that follows it."""
+    """Each principle alone, in each order: a rationale of at most `max_tokens` tokens, and the label after it."""
     greedy = Sampling(temperature=0, max_tokens=max_tokens)
     judgements: list[Judgement] = []
     for order in orders:
@@ -42,7 +50,11 @@ async def judge_after_a_rationale(
 def rationale_messages(pair: Pair, principle: Principle, order: Order, examples: Sequence[Comparison]) -> Messages:
     """The few-shot examples that have a rationale, then the question whose answer is a rationale."""
     shown = [
-        (Message("user", example_question(one, _request(one.comparison_request))), *_reasoned(f" {one.rationale}"), answer_of(one))
+        (
+            Message("user", example_question(one, _request(one.comparison_request))),
+            *_reasoned(f" {one.rationale}"),
+            answer_of(one),
+        )
         for one in examples
         if one.rationale is not None
     ]

@@ -42,7 +42,7 @@ async def score_completion(
     principle: Principle,
     examples: Sequence[Comparison] = (),
 ) -> Score:
-    """log P(1) … log P(10) of one completion under one principle.
+    """Log P(1) … log P(10) of one completion under one principle.
 
     Many tokenizers write 10 as two tokens, and then P("1") is that of 1 and of 10 together: the token after it tells
     them apart. Raises MissingLabelError where no score is possible at all.
@@ -62,7 +62,7 @@ async def score_completion(
 
 
 def preference(first: Score, second: Score) -> ChoiceLogprobs:
-    """log P of the first completion being the better one, and of the second.
+    """Log P of the first completion being the better one, and of the second.
 
     P(s0 > s1) + P(s0 = s1) / 2 and its complement, both times the probability that the model scores at all: their sum
     is the mass, as with the label tokens.
@@ -100,7 +100,7 @@ def _question(prompt: Messages, completion: str, comparison_request: str) -> str
 
 
 def _split_one(begun: Sequence[float], zero_after_one: float) -> tuple[float, ...]:
-    """log P(1) … log P(10) from log P of the tokens 1 … 9 and of a 0 after the 1."""
+    """Log P(1) … log P(10) from log P of the tokens 1 … 9 and of a 0 after the 1."""
     p_zero = math.exp(min(0.0, zero_after_one))
     one = begun[0] + math.log1p(-p_zero) if p_zero < 1 else -math.inf
     return (one, *begun[1:], begun[0] + min(0.0, zero_after_one))

@@ -49,9 +49,7 @@ def p_first_under(judgements: pl.LazyFrame, settings: PreferencePairsSettings) -
     )
 
 
-def label_pairs(
-    pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings
-) -> pl.LazyFrame:
+def label_pairs(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
     """The preference pairs of a policy: `pairs` with `chosen`, `rejected` (texts), `p_chosen` and `label_policy`.
 
     A pair without a judgement, a tie (p = 1/2) and a pair of equal texts give no preference pair.
@@ -71,9 +69,7 @@ def label_pairs(
     )
 
 
-def disregarded(
-    pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings
-) -> dict[str, int]:
+def disregarded(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> dict[str, int]:
     """How many pairs give no preference pair, by reason."""
     outcomes = _outcomes(pairs, judgements, settings).filter(pl.col("reason").is_not_null())
     counted = outcomes.group_by("reason").len().collect()

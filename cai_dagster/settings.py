@@ -278,8 +278,8 @@ class JudgementsSettings(_Settings):
 
     method: JudgingMethod = Field(
         description="one_principle: which of two, the answer begun for the model (Bai et al. 2022, section 4.1). "
-        "several_principles: all drawn principles in one prompt. rationale: the model reasons first, greedily. scoring: "
-        "each completion alone, from 1 to 10 (Lee et al. 2023). See docs/judging.md.",
+        "several_principles: all drawn principles in one prompt. rationale: the model reasons first, greedily. "
+        "scoring: each completion alone, from 1 to 10 (Lee et al. 2023). See docs/judging.md.",
     )
     principles_per_pair: int = Field(
         ge=1, le=1000, description="Principles drawn for each pair: each judged alone, or all in one prompt."
