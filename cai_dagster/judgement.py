@@ -16,13 +16,14 @@ Order = Literal["01", "10"]
 
 @dataclass(frozen=True)
 class Pair:
-    """Two completions of one prompt."""
+    """Two completions of one prompt. `revision_request_id`: the call that made completion_1 out of completion_0."""
 
     pair_id: str
     prompt_id: str
     prompt: Messages
     completion_0: str
     completion_1: str
+    revision_request_id: str | None = None
 
     def shown(self, order: Order) -> tuple[str, str]:
         """What stands as (A) and as (B)."""

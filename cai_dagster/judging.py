@@ -6,6 +6,7 @@ chooses. It knows no label policy: it returns evidence.
 
 from cai_dagster.constitution import Constitution
 from cai_dagster.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.judging_direct import prefer_the_revision
 from cai_dagster.judging_one_principle import judge_messages, judge_one_principle
 from cai_dagster.judging_prompts import LABELS, PREFILL, quote
 from cai_dagster.judging_rationale import judge_after_a_rationale
@@ -37,3 +38,5 @@ async def judge(
             return await judge_after_a_rationale(model, pair, principles, orders, examples, longest)
         case JudgingMethod.scoring:
             return await judge_by_scores(model, pair, principles, examples)
+        case JudgingMethod.direct:
+            return prefer_the_revision(constitution, pair)

@@ -12,6 +12,7 @@ from cai_dagster.settings import JudgingMethod, LabelPolicy, PreferencePairsSett
 SOFT_MEAN = PreferencePairsSettings(label_policy=LabelPolicy.soft, ensemble=PrincipleEnsemble.mean, clamp_at=1)
 
 _DECIMALS = 12
+_ORDERLESS = (JudgingMethod.scoring.value, JudgingMethod.direct.value)
 _REASONS = ("not judged", "identical texts", "ties", "no agreement between the orders")
 
 
@@ -105,11 +106,11 @@ def _clamped(verdicts: pl.LazyFrame, clamp_at: float) -> pl.LazyFrame:
 
 
 def _agreeing(verdicts: pl.LazyFrame) -> pl.LazyFrame:
-    """The verdicts of principles that prefer the same completion in both orders. Scores have no order to agree."""
+    """The verdicts of principles that prefer the same completion in both orders, and those that know no order."""
     side = (pl.col("p_0") - 0.5).sign()
     agree = (pl.len() == 2) & (side.sum().abs() == 2)
-    scored = pl.col("method").first() == JudgingMethod.scoring.value
-    kept = verdicts.group_by("pair_id", "principle_id").agg((agree | scored.fill_null(value=False)).alias("agree"))
+    orderless = pl.col("method").first().is_in(_ORDERLESS).fill_null(value=False)
+    kept = verdicts.group_by("pair_id", "principle_id").agg((agree | orderless).alias("agree"))
     return verdicts.join(kept.filter("agree"), on=["pair_id", "principle_id"], how="semi")
 
 

@@ -85,6 +85,7 @@ class JudgingMethod(StrEnum):
     several_principles = "several_principles"
     rationale = "rationale"
     scoring = "scoring"
+    direct = "direct"
 
 
 class RewardModelBase(StrEnum):
@@ -279,7 +280,8 @@ class JudgementsSettings(_Settings):
     method: JudgingMethod = Field(
         description="one_principle: which of two, the answer begun for the model (Bai et al. 2022, section 4.1). "
         "several_principles: all drawn principles in one prompt. rationale: the model reasons first, greedily. "
-        "scoring: each completion alone, from 1 to 10 (Lee et al. 2023). See docs/judging.md.",
+        "scoring: each completion alone, from 1 to 10 (Lee et al. 2023). direct: no model, a revision is preferred to "
+        "what it revises (Castricato et al. 2024; response_pairs.source = revisions). See docs/judging.md.",
     )
     principles_per_pair: int = Field(
         ge=1, le=1000, description="Principles drawn for each pair: each judged alone, or all in one prompt."

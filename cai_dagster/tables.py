@@ -136,7 +136,10 @@ class Judgements(_VersionedModel):
     logp_b: float = pa.Field(le=1e-6, description="log P of the label token B.")
     rationale: str = pa.Field(nullable=True, description="Null where no rationale was asked for.")
     feedback_model: str = pa.Field(description="Identity of the weights that judged.")
-    request_id: str = pa.Field(str_matches=_HEX, description="The call of the label; for scores, completion_0's first.")
+    request_id: str = pa.Field(
+        str_matches=_HEX,
+        description="The call of the label; for scores completion_0's first, for direct that of the revision.",
+    )
     method: str = pa.Field(nullable=True, description="How it was judged; see docs/judging.md.")
     principle_ids: pl.List = pa.Field(
         dtype_kwargs={"inner": pl.String}, nullable=True, description="The principles in the prompt, as shown."

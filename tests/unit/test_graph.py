@@ -62,12 +62,13 @@ def test_every_judging_method_fills_its_table_and_labels_pairs(
 ) -> None:
     config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(20)]), **SMALL}
     config["judgements"] = {"method": method.value, "principles_per_pair": 2}
+    config["response_pairs"] = {"source": "revisions"}
     materialize(WITHOUT_TRAINING, config)
     pretend_trained(home, tmp_path / "checkpoint")
     materialize(LATER, config)
     lake = open_lake(home)
     pairs, judged = (lake.snapshot(table, "v1").frame() for table in ("response_pairs", "judgements"))
-    rows_per_pair = {"one_principle": 4, "several_principles": 2, "rationale": 4, "scoring": 2}[method]
+    rows_per_pair = {"one_principle": 4, "several_principles": 2, "rationale": 4, "scoring": 2, "direct": 1}[method]
     assert judged.height == rows_per_pair * pairs.height > 0
     assert set(judged["method"]) == {method.value}
     assert (judged["rationale"].null_count() == 0) == (method == JudgingMethod.rationale)
@@ -76,6 +77,11 @@ def test_every_judging_method_fills_its_table_and_labels_pairs(
     assert set(judged["principle_ids"].explode()) <= principles
     again = materialize(["judgements"], config)
     assert metadata(again, "judgements")["ledger_misses"] == 0
+    if method == JudgingMethod.direct:
+        labelled = lake.snapshot("preference_pairs", "v1").frame().join(pairs, on="pair_id")
+        assert labelled.height == pairs.height
+        assert (labelled["chosen"].list.first().struct.field("content") == labelled["completion_1"]).all()
+        assert set(labelled["p_chosen"]) == {1.0}
 
 
 def test_another_label_policy_needs_no_model_and_is_another_data_version(home: Home, tmp_path: Path) -> None:

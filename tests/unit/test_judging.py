@@ -12,7 +12,7 @@ from cai_dagster.home import Home
 from cai_dagster.judging import LABELS, PREFILL, Order, Pair, judge, judge_messages, quote
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Message, MissingLabelError, Request, Slot
+from cai_dagster.requests import Message, MissingLabelError, Request, RowError, Slot
 from cai_dagster.settings import JudgementsSettings, JudgingMethod, active_settings
 from cai_dagster.tables import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
@@ -26,7 +26,7 @@ EXAMPLES = (
     Comparison("Hello", "Hello!", "Go away.", "Which is more polite?", "A"),
 )
 TAUGHT = Constitution("v1", PRINCIPLES, comparisons=EXAMPLES)
-METHODS = list(JudgingMethod)
+METHODS = [method for method in JudgingMethod if method != JudgingMethod.direct]  # those that ask the model
 SLOT = Slot("judgements", PAIR.prompt_id)
 PRINCIPLES_BY_QUESTION = {principle.comparison_request: principle for principle in PRINCIPLES}
 TEN = (math.log(0.1),) * 10
@@ -243,6 +243,19 @@ async def test_the_rows_of_every_method_fit_the_table(method: JudgingMethod) -> 
     assert table.model.validate(frame).height == len(made) > 0
     assert set(rows[0]) == set(table.schema.names())
     assert set(frame["method"]) == {method.value}
+
+
+async def test_direct_principle_feedback_prefers_the_revision_without_a_call() -> None:
+    engine = ScriptedEngine()
+    settings = configured(method=JudgingMethod.direct)
+    revised = replace(PAIR, revision_request_id="ef")
+    (judgement,) = await judge(ScriptedModel(engine), CONSTITUTION, revised, settings)
+    row = judgement.to_row()
+    assert engine.requests == []
+    assert (row["order"], row["logp_a"], row["logp_b"], row["request_id"]) == ("01", -math.inf, 0.0, "ef")
+    assert row["principle_ids"] == [principle.id for principle in PRINCIPLES]
+    with pytest.raises(RowError, match="not_a_revision: .*response_pairs.source"):
+        await judge(ScriptedModel(engine), CONSTITUTION, PAIR, settings)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -127,6 +127,8 @@ def test_5_every_row_is_judged_or_set_aside_with_its_reason(home: Home, tmp_path
             "messages": turns,
             "completion_0": f"text {n}",
             "completion_1": "other",
+            "source": "sl_cai_model",
+            "request_id_1": "ef",
         }
         for n in range(7)
     ]
@@ -154,6 +156,8 @@ async def test_6_whatever_the_judge_is_shown_is_part_of_the_key() -> None:
     scored = replace(EXAMPLE, rationale="It greets.", score_a=9, score_b=1)
     weighted = tuple(replace(one, weight=2.0) for one in PRINCIPLES)
     for method in JudgingMethod:
+        if method == JudgingMethod.direct:  # shows nothing to any judge
+            continue
         taught = replace(CONSTITUTION, comparisons=(scored,))
         before = await ids(taught, PAIR, method)
         assert before.isdisjoint(await ids(replace(taught, principles=reworded), PAIR, method))
