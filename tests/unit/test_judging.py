@@ -254,7 +254,7 @@ async def test_direct_principle_feedback_prefers_the_revision_without_a_call() -
     assert engine.requests == []
     assert (row["order"], row["logp_a"], row["logp_b"], row["request_id"]) == ("01", -math.inf, 0.0, "ef")
     assert row["principle_ids"] == [principle.id for principle in PRINCIPLES]
-    with pytest.raises(RowError, match="not_a_revision: .*response_pairs.source"):
+    with pytest.raises(RowError, match=r"not_a_revision: .*response_pairs.source"):
         await judge(ScriptedModel(engine), CONSTITUTION, PAIR, settings)
 
 
