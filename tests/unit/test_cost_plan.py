@@ -8,7 +8,7 @@ import pytest
 from cai_dagster.cost_plan import CostPlan, PlanError, StagePlan, plan
 from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
-from cai_dagster.settings import JudgingMethod, PairSource, Settings, active_settings
+from cai_dagster.settings import JudgingMethod, Settings, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import (
     WITHOUT_TRAINING,
@@ -120,13 +120,13 @@ def test_every_judging_method_is_planned_as_it_runs(
     home: Home, config: dict[str, Any], tmp_path: Path, method: JudgingMethod
 ) -> None:
     """Rationales that nobody has seen yet, scores of two calls: counted before they are made."""
-    config["judgements"] = {"method": method, "principles_per_pair": 2}
-    config["response_pairs"] = {"source": PairSource.revisions}
+    config["judgements"] = {"method": method.value, "principles_per_pair": 2}
+    config["response_pairs"] = {"source": "revisions"}
     materialize(WITHOUT_TRAINING, config)
     pretend_trained(home, tmp_path / "checkpoint")
     materialize(["response_pairs"], config)
     made = stage_of(planned(home, config, select=("judgements",)), "judgements")
-    result = materialize(["judgements"], {**config, "judgements": {"method": method.value, "principles_per_pair": 2}})
+    result = materialize(["judgements"], config)
     assert made.exact
     assert counts(made) == paid(result, "judgements")
     pairs = open_lake(home).snapshot("response_pairs", "v1").frame().height
