@@ -31,13 +31,13 @@ def preference_pairs(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Pairs with chosen, rejected and P(chosen); ties, identical texts and unjudged pairs are counted, not kept."""
-    from cai_dagster.label_policies import disregarded, label_pairs, preference_rows
+    from cai_dagster.label_policies import disregarded, label_pairs, policy_text, preference_rows
 
-    pairs, evidence = response_pairs.frame(), judgements.frame()
+    pairs, evidence = response_pairs.frame().lazy(), judgements.frame().lazy()
     labelled = label_pairs(pairs, evidence, config)
     return stage_frame(
         context,
         lake,
-        preference_rows(labelled, prompts.frame()),
-        {"label_policy": config.label_policy.value, **disregarded(pairs, evidence)},
+        preference_rows(labelled, prompts.frame().lazy()).collect(),
+        {"label_policy": policy_text(config), **disregarded(pairs, evidence, config)},
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cai_dagster.errors import MendableError
-from cai_dagster.requests import ContextTooLongError, Messages, RowError
+from cai_dagster.requests import ContextTooLongError, Message, Messages, RowError
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -122,6 +122,14 @@ class ChatFormat:
                 f"this tokenizer does not tell the choices {choices} apart in one token after {prefill!r}: {labels}"
             )
         return whole[0][:start], [label[0] for label in labels]
+
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        """Whether `choice_ids` has a token for each of the choices; the dialogue before the prefill does not matter."""
+        try:
+            self.choice_ids((Message("user", "?"),), prefill, choices)
+        except ChatFormatError:
+            return False
+        return True
 
     def _pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
         if not self._has_template:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from cai_dagster.errors import MendableError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_intervals
@@ -40,6 +40,29 @@ class _DialogueEntry(_Entry):
     revision: Text
 
 
+class _ComparisonEntry(_Entry):
+    prompt: Text
+    response_a: Text
+    response_b: Text
+    comparison_request: Text
+    better: Literal["A", "B"]
+    rationale: Text | None = None
+    score_a: Annotated[int, Field(ge=1, le=10, strict=True)] | None = None
+    score_b: Annotated[int, Field(ge=1, le=10, strict=True)] | None = None
+
+    @model_validator(mode="after")
+    def _scores_agree(self) -> "_ComparisonEntry":
+        if (self.score_a is None) != (self.score_b is None):
+            raise ValueError("score_a and score_b belong together: give both or neither")
+        if self.score_a is not None and self.score_b is not None:
+            higher = self.score_a > self.score_b if self.better == "A" else self.score_b > self.score_a
+            if not higher:
+                raise ValueError(
+                    f"the scores {self.score_a} and {self.score_b} do not say that {self.better} is better"
+                )
+        return self
+
+
 class _PrincipleEntry(_Entry):
     slug: Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=80)]
     critique_request: Text
@@ -54,6 +77,7 @@ class _ConstitutionEntry(_Entry):
     description: Text
     licence: Text
     dialogues: list[_DialogueEntry] = []
+    comparisons: list[_ComparisonEntry] = []
     principles: Annotated[list[_PrincipleEntry], Field(min_length=1)]
 
 
@@ -67,6 +91,24 @@ class Dialogue:
     critique: str
     revision_request: str
     revision: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One few-shot example of a judgement, shown before the real one.
+
+    A method shows the examples that have what it asks for: the one that reasons first those with a rationale, the one
+    that scores those with scores (1 to 10).
+    """
+
+    prompt: str
+    response_a: str
+    response_b: str
+    comparison_request: str
+    better: str
+    rationale: str | None = None
+    score_a: int | None = None
+    score_b: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +136,7 @@ class Constitution:
     version: str
     principles: tuple[Principle, ...]
     dialogues: tuple[Dialogue, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
 
     def draw(
         self, prompt_id: str, stage: str, round_number: int, count: int = 1, seed: int = 0
@@ -113,6 +156,7 @@ class Constitution:
     def to_rows(self) -> list[dict[str, Any]]:
         """One row a principle, as in the table `constitution`."""
         dialogues = [asdict(dialogue) for dialogue in self.dialogues]
+        comparisons = [asdict(comparison) for comparison in self.comparisons]
         return [
             {
                 "constitution_version": self.version,
@@ -120,13 +164,17 @@ class Constitution:
                 **asdict(principle),
                 "tags": list(principle.tags),
                 "dialogues": dialogues,
+                "comparisons": comparisons,
             }
             for principle in self.principles
         ]
 
     @staticmethod
     def from_rows(rows: Sequence[Mapping[str, Any]]) -> "Constitution":
-        """The constitution that `to_rows` wrote. There is at least one row: a constitution has a principle."""
+        """The constitution that `to_rows` wrote. There is at least one row: a constitution has a principle.
+
+        `comparisons` is null in rows written before there were any.
+        """
         principles = tuple(
             Principle(
                 row["slug"],
@@ -139,7 +187,8 @@ class Constitution:
             for row in rows
         )
         dialogues = tuple(Dialogue(**dialogue) for dialogue in rows[0]["dialogues"])
-        return Constitution(rows[0]["constitution_version"], principles, dialogues)
+        comparisons = tuple(Comparison(**comparison) for comparison in rows[0].get("comparisons") or ())
+        return Constitution(rows[0]["constitution_version"], principles, dialogues, comparisons)
 
 
 def constitution_versions(folder: Path) -> list[str]:
@@ -183,6 +232,7 @@ def load_constitution(file: Path) -> Constitution:
             for principle in entry.principles
         ),
         dialogues=tuple(Dialogue(**dialogue.model_dump()) for dialogue in entry.dialogues),
+        comparisons=tuple(Comparison(**comparison.model_dump()) for comparison in entry.comparisons),
     )
 
 

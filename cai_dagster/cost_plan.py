@@ -160,16 +160,17 @@ class _CountedCalls:
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._counted: set[bytes] = set()
+        self._counted: dict[bytes, int] = {}  # with the number of its choices, 0 for a completion
         self.new_by_stage: Counter[str] = Counter()
 
     def get(self, request_ids: Sequence[str]) -> Mapping[str, Answer]:
-        counted = {one: _stand_in(one) for one in request_ids if bytes.fromhex(one) in self._counted}
+        keys = {one: bytes.fromhex(one) for one in request_ids}
+        counted = {one: _stand_in(one, self._counted[key]) for one, key in keys.items() if key in self._counted}
         return {**self._ledger.get([one for one in request_ids if one not in counted]), **counted}
 
     def put(self, calls: Iterable[PaidCall]) -> set[str]:
         for call in calls:
-            self._counted.add(bytes.fromhex(call.request_id))
+            self._counted[bytes.fromhex(call.request_id)] = len(call.answer.logprobs or ())
             self.new_by_stage[call.slot.stage] += 1
         return set()
 
@@ -195,11 +196,12 @@ class _CountingEngine:
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         fitting(self._format.prompt_ids(request.messages, request.prefill), 1, self._model.max_model_len)
-        return _stand_in(request.choice_id(self._model_id, choices))
+        return _stand_in(request.choice_id(self._model_id, choices), len(choices))
 
 
-def _stand_in(request_id: str) -> Answer:
-    return Answer(f"(an answer not known yet: {request_id})", "stop", 0, 0, 0.0, (-math.log(2), -math.log(2)))
+def _stand_in(request_id: str, choices: int = 0) -> Answer:
+    logprobs = (-math.log(choices),) * choices if choices else None
+    return Answer(f"(an answer not known yet: {request_id})", "stop", 0, 0, 0.0, logprobs)
 
 
 def plan(
@@ -379,8 +381,8 @@ class _VersionPlanner:
         key = None
         if judgements.known and weights is not None:
             pairs, evidence = self.lake.read(self.response_pairs.rows), self.lake.read(judgements.rows)
-            labelled = label_pairs(pairs, evidence, self.settings.preference_pairs)
-            rows = preference_rows(labelled, self.lake.read(self.prompts.rows)).sort("pair_id")
+            labelled = label_pairs(pairs.lazy(), evidence.lazy(), self.settings.preference_pairs)
+            rows = preference_rows(labelled, self.lake.read(self.prompts.rows).lazy()).sort("pair_id").collect()
             preferred = rows.filter(pl.col("split") == Split.preference)
             key = self._key("reward_model", weights, pairs_hash(preferred), self.settings.reward_model.model_dump())
         self._plan_checkpoint("reward_model", key)
@@ -405,7 +407,7 @@ class _VersionPlanner:
     ) -> _Input:
         """Run the stage's recipe against the ledger and count."""
         model_id = model.model_id(weights or model.served_weights()) if trained else _UNTRAINED
-        counted = LedgeredModel(model_id, lambda: _CountingEngine(model, model_id), self.calls)
+        counted = LedgeredModel(model_id, lambda: _CountingEngine(model, model_id), self.calls, model.chat_format)
         version = self.version if TABLES[stage.table].versioned else None
         staged = StagedRows(self.folder, stage.table, version)
         sources = {name: one.rows for name, one in inputs.items()}

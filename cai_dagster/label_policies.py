@@ -1,34 +1,56 @@
 """Label policies: from judgements (evidence) to P(chosen). Pure functions over tables, no model, no GPU.
 
 P(A) = e^a / (e^a + e^b) of the two label tokens' log probabilities; the orders of one principle are averaged in
-probability, then the principles (Bai et al. 2022, section 4.1; Lee et al. 2023, section 2.1.1).
+probability, then the principles (Bai et al. 2022, section 4.1; Lee et al. 2023, section 2.1.1). Frames are lazy: a
+policy is a query over `judgements`, so another policy is another query and no other evidence.
 """
 
 import polars as pl
 
-from cai_dagster.settings import LabelPolicy, PreferencePairsSettings
+from cai_dagster.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
+
+SOFT_MEAN = PreferencePairsSettings(label_policy=LabelPolicy.soft, ensemble=PrincipleEnsemble.mean, clamp_at=1)
 
 _DECIMALS = 12
+_ORDERLESS = (JudgingMethod.scoring.value, JudgingMethod.direct.value)
+_REASONS = ("not judged", "identical texts", "ties", "no agreement between the orders")
+
+
+def policy_text(settings: PreferencePairsSettings) -> str:
+    """The policy and its parameters, such as `soft/mean` or `clamped(0.4,0.6)/dominant`."""
+    policy = settings.label_policy.value
+    if settings.label_policy == LabelPolicy.clamped:
+        policy += f"({1 - settings.clamp_at:g},{settings.clamp_at:g})"
+    return f"{policy}/{settings.ensemble.value}"
 
 
 def p_first(judgements: pl.DataFrame) -> pl.DataFrame:
-    """`pair_id`, `p_0`: the probability that completion_0 is the better one, for each pair that was judged.
+    """`pair_id`, `p_0` of each pair that was judged: the probability that completion_0 is the better one, soft/mean.
 
     Each principle counts once, whether judged in one order or in both.
     """
-    p_a = 1 / (1 + (pl.col("logp_b") - pl.col("logp_a")).exp())
+    return p_first_under(judgements.lazy(), SOFT_MEAN).collect()
+
+
+def p_first_under(judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
+    """`pair_id`, `p_0` under a policy, sorted by pair; a pair of which the policy leaves no judgement is absent."""
+    verdicts = _verdicts(judgements)
+    if settings.label_policy == LabelPolicy.clamped:
+        verdicts = _clamped(verdicts, settings.clamp_at)
+    if settings.label_policy == LabelPolicy.agreement_only:
+        verdicts = _agreeing(verdicts)
+    weight = [pl.col("principle_weight").first()] if settings.ensemble == PrincipleEnsemble.weights else []
+    principles = verdicts.group_by("pair_id", "principle_id").agg(pl.col("p_0").mean(), *weight)
+    # Sorted and rounded: the order of the rows and the rounding of floats decide nothing.
     return (
-        judgements.filter(p_a.is_not_nan())  # neither letter is possible: no verdict
-        .with_columns(pl.when(pl.col("order") == "01").then(p_a).otherwise(1 - p_a).alias("p_0"))
-        .group_by("pair_id", "principle_id")
-        .agg(pl.col("p_0").mean())
-        .group_by("pair_id")
-        .agg(pl.col("p_0").sort().mean().round(_DECIMALS))  # sorted and rounded: order and rounding decide nothing
+        principles.sort("p_0", *(["principle_weight"] if weight else []))
+        .group_by("pair_id", maintain_order=True)
+        .agg(_ensemble(settings.ensemble).round(_DECIMALS))
         .sort("pair_id")
     )
 
 
-def label_pairs(pairs: pl.DataFrame, judgements: pl.DataFrame, settings: PreferencePairsSettings) -> pl.DataFrame:
+def label_pairs(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
     """The preference pairs of a policy: `pairs` with `chosen`, `rejected` (texts), `p_chosen` and `label_policy`.
 
     A pair without a judgement, a tie (p = 1/2) and a pair of equal texts give no preference pair.
@@ -36,30 +58,26 @@ def label_pairs(pairs: pl.DataFrame, judgements: pl.DataFrame, settings: Prefere
     first = pl.col("p_0") > 0.5
     soft = pl.max_horizontal("p_0", 1 - pl.col("p_0"))
     return (
-        pairs.join(p_first(judgements), on="pair_id", how="inner", maintain_order="left")
-        .filter(pl.col("p_0") != 0.5, pl.col("completion_0") != pl.col("completion_1"))
+        _outcomes(pairs, judgements, settings)
+        .filter(pl.col("reason").is_null())
         .with_columns(
             pl.when(first).then("completion_0").otherwise("completion_1").alias("chosen"),
             pl.when(first).then("completion_1").otherwise("completion_0").alias("rejected"),
             (pl.lit(1.0) if settings.label_policy == LabelPolicy.hard else soft).alias("p_chosen"),
-            pl.lit(settings.label_policy.value).alias("label_policy"),
+            pl.lit(policy_text(settings)).alias("label_policy"),
         )
-        .drop("p_0")
+        .drop("p_0", "reason")
     )
 
 
-def disregarded(pairs: pl.DataFrame, judgements: pl.DataFrame) -> dict[str, int]:
+def disregarded(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> dict[str, int]:
     """How many pairs give no preference pair, by reason."""
-    judged = pairs.join(p_first(judgements), on="pair_id", how="left")
-    identical = pl.col("completion_0") == pl.col("completion_1")
-    return {
-        "not judged": judged.filter(pl.col("p_0").is_null()).height,
-        "identical texts": judged.filter(pl.col("p_0").is_not_null(), identical).height,
-        "ties": judged.filter(pl.col("p_0") == 0.5, ~identical).height,
-    }
+    outcomes = _outcomes(pairs, judgements, settings).filter(pl.col("reason").is_not_null())
+    counted = outcomes.group_by("reason").len().collect()
+    return dict.fromkeys(_REASONS, 0) | dict(counted.iter_rows())
 
 
-def preference_rows(labelled: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+def preference_rows(labelled: pl.LazyFrame, prompts: pl.LazyFrame) -> pl.LazyFrame:
     """Labelled pairs with their prompts, in TRL's conversational preference format."""
 
     def turn(column: str) -> pl.Expr:
@@ -68,3 +86,61 @@ def preference_rows(labelled: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFra
 
     prompt = prompts.select("prompt_id", "split", pl.col("messages").alias("prompt"))
     return labelled.join(prompt, on="prompt_id").with_columns(turn("chosen"), turn("rejected"))
+
+
+def _verdicts(judgements: pl.LazyFrame) -> pl.LazyFrame:
+    """The judgements with `p_0`, without those in which neither letter is possible: they are no verdict."""
+    p_a = 1 / (1 + (pl.col("logp_b") - pl.col("logp_a")).exp())
+    return judgements.filter(p_a.is_not_nan()).with_columns(
+        pl.when(pl.col("order") == "01").then(p_a).otherwise(1 - p_a).alias("p_0")
+    )
+
+
+def _clamped(verdicts: pl.LazyFrame, clamp_at: float) -> pl.LazyFrame:
+    """Labels that follow a rationale between 1 − clamp_at and clamp_at; the others as they are.
+
+    (Bai et al. 2022, section 4.1: their chain of thought makes P(A) nearly 0 or 1.)
+    """
+    clamped = pl.col("p_0").clip(1 - clamp_at, clamp_at)
+    return verdicts.with_columns(pl.when(pl.col("rationale").is_not_null()).then(clamped).otherwise("p_0").alias("p_0"))
+
+
+def _agreeing(verdicts: pl.LazyFrame) -> pl.LazyFrame:
+    """The verdicts of principles that prefer the same completion in both orders, and those that know no order."""
+    side = (pl.col("p_0") - 0.5).sign()
+    agree = (pl.len() == 2) & (side.sum().abs() == 2)
+    orderless = pl.col("method").first().is_in(_ORDERLESS).fill_null(value=False)
+    kept = verdicts.group_by("pair_id", "principle_id").agg((agree | orderless).alias("agree"))
+    return verdicts.join(kept.filter("agree"), on=["pair_id", "principle_id"], how="semi")
+
+
+def _ensemble(ensemble: PrincipleEnsemble) -> pl.Expr:
+    """One probability of those of a pair's principles, which come sorted."""
+    p = pl.col("p_0")
+    match ensemble:
+        case PrincipleEnsemble.mean:
+            return p.mean()
+        case PrincipleEnsemble.weights:
+            weight = pl.col("principle_weight").fill_null(1.0)
+            return (p * weight).sum() / weight.sum()
+        case PrincipleEnsemble.dominant:  # two that are as sure of either side are a tie
+            certainty = (p - 0.5).abs().round(_DECIMALS)
+            return p.filter(certainty == certainty.max()).mean()
+
+
+def _outcomes(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
+    """Every pair with its `p_0`, and with the `reason` why it gives no preference pair (null where it does)."""
+    judged = _verdicts(judgements).select("pair_id").unique().with_columns(pl.lit(value=True).alias("judged"))
+    labelled = p_first_under(judgements, settings)
+    reasons = (
+        pl.when(pl.col("completion_0") == pl.col("completion_1")).then(pl.lit("identical texts"))
+        .when(pl.col("judged").is_null()).then(pl.lit("not judged"))
+        .when(pl.col("p_0").is_null()).then(pl.lit("no agreement between the orders"))
+        .when(pl.col("p_0") == 0.5).then(pl.lit("ties"))
+    )  # fmt: skip
+    return (
+        pairs.join(labelled, on="pair_id", how="left", maintain_order="left")
+        .join(judged, on="pair_id", how="left", maintain_order="left")
+        .with_columns(reasons.alias("reason"))
+        .drop("judged")
+    )

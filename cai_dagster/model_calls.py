@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cai_dagster.requests import (
     Answer,
@@ -22,6 +22,9 @@ from cai_dagster.requests import (
     Request,
     Slot,
 )
+
+if TYPE_CHECKING:
+    from cai_dagster.chat_format import ChatFormat
 
 COMMIT_SECONDS = 2.0
 COMMIT_CALLS = 2_000
@@ -67,10 +70,17 @@ class Usage:
 class LedgeredModel:
     """A language model whose every answer is in the ledger. Belongs to one event loop; `commit` at its end."""
 
-    def __init__(self, model_id: str, start_engine: Callable[[], Engine], ledger: Calls) -> None:
+    def __init__(
+        self,
+        model_id: str,
+        start_engine: Callable[[], Engine],
+        ledger: Calls,
+        chat_format: "Callable[[], ChatFormat] | None" = None,
+    ) -> None:
         self._model_id = model_id
         self._start_engine = start_engine
         self._ledger = ledger
+        self._load_chat_format = chat_format
         self._engine: Engine | None = None
         self._start_failure: Exception | None = None
         self._commit_failure: Exception | None = None
@@ -120,6 +130,17 @@ class LedgeredModel:
         if len(logprobs) != len(choices):
             raise MissingLabelError(f"the engine returned {answer.logprobs} for {choices} (request {request_id})")
         return ChoiceLogprobs(logprobs, request_id)
+
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        """Whether each choice is one token after the prefill. Needs the tokenizer, not the engine.
+
+        Without a tokenizer they are taken to be: an engine refuses choices that are not.
+        """
+        return self._chat_format is None or self._chat_format.tells_apart(prefill, choices)
+
+    @cached_property
+    def _chat_format(self) -> "ChatFormat | None":
+        return self._load_chat_format() if self._load_chat_format else None
 
     @cached_property
     def _retries(self) -> Mapping[str, int | None]:

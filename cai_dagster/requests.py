@@ -200,6 +200,10 @@ class LanguageModel(Protocol):
         """How probable each choice is as the continuation of the prefill."""
         ...
 
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        """Whether the tokenizer continues the prefill with each choice in one token of its own."""
+        ...
+
 
 class Engine(Protocol):
     """What serves a model: raw calls, paid each time. `model_calls` puts the ledger in front of it."""

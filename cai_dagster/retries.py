@@ -28,7 +28,8 @@ def calls_to_retry(lake: Lake, table: str, reason: str, constitution_version: st
     rows = lake.snapshot(table, constitution_version).frame()
     found: dict[str, list[str]] = {}
     for column in ends:
-        for end, request_id in rows.select(column, column.replace("finish_reason", "request_id")).iter_rows():
+        ended = rows.select(column, column.replace("finish_reason", "request_id")).drop_nulls()
+        for end, request_id in ended.iter_rows():
             found.setdefault(end, []).append(request_id)
     for text in lake.rejected(table, constitution_version)["reason"]:
         found.setdefault(text.split(":", 1)[0], []).extend(_REQUEST.findall(text))

@@ -16,6 +16,7 @@ from cai_dagster.response_pairs import sample_pairs
 from cai_dagster.settings import (
     InitialResponsesSettings,
     JudgementsSettings,
+    PairSource,
     ResponsePairsSettings,
     RevisionRoundsSettings,
 )
@@ -113,7 +114,12 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
 
     async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
         pair = Pair(
-            row["pair_id"], row["prompt_id"], to_messages(row["messages"]), row["completion_0"], row["completion_1"]
+            row["pair_id"],
+            row["prompt_id"],
+            to_messages(row["messages"]),
+            row["completion_0"],
+            row["completion_1"],
+            revision_request_id=row["request_id_1"] if row["source"] == PairSource.revisions else None,
         )
         judged = await judge(model, constitution, pair, settings)
         return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]
@@ -121,8 +127,8 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
     return Stage(
         table="judgements",
         rows="""
-            SELECT pair_id, prompt_id, messages, completion_0, completion_1
-            FROM response_pairs JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
+            SELECT pair_id, prompt_id, messages, completion_0, completion_1, p.source, request_id_1
+            FROM response_pairs p JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
         """,
         row_id=lambda row: row["pair_id"],
         recipe=compare,

@@ -29,7 +29,8 @@ _PAIR = """
     SELECT p.pair_id, p.prompt, p.chosen, p.rejected, p.p_chosen, p.label_policy,
         list({slug: c.slug, "order": j."order", logp_a: j.logp_a, logp_b: j.logp_b} ORDER BY j."order") AS judged
     FROM lake.preference_pairs p JOIN lake.judgements j USING (constitution_version, pair_id)
-    JOIN lake.constitution c USING (constitution_version, principle_id)
+    JOIN lake.constitution c ON c.constitution_version = j.constitution_version
+        AND list_contains(coalesce(j.principle_ids, [j.principle_id]), c.principle_id)
     WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
 """
 _LATEST = """

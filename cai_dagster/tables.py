@@ -13,6 +13,8 @@ import polars as pl
 _MESSAGE = pl.Struct({"role": pl.String, "content": pl.String})
 _DIALOGUE_FIELDS = ("prompt", "response", "critique_request", "critique", "revision_request", "revision")
 _DIALOGUE = pl.Struct(dict.fromkeys(_DIALOGUE_FIELDS, pl.String))
+_COMPARISON_TEXTS = ("prompt", "response_a", "response_b", "comparison_request", "better", "rationale")
+_COMPARISON = pl.Struct({**dict.fromkeys(_COMPARISON_TEXTS, pl.String), "score_a": pl.Int64, "score_b": pl.Int64})
 _HEX = r"^[0-9a-f]+$"
 _SPLITS = ["sft", "preference", "evaluation"]
 
@@ -37,6 +39,9 @@ class Constitution(_VersionedModel):
     weight: float = pa.Field(gt=0, description="Relative chance of being drawn.")
     tags: pl.List = pa.Field(dtype_kwargs={"inner": pl.String})
     dialogues: pl.List = pa.Field(dtype_kwargs={"inner": _DIALOGUE}, description="The version's few-shot dialogues.")
+    comparisons: pl.List = pa.Field(
+        dtype_kwargs={"inner": _COMPARISON}, nullable=True, description="The version's few-shot judgements."
+    )
 
 
 class Prompts(_Model):
@@ -111,16 +116,48 @@ class ResponsePairs(_VersionedModel):
 
 
 class Judgements(_VersionedModel):
-    """What the feedback model said of one pair under one principle in one order: the evidence, before any policy."""
+    """What the feedback model said of one pair under one principle in one order: the evidence, before any policy.
+
+    The columns from `method` on are null in rows written before there was a choice of methods: those are one_principle.
+    """
 
     pair_id: str = pa.Field(str_matches=_HEX)
-    principle_id: str = pa.Field(str_matches=_HEX)
-    order: str = pa.Field(isin=["01", "10"], description="01: completion_0 was shown as (A); 10: as (B).")
-    logp_a: float = pa.Field(le=1e-6, description="log P of the label token A, natural logarithm.")
+    principle_id: str = pa.Field(
+        str_matches=_HEX, description="The principle; for several in one prompt the hash of their ids."
+    )
+    order: str = pa.Field(
+        isin=["01", "10"], description="01: completion_0 was shown as (A), or nothing was shown as (A); 10: as (B)."
+    )
+    logp_a: float = pa.Field(
+        le=1e-6,
+        description="log P of the label token A, natural logarithm; for scores, of completion_0 scoring higher (a tie "
+        "counts one half), times the mass of both completions' scores.",
+    )
     logp_b: float = pa.Field(le=1e-6, description="log P of the label token B.")
     rationale: str = pa.Field(nullable=True, description="Null where no rationale was asked for.")
     feedback_model: str = pa.Field(description="Identity of the weights that judged.")
-    request_id: str = pa.Field(str_matches=_HEX)
+    request_id: str = pa.Field(
+        str_matches=_HEX,
+        description="The call of the label; for scores completion_0's first, for direct that of the revision.",
+    )
+    method: str = pa.Field(nullable=True, description="How it was judged; see docs/judging.md.")
+    principle_ids: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.String}, nullable=True, description="The principles in the prompt, as shown."
+    )
+    principle_weight: float = pa.Field(
+        gt=0, nullable=True, description="Their weight in the constitution, added up; null counts as 1."
+    )
+    rationale_finish_reason: str = pa.Field(nullable=True, description="length: it was cut at rationale_max_tokens.")
+    rationale_request_id: str = pa.Field(str_matches=_HEX, nullable=True)
+    score_logprobs_0: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.Float64}, nullable=True, description="log P of the scores 1 to 10 of completion_0."
+    )
+    score_logprobs_1: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float64}, nullable=True)
+    score_0: float = pa.Field(ge=1, le=10, nullable=True, description="Expected score of completion_0.")
+    score_1: float = pa.Field(ge=1, le=10, nullable=True)
+    score_request_ids: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.String}, nullable=True, description="The calls of both scores."
+    )
 
 
 class PreferencePairs(_VersionedModel):

@@ -47,7 +47,8 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
     def language_model(self, log: Log, weights: Weights | None = None) -> LedgeredModel:
         """The configured model, or other weights served the same way, behind the ledger."""
         served = weights or self.served_weights()
-        return LedgeredModel(self.model_id(served), lambda: self.start_engine(served, log), self.ledger.open())
+        ledger = self.ledger.open()
+        return LedgeredModel(self.model_id(served), lambda: self.start_engine(served, log), ledger, self.chat_format)
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""

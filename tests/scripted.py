@@ -38,12 +38,13 @@ class ScriptedEngine:
 
 
 class ScriptedModel:
-    """A language model without a ledger, for tests of recipes."""
+    """A language model without a ledger, for tests of recipes; its tokenizer has a token for 10, or has none."""
 
     model_id = "scripted"
 
-    def __init__(self, engine: ScriptedEngine) -> None:
+    def __init__(self, engine: ScriptedEngine, ten_is_a_token: bool = True) -> None:
         self.engine = engine
+        self.ten_is_a_token = ten_is_a_token
 
     async def complete(self, request: Request) -> Completion:
         answer = await self.engine.complete(request)
@@ -53,3 +54,6 @@ class ScriptedModel:
         answer = await self.engine.choose(request, choices)
         logprobs = tuple(value for value in answer.logprobs or () if value is not None)
         return ChoiceLogprobs(logprobs, request.choice_id(self.model_id, choices))
+
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        return self.ten_is_a_token or all(len(choice) == 1 for choice in choices)

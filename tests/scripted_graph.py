@@ -42,6 +42,9 @@ class ScriptedChatFormat:
     def dialogue_ids(self, messages: Messages) -> list[int]:
         return [token for message in messages for token in (0, *(ord(character) for character in message.content))]
 
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        return all(len(choice) == 1 for choice in choices)
+
     def completion_start(self, messages: Messages) -> int:
         return len(self.prompt_ids(messages[:-1]))
 
@@ -79,9 +82,14 @@ class ScriptedModelResource(LanguageModelResource):
         said = f"{slot.stage} {slot.round}.{slot.sample}.{request.attempt} of {slot.prompt_id[:8]} when asked {asked}"
         return f"{said} {self.voice} {content_hash(request.completion_id(''), 8)}" if self.voice else said
 
-    def judge(self, request: Request) -> tuple[float, float]:
-        """Prefers whichever text comes first in the alphabet, whatever its letter."""
-        question = request.messages[-1].content
+    def judge(self, request: Request) -> tuple[float, ...]:
+        """Prefers whichever text comes first in the alphabet, whatever its letter; scores by the first letter."""
+        if request.prefill.endswith("1"):
+            return (-3.0, -0.1)
+        if request.prefill.startswith("The score"):
+            best = ord(request.messages[-1].content.split("Response:\n> ")[1][0]) % 9
+            return tuple(-0.1 if number == best else -4.0 for number in range(9))
+        question = next(turn.content for turn in reversed(request.messages) if "Response (A):\n" in turn.content)
         first = question.split("Response (A):\n")[1]
         second = question.split("Response (B):\n")[1]
         return (-0.1, -2.5) if first < second else (-2.5, -0.1)

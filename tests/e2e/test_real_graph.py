@@ -92,7 +92,7 @@ def test_one_version_then_again_then_another(
 
     check_checkpoint(lake.snapshot("sl_cai_model", "v1").frame(), "AutoModelForCausalLM")
     record = check_checkpoint(lake.snapshot("reward_model", "v1").frame(), "AutoModelForSequenceClassification")
-    assert record.label_policy == "soft"
+    assert record.label_policy == "soft/mean"
     trained_on = f"FROM lake.preference_pairs AT (VERSION => {record.lake_snapshots['preference_pairs']})"
     assert lake.query(trained_on).filter(pl.col("split") == "preference").height == record.row_counts["trained"]
     (scores,) = lake.snapshot("reward_model_evaluation", "v1").frame().to_dicts()

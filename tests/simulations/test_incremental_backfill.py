@@ -18,7 +18,7 @@ from cai_dagster.hashing import content_hash
 from cai_dagster.judging import Pair, judge
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import Answer, Message, PaidCall, Request
-from cai_dagster.settings import JudgementsSettings, active_settings
+from cai_dagster.settings import active_settings
 from tests.backfill_theory import (
     among_the_first,
     changed_by_round,
@@ -182,7 +182,7 @@ def test_whichever_version_runs_first_both_together_pay_the_same(backfilled: Bac
 
 @pytest.mark.parametrize("count", [1, 4])
 def test_an_edit_costs_the_judgements_in_which_its_principle_is_drawn(backfilled: Backfilled, count: int) -> None:
-    settings = JudgementsSettings(principles_per_pair=count, both_orders=True, seed=0, max_rejected_share=0)
+    settings = active_settings().judgements.model_copy(update={"principles_per_pair": count, "both_orders": True})
     calls = CallsInMemory()
 
     def judge_all(constitution: Constitution) -> LedgeredModel:

@@ -5,10 +5,12 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from cai_dagster import hashing
 from cai_dagster.constitution import (
+    Comparison,
     Constitution,
     ConstitutionError,
     Dialogue,
@@ -17,6 +19,7 @@ from cai_dagster.constitution import (
     load_constitution,
 )
 from cai_dagster.home import PROJECT
+from cai_dagster.tables import TABLES
 
 GOOD = """\
 title: Two principles
@@ -40,6 +43,22 @@ dialogues:
     critique: It is rude.
     revision_request: Be kind.
     revision: Welcome!
+"""
+COMPARISONS = """\
+comparisons:
+  - prompt: Hello
+    response_a: Hello!
+    response_b: Go away.
+    comparison_request: Which one is more polite?
+    better: A
+    rationale: Only (A) greets back.
+    score_a: 9
+    score_b: 1
+  - prompt: Is it late?
+    response_a: No idea.
+    response_b: It is nine.
+    comparison_request: Which one is more useful?
+    better: B
 """
 DRAWS = 20_000
 
@@ -76,6 +95,61 @@ def test_a_file_becomes_a_constitution_that_is_named_after_it(tmp_path: Path) ->
         ),
         dialogues=(Dialogue("Hello", "Go away.", "Name the rudeness.", "It is rude.", "Be kind.", "Welcome!"),),
     )
+
+
+def test_few_shot_comparisons_are_read_and_come_back_from_the_table(tmp_path: Path) -> None:
+    constitution = load_constitution(written(tmp_path, GOOD + COMPARISONS))
+    assert constitution.comparisons == (
+        Comparison(
+            "Hello",
+            "Hello!",
+            "Go away.",
+            "Which one is more polite?",
+            "A",
+            "Only (A) greets back.",
+            score_a=9,
+            score_b=1,
+        ),
+        Comparison("Is it late?", "No idea.", "It is nine.", "Which one is more useful?", "B"),
+    )
+    frame = pl.DataFrame(constitution.to_rows(), schema=TABLES["constitution"].schema)
+    assert TABLES["constitution"].model.validate(frame).equals(frame)
+    assert Constitution.from_rows(frame.to_dicts()) == constitution
+
+
+def test_rows_from_before_there_were_comparisons_have_none(tmp_path: Path) -> None:
+    constitution = load_constitution(written(tmp_path, GOOD))
+    older = [{**row, "comparisons": None} for row in constitution.to_rows()]
+    assert Constitution.from_rows(older) == constitution
+
+
+def test_comparisons_change_no_principle_and_no_draw(tmp_path: Path) -> None:
+    plain, taught = (load_constitution(written(tmp_path, text)) for text in (GOOD, GOOD + COMPARISONS))
+    assert taught.principles == plain.principles
+    assert draws(taught, 100) == draws(plain, 100)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "field", "problem"),
+    [
+        ("    better: A\n", "", 23, "comparisons[0].better", "required"),
+        ("better: A", "better: C", 27, "comparisons[0].better", "'A' or 'B'"),
+        ("score_a: 9", "score_a: 11", 29, "comparisons[0].score_a", "less than or equal to 10"),
+        ("score_a: 9", "score_a: 9.5", 29, "comparisons[0].score_a", "valid integer"),
+        ("    score_b: 1\n", "", 23, "comparisons[0]", "give both or neither"),
+        ("better: A", "better: B", 23, "comparisons[0]", "do not say that B is better"),
+        ("score_b: 1", "score_b: 9", 23, "comparisons[0]", "do not say that A is better"),
+        ("response_b: It is nine.", "response_b: ''", 33, "comparisons[1].response_b", "at least 1 character"),
+    ],
+)
+def test_a_wrong_comparison_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, *, line: int, field: str, problem: str
+) -> None:
+    assert old in COMPARISONS
+    file = written(tmp_path, GOOD + COMPARISONS.replace(old, new, 1))
+    message = refusal(file)
+    assert message.startswith(f"{file}:{line}: {field}: ")
+    assert problem in message
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from cai_dagster.cost_plan import CostPlan, PlanError, StagePlan, plan
 from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
-from cai_dagster.settings import Settings, active_settings
+from cai_dagster.settings import JudgingMethod, Settings, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import (
     WITHOUT_TRAINING,
@@ -113,6 +113,27 @@ def test_pairs_and_judgements_are_exact_once_the_checkpoint_is_there(
     for asset in later:
         assert stage_of(again, asset).new == 0
         assert counts(stage_of(again, asset)) == paid(result, asset)
+
+
+@pytest.mark.parametrize("method", JudgingMethod)
+def test_every_judging_method_is_planned_as_it_runs(
+    home: Home, config: dict[str, Any], tmp_path: Path, method: JudgingMethod
+) -> None:
+    """Rationales that nobody has seen yet, scores of two calls: counted before they are made."""
+    config["judgements"] = {"method": method.value, "principles_per_pair": 2}
+    config["response_pairs"] = {"source": "revisions"}
+    materialize(WITHOUT_TRAINING, config)
+    pretend_trained(home, tmp_path / "checkpoint")
+    materialize(["response_pairs"], config)
+    made = stage_of(planned(home, config, select=("judgements",)), "judgements")
+    result = materialize(["judgements"], config)
+    assert made.exact
+    assert counts(made) == paid(result, "judgements")
+    pairs = open_lake(home).snapshot("response_pairs", "v1").frame().height
+    calls_per_pair = {"one_principle": 4, "several_principles": 2, "rationale": 8, "scoring": 8, "direct": 0}[method]
+    assert made.calls == pairs * calls_per_pair
+    again = stage_of(planned(home, config, select=("judgements",)), "judgements")
+    assert (again.in_ledger, again.new) == (made.calls, 0)
 
 
 def test_rows_that_are_set_aside_are_counted_as_the_run_counts_them(home: Home, config: dict[str, Any]) -> None:

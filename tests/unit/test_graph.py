@@ -13,6 +13,7 @@ import pytest
 
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.ledger import Ledger
+from cai_dagster.settings import JudgingMethod
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
 
@@ -53,6 +54,54 @@ def test_every_stage_fills_its_table(home: Home, tmp_path: Path) -> None:
     assert shown["dagster/table_name"] == "lake.revision_rounds"
     assert shown["snapshot_id"] > 0
     assert {"dagster/column_schema", "dagster/uri", "preview", "tokens_per_second", "seconds"} <= set(shown)
+
+
+@pytest.mark.parametrize("method", JudgingMethod)
+def test_every_judging_method_fills_its_table_and_labels_pairs(
+    home: Home, tmp_path: Path, method: JudgingMethod
+) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(20)]), **SMALL}
+    config["judgements"] = {"method": method.value, "principles_per_pair": 2}
+    config["response_pairs"] = {"source": "revisions"}
+    materialize(WITHOUT_TRAINING, config)
+    pretend_trained(home, tmp_path / "checkpoint")
+    materialize(LATER, config)
+    lake = open_lake(home)
+    pairs, judged = (lake.snapshot(table, "v1").frame() for table in ("response_pairs", "judgements"))
+    rows_per_pair = {"one_principle": 4, "several_principles": 2, "rationale": 4, "scoring": 2, "direct": 1}[method]
+    assert judged.height == rows_per_pair * pairs.height > 0
+    assert set(judged["method"]) == {method.value}
+    assert (judged["rationale"].null_count() == 0) == (method == JudgingMethod.rationale)
+    assert (judged["score_0"].null_count() == 0) == (method == JudgingMethod.scoring)
+    principles = set(lake.snapshot("constitution", "v1").frame()["principle_id"])
+    assert set(judged["principle_ids"].explode()) <= principles
+    again = materialize(["judgements"], config)
+    assert metadata(again, "judgements")["ledger_misses"] == 0
+    if method == JudgingMethod.direct:
+        labelled = lake.snapshot("preference_pairs", "v1").frame().join(pairs, on="pair_id")
+        assert labelled.height == pairs.height
+        assert (labelled["chosen"].list.first().struct.field("content") == labelled["completion_1"]).all()
+        assert set(labelled["p_chosen"]) == {1.0}
+
+
+def test_another_label_policy_needs_no_model_and_is_another_data_version(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(20)]), **SMALL}
+    materialize(WITHOUT_TRAINING, config)
+    pretend_trained(home, tmp_path / "checkpoint")
+    materialize(LATER, config)
+    calls = Ledger(home.ledger).totals()
+    versions: set[str] = set()
+    for policy in ("soft", "hard", "clamped", "agreement_only"):
+        config["preference_pairs"] = {"label_policy": policy, "ensemble": "dominant", "clamp_at": 0.7}
+        result = materialize(["preference_pairs"], config)
+        (event,) = result.asset_materializations_for_node("preference_pairs")
+        versions.add(event.tags["dagster/data_version"])
+        (text,) = open_lake(home).snapshot("preference_pairs", "v1").frame()["label_policy"].unique()
+        assert text == metadata(result, "preference_pairs")["label_policy"]
+        assert text.startswith(policy)
+        assert text.endswith("/dominant")
+    assert len(versions) == 4
+    assert Ledger(home.ledger).totals() == calls
 
 
 def test_text_is_data_in_every_table(home: Home, tmp_path: Path) -> None:

@@ -41,6 +41,20 @@ def test_the_calls_that_ended_so_are_found_whatever_their_column(revised: Home) 
     assert calls_to_retry(open_lake(revised), "revision_rounds", "empty_completion", "v1") == ["f" * 64]
 
 
+def test_a_call_that_was_not_made_is_no_call_to_retry(home: Home) -> None:
+    """A judgement without a rationale has no finish reason."""
+    lake = open_lake(home)
+    staged = lake.stage("judgements", "v1")
+    row = {"principle_id": "ab", "logp_a": -1.0, "logp_b": -1.0, "feedback_model": "m", "request_id": "ab"}
+    ended = {"rationale": "so", "rationale_finish_reason": "length", "rationale_request_id": "c" * 64}
+    staged.add([{**row, "pair_id": "0a", "order": "01"}, {**row, "pair_id": "0b", "order": "01", **ended}])
+    staged.close()
+    lake.commit(staged, Account("run", "scripted"))
+    assert calls_to_retry(lake, "judgements", "length", "v1") == ["c" * 64]
+    with pytest.raises(RetryError, match="there is 1 × length"):
+        calls_to_retry(lake, "judgements", "abort", "v1")
+
+
 def test_nothing_to_retry_says_what_there_is(revised: Home) -> None:
     lake = open_lake(revised)
     with pytest.raises(
