@@ -1,7 +1,7 @@
 from cai_dagster.constitution import Comparison, Principle
-from cai_dagster.judgement import Pair
-from cai_dagster.judging_prompts import ANSWER, LABELS, PREFILL
-from cai_dagster.judging_rationale import THINKING, judge_after_a_rationale
+from cai_dagster.judging.judgement import Pair
+from cai_dagster.judging.questions import ANSWER, LABELS, PREFILL
+from cai_dagster.judging.rationale import THINKING, judge_after_a_rationale
 from cai_dagster.requests import Message, Request
 from tests.scripted import ScriptedEngine, ScriptedModel
 

@@ -5,8 +5,8 @@ import pytest
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.constitution import Comparison, Principle
-from cai_dagster.judgement import Pair, Score
-from cai_dagster.judging_scoring import SCORE_PREFILL, SCORES, judge_by_scores, preference, score_completion
+from cai_dagster.judging.judgement import Pair, Score
+from cai_dagster.judging.scoring import SCORE_PREFILL, SCORES, judge_by_scores, preference, score_completion
 from cai_dagster.requests import Message, MissingLabelError, Request
 from tests.scripted import ScriptedEngine, ScriptedModel
 from tests.tiny_models import write_tiny_model

@@ -16,7 +16,7 @@ import pytest
 from cai_dagster.constitution import Comparison, Constitution, Principle
 from cai_dagster.home import Home
 from cai_dagster.judging import Pair, judge
-from cai_dagster.judging_scoring import score_completion
+from cai_dagster.judging.scoring import score_completion
 from cai_dagster.label_policies import disregarded, label_pairs
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel

@@ -1,17 +1,17 @@
 """Judging: which of two completions agrees better with a principle, as log probabilities of (A) and (B).
 
-The front door to the judging methods; each is a module of its own, `judging_…`, and `judging.method` in the settings
+The front door to the judging methods; each is a module of this package, and `judgements.method` in the settings
 chooses. It knows no label policy: it returns evidence.
 """
 
 from cai_dagster.constitution import Constitution
-from cai_dagster.judgement import STAGE, Judgement, Order, Pair
-from cai_dagster.judging_direct import prefer_the_revision
-from cai_dagster.judging_one_principle import judge_messages, judge_one_principle
-from cai_dagster.judging_prompts import LABELS, PREFILL, quote
-from cai_dagster.judging_rationale import judge_after_a_rationale
-from cai_dagster.judging_scoring import judge_by_scores
-from cai_dagster.judging_several_principles import judge_several_principles
+from cai_dagster.judging.direct import prefer_the_revision
+from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.judging.one_principle import judge_messages, judge_one_principle
+from cai_dagster.judging.questions import LABELS, PREFILL, quote
+from cai_dagster.judging.rationale import judge_after_a_rationale
+from cai_dagster.judging.scoring import judge_by_scores
+from cai_dagster.judging.several_principles import judge_several_principles
 from cai_dagster.requests import LanguageModel
 from cai_dagster.settings import JudgementsSettings, JudgingMethod
 

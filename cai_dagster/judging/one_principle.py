@@ -8,8 +8,8 @@ principles and in which orders is said by the caller.
 from collections.abc import Sequence
 
 from cai_dagster.constitution import Comparison, Principle
-from cai_dagster.judgement import STAGE, Judgement, Order, Pair
-from cai_dagster.judging_prompts import (
+from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
     PREFILL,

@@ -7,7 +7,7 @@ the principle, so that one cached prefix serves every principle judged on them. 
 from collections.abc import Sequence
 
 from cai_dagster.constitution import Comparison
-from cai_dagster.judgement import Order, Pair
+from cai_dagster.judging.judgement import Order, Pair
 from cai_dagster.requests import Message, Messages
 
 LABELS = ("A", "B")

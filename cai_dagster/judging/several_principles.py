@@ -8,8 +8,8 @@ judgement a pair and order; its `principle_id` is the hash of the principles' id
 from collections.abc import Sequence
 
 from cai_dagster.constitution import Comparison, Principle
-from cai_dagster.judgement import STAGE, Judgement, Order, Pair
-from cai_dagster.judging_prompts import (
+from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
     PREFILL,

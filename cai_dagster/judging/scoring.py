@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cai_dagster.constitution import Comparison, Principle
-from cai_dagster.judgement import STAGE, Judgement, Pair, Score
-from cai_dagster.judging_prompts import dialogue, quote, quote_turns
+from cai_dagster.judging.judgement import STAGE, Judgement, Pair, Score
+from cai_dagster.judging.questions import dialogue, quote, quote_turns
 from cai_dagster.requests import ChoiceLogprobs, LanguageModel, Message, Messages, MissingLabelError, Request, Slot
 from cai_dagster.settings import JudgingMethod
 

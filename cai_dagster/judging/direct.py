@@ -6,7 +6,7 @@ The evidence is the revision itself, made to agree with the principles. No call 
 import math
 
 from cai_dagster.constitution import Constitution
-from cai_dagster.judgement import Judgement, Pair
+from cai_dagster.judging.judgement import Judgement, Pair
 from cai_dagster.requests import ChoiceLogprobs, RowError
 from cai_dagster.settings import JudgingMethod
 
