@@ -1,4 +1,4 @@
-"""Do soft labels recover a reward better than hard ones? `python -m benchmarks.soft_labels` measures and writes it down.
+"""Do soft labels recover a reward better than hard ones? `python -m benchmarks.soft_labels` measures it.
 
 Pairs are drawn from a known linear reward, P(chosen) = σ(w·(x_c − x_r)); a simulated feedback model sees the log odds
 through a known error and labels each pair. The same model is then fitted to soft labels, to the same labels made hard,
@@ -146,9 +146,8 @@ def measure(seeds: int = SEEDS, sizes: Sequence[int] = SIZES) -> Results:
 
 def difference(recovered: dict[str, list[Recovery]], number: str) -> tuple[float, float]:
     """Mean over the seeds of soft less hard, and half of its 95 % interval (Student's t, same worlds)."""
-    gaps = [
-        getattr(soft, number) - getattr(hard, number) for soft, hard in zip(*_soft_and_hard(recovered), strict=True)
-    ]
+    worlds = zip(recovered["soft"], recovered["hard"], strict=True)
+    gaps = [getattr(soft, number) - getattr(hard, number) for soft, hard in worlds]
     half = float(stats.t.ppf(0.975, len(gaps) - 1) * stats.sem(gaps))
     return float(np.mean(gaps)), half
 
