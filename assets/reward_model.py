@@ -1,5 +1,6 @@
-"""The reward model, trained on soft labels, and its evaluation on prompts it never saw."""
+"""The reward model, trained on labelled pairs, and its evaluation on prompts it never saw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,12 @@ from assets.stage import new_rows, stage_rows
 from assets.training import current_checkpoint, stage_checkpoint
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome
-from cai_dagster.settings import RewardModelBase, RewardModelSettings, active_settings
+from cai_dagster.settings import (
+    RewardModelBase,
+    RewardModelEvaluationSettings,
+    RewardModelSettings,
+    active_settings,
+)
 from cai_dagster.snapshots import TableSnapshot
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
@@ -24,35 +30,40 @@ class RewardModelConfig(RewardModelSettings, dg.Config):
 
 @dg.asset(
     partitions_def=constitution_versions,
+    deps=["human_preferences"],
     group_name="reward_modelling",
     kinds={"pytorch", "huggingface"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
     pool="gpu",
 )
 def reward_model(
     context: dg.AssetExecutionContext,
     config: RewardModelConfig,
     preference_pairs: TableSnapshot,
+    response_pairs: TableSnapshot,
+    judgements: TableSnapshot,
+    prompts: TableSnapshot,
+    constitution: TableSnapshot,
     sl_cai_model: TableSnapshot,
     policy: LanguageModelResource,
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
-    import polars as pl
-
-    from cai_dagster.reward_modelling import pairs_hash
+    from cai_dagster.reward_modelling import HUMAN, label_tables, pairs_hash, training_pairs, training_settings
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
-    pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
+    given = (preference_pairs, response_pairs, judgements, prompts, constitution)
+    read = [table for table in given if table.table in label_tables(config)] + _human_labels(lake)
+    pairs = training_pairs({table.table: table.frame() for table in read}, config)
     _require_pairs(pairs.height, config.min_pairs)
     ingredients = Ingredients(
         asset="reward_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
         rows=pairs_hash(pairs),
-        settings=config.model_dump(),
-        lake_snapshots={table.table: table.snapshot_id for table in (preference_pairs, sl_cai_model)},
+        settings=training_settings(config, pairs),
+        lake_snapshots={table.table: table.snapshot_id for table in (*read, sl_cai_model)},
         label_policy=pairs["label_policy"][0],
     )
 
@@ -63,9 +74,19 @@ def reward_model(
         usable = token_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
         _require_pairs(len(usable), config.min_pairs)
         report = context.log.info
-        return train_reward_model(base.folder, usable, config, policy.trust_remote_code, report, folder)
+        outcome = train_reward_model(base.folder, usable, config, policy.trust_remote_code, report, folder)
+        identical = {"identical_after_truncation": pairs.height - len(usable)}
+        return replace(outcome, row_counts={**outcome.row_counts, **identical, **labelled_by})
 
-    return stage_checkpoint(context, lake, ingredients, pairs.height, train)
+    people = int((pairs["labelled_by"] == HUMAN).sum())
+    labelled_by = {"ai_pairs": pairs.height - people, "human_pairs": people}
+    return stage_checkpoint(context, lake, ingredients, pairs.height, train, labelled_by)
+
+
+def _human_labels(lake: LakeResource) -> list[TableSnapshot]:
+    """The table human_preferences, where it has been materialized: no graph needs human labels."""
+    store = lake.open()
+    return [store.snapshot("human_preferences")] if store.materialized("human_preferences") else []
 
 
 def _require_pairs(usable: int, minimum: int) -> None:
@@ -77,34 +98,50 @@ def _require_pairs(usable: int, minimum: int) -> None:
         )
 
 
+@defaults_from(active_settings().reward_model_evaluation)
+class RewardModelEvaluationConfig(RewardModelEvaluationSettings, dg.Config):
+    """How the reward model is measured."""
+
+
 @dg.asset(
     partitions_def=constitution_versions,
+    deps=["human_preferences"],
     group_name="reward_modelling",
     kinds={"pytorch", "ducklake"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
     pool="gpu",
 )
 def reward_model_evaluation(
     context: dg.AssetExecutionContext,
+    config: RewardModelEvaluationConfig,
     reward_model: TableSnapshot,
     preference_pairs: TableSnapshot,
+    response_pairs: TableSnapshot,
+    judgements: TableSnapshot,
+    prompts: TableSnapshot,
+    constitution: TableSnapshot,
     lake: LakeResource,
 ) -> dg.MaterializeResult:
-    """The reward model against the label probabilities of evaluation prompts, beside trivial baselines."""
+    """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
     from cai_dagster.plots import calibration_plot
-    from cai_dagster.reward_modelling import evaluate_checkpoint
+    from cai_dagster.reward_evaluation import evaluate_checkpoint, scores_table
 
     checkpoint = reward_model.frame().row(0, named=True)
+    read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(lake))
+    tables = {table.table: table.frame() for table in read}
     staged = new_rows(context, lake)
     with ACCELERATOR.reserved(context.log.info):
-        scores = evaluate_checkpoint(checkpoint, preference_pairs.frame(), context.log.info)
-    if scores is None:
+        scored = evaluate_checkpoint(checkpoint, tables, config, staged.reject, context.log.info)
+    if not scored:
         raise dg.Failure(
             "reward_model_evaluation: no preference pair belongs to an evaluation prompt. Add prompts, or lower "
             "prompts.sft_share and prompts.preference_share.",
             allow_retries=False,
         )
-    staged.add([{"checkpoint_key": checkpoint["checkpoint_key"], **scores.to_row()}])
-    plot = dg.MetadataValue.md(calibration_plot(scores.predicted, scores.label))
-    return stage_rows(context, lake, staged, {**scores.to_row(), "calibration": plot})
+    staged.add({"checkpoint_key": checkpoint["checkpoint_key"], **row.to_row()} for row in scored)
+    overall = scored[0].scores
+    plot = dg.MetadataValue.md(calibration_plot(overall.predicted, overall.label))
+    slices = dg.MetadataValue.md(scores_table(scored))
+    metadata = {**overall.to_row(), "calibration": plot, "slices": slices}
+    return stage_rows(context, lake, staged, metadata, config.max_rejected_share)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.stage import new_rows, stage_rows
+from assets.stage import Metadata, new_rows, stage_rows
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome, checkpoint_folder, train_once
 from cai_dagster.home import Home
 from cai_dagster.snapshots import TableSnapshot
@@ -20,8 +20,12 @@ def stage_checkpoint(
     ingredients: Ingredients,
     rows: int,
     train: Callable[[Path], TrainingOutcome],
+    more: Metadata | None = None,
 ) -> dg.MaterializeResult:
-    """Train, or find the checkpoint that was trained on exactly this already; one row for the asset's table."""
+    """Train, or find the checkpoint that was trained on exactly this already; one row for the asset's table.
+
+    `more` is added to the metadata.
+    """
     home = Home.from_environment()
     staged = new_rows(context, lake)
 
@@ -49,6 +53,7 @@ def stage_checkpoint(
         "training_seconds": record.seconds,
         "loss_curve": _loss_plot(record.loss_curve),
         **record.metrics,
+        **(more or {}),
     }
     return stage_rows(context, lake, staged, metadata)
 

@@ -15,12 +15,17 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from cai_dagster.disk import full_disk_named
+from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.scratch import scratch_folder
 
 CODE_VERSION = "1"  # of the trainers: change it when the same rows and settings give other weights
 KEY_DIGITS = 32
+
+
+class CheckpointError(MendableError):
+    """No checkpoint, or more than one, is what was asked for; the message names those there are."""
 
 
 class CheckpointRecord(BaseModel):
@@ -74,6 +79,22 @@ class TrainingOutcome:
 def checkpoint_folder(home: Home, asset: str, key: str) -> Path:
     """Where the checkpoint lies once it is complete."""
     return home.models / asset / key
+
+
+def find_checkpoint(home: Home, asset: str, name: str) -> Path:
+    """The folder of a checkpoint: `name` is a folder with a model, a key, or the first digits of one key.
+
+    Raises CheckpointError where there is no such checkpoint, or several.
+    """
+    if (Path(name) / "config.json").exists():
+        return Path(name)
+    complete = sorted(file.parent for file in (home.models / asset).glob("*/record.json"))
+    found = [folder for folder in complete if name and folder.name.startswith(name)]
+    if len(found) == 1:
+        return found[0]
+    named = ", ".join(folder.name for folder in found or complete) or "none yet"
+    problem = "is the beginning of several keys" if found else "is neither a folder with a model nor a key"
+    raise CheckpointError(f"{name!r} {problem}. Checkpoints of {asset} in {home.models}: {named}")
 
 
 def read_record(folder: Path) -> CheckpointRecord:

@@ -39,6 +39,7 @@ Version = Annotated[str, typer.Option(help="Constitution version: the stem of a 
 # Progress bars and load reports of the libraries would bury the run's own log.
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 GRAPH = "cai_dagster.definitions"
+LINES_A_REPORT = 100
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -134,6 +135,43 @@ def summary(version: Version = "v1") -> None:
     from cai_dagster.summary import print_summary
 
     print_summary(Lake(Home.from_environment()), version, _console())
+
+
+@app.command()
+def score(
+    model: Annotated[str, typer.Option(help="A reward model: its key, the first digits of it, or a folder.")],
+) -> None:
+    """Score texts: JSON lines on standard input, a JSON line with the reward for each on standard output.
+
+    {"prompt", "completion"} gets a reward; {"prompt", "chosen", "rejected"} both rewards, their margin and P(chosen).
+    `messages` may stand in place of `prompt`; `principle` belongs to a principle-conditioned model. A bad line is named
+    on standard error, the others are scored, and the exit status is then 1.
+    """
+    from cai_dagster.checkpoints import find_checkpoint
+    from cai_dagster.scored_texts import reading_of, score_lines
+
+    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    folder = find_checkpoint(Home.from_environment(), "reward_model", model)
+    messages = Console(stderr=True, highlight=False)
+    reading = reading_of(folder)
+    from cai_dagster.scoring import SCORE_BATCH, Scorer
+
+    scorer = Scorer(folder)
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # pyright: ignore
+    scored = bad = 0
+    for line in score_lines(sys.stdin, reading, scorer.rewards, SCORE_BATCH):
+        if line.error is None:
+            scored += 1
+            sys.stdout.write(json.dumps(line.result, ensure_ascii=False) + "\n")
+            sys.stdout.flush()
+        else:
+            bad += 1
+            messages.print(printable(f"line {line.line}: {line.error}"), markup=False)
+        if (scored + bad) % LINES_A_REPORT == 0:
+            messages.print(f"{scored:,} lines scored, {bad:,} refused")
+    messages.print(f"{scored:,} lines scored, {bad:,} refused, with {folder}")
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.prompts import collect_prompts, prompt_row
 from cai_dagster.requests import Answer, PaidCall, Request
 from cai_dagster.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
-from cai_dagster.reward_modelling import pairs_hash
+from cai_dagster.reward_modelling import pairs_hash, training_pairs, training_settings
 from cai_dagster.row_stream import Progress, run_rows
 from cai_dagster.scratch import scratch_folder
 from cai_dagster.settings import PairSource, RewardModelBase, Settings, Split
@@ -381,10 +381,20 @@ class _VersionPlanner:
         key = None
         if judgements.known and weights is not None:
             pairs, evidence = self.lake.read(self.response_pairs.rows), self.lake.read(judgements.rows)
+            prompts = self.lake.read(self.prompts.rows)
             labelled = label_pairs(pairs.lazy(), evidence.lazy(), self.settings.preference_pairs)
-            rows = preference_rows(labelled, self.lake.read(self.prompts.rows).lazy()).sort("pair_id").collect()
-            preferred = rows.filter(pl.col("split") == Split.preference)
-            key = self._key("reward_model", weights, pairs_hash(preferred), self.settings.reward_model.model_dump())
+            tables = {
+                "preference_pairs": preference_rows(labelled, prompts.lazy()).sort("pair_id").collect(),
+                "response_pairs": pairs,
+                "judgements": evidence,
+                "prompts": prompts,
+                "constitution": pl.DataFrame(self.constitution.to_rows()),
+            }
+            if self.lake.materialized("human_preferences"):
+                tables["human_preferences"] = self.lake.snapshot("human_preferences").frame()
+            rows = training_pairs(tables, self.settings.reward_model)
+            training = training_settings(self.settings.reward_model, rows)
+            key = self._key("reward_model", weights, pairs_hash(rows), training)
         self._plan_checkpoint("reward_model", key)
 
     def _plan_prompts(self) -> _Input:

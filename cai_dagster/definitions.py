@@ -8,6 +8,7 @@ import dagster as dg
 from assets.checks import asset_checks
 from assets.constitution import constitution
 from assets.cost_plan import cost_plan
+from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
 from assets.judgements import judgements
 from assets.preference_pairs import preference_pairs
@@ -32,6 +33,7 @@ ASSETS = (
     response_pairs,
     judgements,
     preference_pairs,
+    human_preferences,
     reward_model,
     reward_model_evaluation,
 )

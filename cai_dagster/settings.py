@@ -95,6 +95,13 @@ class RewardModelBase(StrEnum):
     policy = "policy"
 
 
+class RewardLabels(StrEnum):
+    """The labels that a reward model is trained on."""
+
+    soft = "soft"
+    hard = "hard"
+
+
 class Severity(StrEnum):
     """What a failed check does."""
 
@@ -319,6 +326,48 @@ class RewardModelSettings(TrainingSettings):
 
     base: RewardModelBase = Field(description="The model whose weights it starts from.")
     min_pairs: int = Field(ge=1, description="Fewer usable pairs than this fail the asset.")
+    labels: RewardLabels = Field(
+        description="soft: the pair's P(chosen). hard: the chosen one is preferred for certain, by however little.",
+    )
+    margin: float = Field(
+        ge=0,
+        le=100,
+        description="hard labels: how much the chosen one's reward must be ahead where P(chosen) is 1; in between it "
+        "is this times 2·P(chosen) − 1. 0 is off. Touvron et al. 2023 (Llama 2, section 3.2.2) use 1 and 3.",
+    )
+    human_weight: float = Field(
+        ge=0,
+        le=1000,
+        description="Loss of a pair of human_preferences against that of an AI-labelled one; 0 leaves them out.",
+    )
+    human_p_chosen: float = Field(
+        gt=0.5, le=1, description="P(chosen) of a human-labelled pair without votes; with votes it is their share."
+    )
+    principle_conditioned: bool = Field(
+        description="Make the principle part of the input and train on every pair under each principle it was judged "
+        "by: the reward model then scores under the principle it is given.",
+    )
+    human_principle: str = Field(
+        min_length=1, description="principle_conditioned: the principle under which human-labelled pairs are shown."
+    )
+
+    @model_validator(mode="after")
+    def _margin_of_hard_labels(self) -> "RewardModelSettings":
+        if self.margin and self.labels == RewardLabels.soft:
+            raise ValueError("margin belongs to labels = hard: a soft label says already how far ahead to be")
+        return self
+
+
+class RewardModelEvaluationSettings(_Settings):
+    """How the reward model is measured."""
+
+    resamples: int = Field(ge=100, le=100_000, description="Bootstrap resamples of the prompts, for the intervals.")
+    seed: int = Field(ge=0, lt=2**31, description="Of the resamples.")
+    benchmarks: list[str] = Field(
+        description="Files of JSON lines with prompt, chosen, rejected and subset, such as RewardBench's, to be scored "
+        "beside the evaluation prompts; relative paths count from the project folder.",
+    )
+    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows of benchmarks than this fail it.")
 
 
 class CheckSettings(_Settings):
@@ -366,6 +415,7 @@ class Settings(_Settings):
     judgements: JudgementsSettings
     preference_pairs: PreferencePairsSettings
     reward_model: RewardModelSettings
+    reward_model_evaluation: RewardModelEvaluationSettings
     checks: ChecksSettings
 
 

@@ -45,7 +45,7 @@ def print_summary(lake: Lake, version: str, console: Console) -> None:
         _print_example(example, version, console)
     for pair in _rows(lake, _PAIR, version):
         _print_pair(pair, console)
-    query = "FROM lake.reward_model_evaluation WHERE constitution_version = $version"
+    query = "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND coalesce(slice, 'all') = 'all'"
     for scores in _rows(lake, query, version):
         console.print(
             f"Reward model on {scores['pairs']} held-out pairs: accuracy {scores['accuracy']:.1%} "

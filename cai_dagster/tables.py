@@ -175,7 +175,7 @@ class PreferencePairs(_VersionedModel):
 
 
 class RewardModelEvaluation(_VersionedModel):
-    """A reward model against the labels of pairs whose prompts it never saw."""
+    """A reward model against the labels of pairs whose prompts it never saw; one row a slice of them."""
 
     checkpoint_key: str = pa.Field(str_matches=_HEX)
     pairs: int = pa.Field(ge=1)
@@ -186,6 +186,33 @@ class RewardModelEvaluation(_VersionedModel):
     calibration_error: float = pa.Field(ge=0, le=1, description="Expected calibration error over ten bins.")
     length_correlation: float = pa.Field(nullable=True, description="Spearman's ρ of reward and characters.")
     longer_wins_accuracy: float = pa.Field(ge=0, le=1, description="The baseline that prefers the longer one.")
+    slice: str = pa.Field(
+        nullable=True,
+        description="Which pairs: all (null in rows of older versions), principle, labelled_by, benchmark_subset, "
+        "benchmark_category or benchmark. The labels are those of the slice: one principle's, people's, the file's.",
+    )
+    slice_value: str = pa.Field(
+        nullable=True, description="The principle's slug, human, or the benchmark's name and subset."
+    )
+    accuracy_low: float = pa.Field(ge=0, le=1, nullable=True, description="95 % bootstrap interval over prompts.")
+    accuracy_high: float = pa.Field(ge=0, le=1, nullable=True)
+    longer_wins_low: float = pa.Field(ge=0, le=1, nullable=True, description="The same for longer_wins_accuracy.")
+    longer_wins_high: float = pa.Field(ge=0, le=1, nullable=True)
+
+
+class HumanPreferences(_Model):
+    """A pair that people labelled."""
+
+    pair_id: str = pa.Field(str_matches=_HEX, description="Hash of the prompt id and both completions.")
+    prompt_id: str = pa.Field(str_matches=_HEX, description="Hash of the messages, as in prompts.")
+    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    votes_chosen: int = pa.Field(ge=0, nullable=True)
+    votes_rejected: int = pa.Field(ge=0, nullable=True)
+    category: str = pa.Field(nullable=True)
+    source: str = pa.Field(description="file:line it was read from.")
+    split: str = pa.Field(isin=_SPLITS)
 
 
 class CostPlan(_VersionedModel):
@@ -276,7 +303,8 @@ TABLES = {
         Table("judgements", Judgements, ("constitution_version", "pair_id", "principle_id", "order")),
         Table("preference_pairs", PreferencePairs, ("constitution_version", "pair_id")),
         Table("reward_model", Checkpoint, ("constitution_version",)),
-        Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version",)),
+        Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version", "slice", "slice_value")),
+        Table("human_preferences", HumanPreferences, ("pair_id",)),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),

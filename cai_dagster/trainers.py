@@ -84,17 +84,23 @@ def train_reward_model(
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
-    """Train a sequence-classification head (and the weights below it) on soft labels; write it to `folder`."""
+    """Train a sequence-classification head (and the weights below it) on labelled pairs; write it to `folder`.
+
+    The loss weights are divided by their mean, so that they say what counts more and not how fast to learn.
+    """
     chat_format = ChatFormat(base, trust_remote_code)
     set_seed(settings.seed)
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, trust_remote_code=trust_remote_code
     )
     progress = _Progress(report)
+    mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
     columns = {
         "chosen_ids": [pair.chosen_ids for pair in pairs],
         "rejected_ids": [pair.rejected_ids for pair in pairs],
         "p_chosen": [pair.p_chosen for pair in pairs],
+        "margin": [pair.margin for pair in pairs],
+        "loss_weight": [pair.loss_weight / mean_weight for pair in pairs],
     }
     tokenizer: Any = chat_format.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -114,28 +120,35 @@ def train_reward_model(
 
 
 class SoftLabelRewardTrainer(RewardTrainer):
-    """TRL's RewardTrainer with P(chosen) for each pair in place of certainty; the formula is in `reward_modelling`."""
+    """TRL's RewardTrainer with P(chosen) for each pair in place of certainty; the formula is in `reward_modelling`.
+
+    Of certain labels and equal weights the loss is TRL's own, with its `margin`.
+    """
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean soft-label Bradley–Terry loss of a batch whose first half is chosen, second half rejected."""
-        p_chosen = inputs.pop("p_chosen")
+        """Mean weighted soft-label Bradley–Terry loss of a batch: its first half is chosen, its second rejected."""
+        p_chosen, margin, weight = (inputs.pop(name) for name in ("p_chosen", "margin", "loss_weight"))
         outputs = model(**inputs, use_cache=False)
         chosen, rejected = torch.chunk(outputs.logits.squeeze(-1), chunks=2)
+        ahead = chosen - rejected - margin
         log_sigmoid = torch.nn.functional.logsigmoid
-        loss = -(p_chosen * log_sigmoid(chosen - rejected) + (1 - p_chosen) * log_sigmoid(rejected - chosen)).mean()
+        loss = -(weight * (p_chosen * log_sigmoid(ahead) + (1 - p_chosen) * log_sigmoid(-ahead))).mean()
         self._metrics["train"]["accuracy"].append((chosen > rejected).float().mean().item())
         return (loss, outputs) if return_outputs else loss
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen"]
+        self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen", "margin", "loss_weight"]
 
 
 class _SoftLabelCollator(DataCollatorForPreference):
+    """TRL's collator, which knows `margin`, with the other columns of a labelled pair."""
+
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call(examples)
-        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float32)
+        for column in ("p_chosen", "loss_weight"):
+            batch[column] = torch.tensor([example[column] for example in examples], dtype=torch.float32)
         return batch
 
 

@@ -48,14 +48,14 @@ def marked(owner: Any, name: str, begin: str, end: str = "") -> None:
 def script_the_trainers() -> None:
     """Put scripted trainers, scoring and tokenizer where the assets look for the real ones."""
     import assets.reward_model as _assets_reward_model  # noqa: F401
-    import cai_dagster.reward_modelling
+    import cai_dagster.reward_evaluation
     from tests import scripted_trainers
     from tests.scripted_graph import ScriptedChatFormat
 
     for name in ("trainers", "scoring"):
         sys.modules[f"cai_dagster.{name}"] = scripted_trainers
     sys.modules["assets.reward_model"].__dict__["ChatFormat"] = ScriptedChatFormat
-    cai_dagster.reward_modelling.__dict__["ChatFormat"] = ScriptedChatFormat
+    cai_dagster.reward_evaluation.__dict__["ChatFormat"] = ScriptedChatFormat
 
 
 def mark_the_graph() -> None:

@@ -1,6 +1,7 @@
 """Tokenizers of a few hundred tokens: for tests that need token ids and no weights."""
 
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
@@ -32,4 +33,18 @@ def write_tiny_model(folder: Path, weights: bytes | None = b"weights") -> Path:
     fast.save_pretrained(folder)
     if weights is not None:
         (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def write_tiny_network(folder: Path) -> Path:
+    """The same with two layers of random weights: a causal model that can be trained."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(write_tiny_model(folder, weights=None))
+    tokenizer.pad_token = tokenizer.eos_token = CONTROL[-1]
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
     return folder

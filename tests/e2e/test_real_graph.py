@@ -95,7 +95,8 @@ def test_one_version_then_again_then_another(
     assert record.label_policy == "soft/mean"
     trained_on = f"FROM lake.preference_pairs AT (VERSION => {record.lake_snapshots['preference_pairs']})"
     assert lake.query(trained_on).filter(pl.col("split") == "preference").height == record.row_counts["trained"]
-    (scores,) = lake.snapshot("reward_model_evaluation", "v1").frame().to_dicts()
+    evaluated = lake.snapshot("reward_model_evaluation", "v1").frame()
+    (scores,) = evaluated.filter(pl.col("slice") == "all").to_dicts()
     assert scores["pairs"] == pairs.filter(pl.col("split") == "evaluation").height
 
     again = materialize(engine_settings, prompts, "v1")

@@ -1,42 +1,31 @@
-import json
 import math
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-import cai_dagster.reward_modelling
-from cai_dagster.requests import Messages
+from cai_dagster.checkpoints import Ingredients
+from cai_dagster.hashing import content_hash
+from cai_dagster.requests import Message
 from cai_dagster.reward_modelling import (
-    TokenPair,
-    calibration_error,
-    evaluate,
-    evaluate_checkpoint,
+    ai_pairs,
+    conditioned,
+    human_pairs,
+    pairs_hash,
+    principle_pairs,
     soft_label_loss,
     token_pairs,
+    training_pairs,
+    training_settings,
 )
-from cai_dagster.tables import TABLES
+from cai_dagster.settings import RewardModelSettings, active_settings
+from tests.labelled_pairs import FORMAT, human_preferences, judged_tables, preference_pairs
 
 MARGINS = np.random.default_rng(7).normal(0, 5, 200)
 LABELS = np.random.default_rng(8).uniform(0, 1, 200)
-
-
-class CharacterFormat:
-    """A token for each character, and one before each turn."""
-
-    def __init__(self, folder: Path = Path()) -> None:
-        pass
-
-    def dialogue_ids(self, messages: Messages) -> list[int]:
-        return [token for message in messages for token in (0, *map(ord, message.content))]
-
-
-FORMAT: Any = CharacterFormat()
 
 
 def sigmoid(value: float) -> float:
@@ -89,154 +78,193 @@ def test_a_huge_margin_gives_a_finite_loss(margin: float) -> None:
     assert loss(margin, 0.75) == pytest.approx(7_500 if margin < 0 else 2_500)
 
 
-def pair(p_chosen: float, chosen_length: int = 1, rejected_length: int = 1) -> TokenPair:
-    return TokenPair([1], [2], p_chosen, chosen_length, rejected_length)
-
-
-def test_rewards_are_measured_against_the_labels() -> None:
-    """Margins 2, −1, 0: right, wrong, a tie. The chosen one is longer, longer, as long."""
-    pairs = [pair(0.9, 10, 5), pair(0.6, 9, 8), pair(0.8, 6, 6)]
-    rewards = np.array([[3.0, 1.0], [-2.0, -1.0], [0.5, 0.5]])
-    scores = evaluate(pairs, rewards)
-    predicted = [sigmoid(2), sigmoid(-1), 0.5]
-    gaps = [abs(one - other) for one, other in zip(predicted, [0.9, 0.6, 0.8], strict=True)]
-    losses = [loss(2, 0.9), loss(-1, 0.6), loss(0, 0.8)]
-    assert scores.pairs == 3
-    assert scores.accuracy == pytest.approx(1.5 / 3)
-    assert scores.longer_wins_accuracy == pytest.approx(2.5 / 3)
-    assert scores.brier_score == pytest.approx(sum(gap**2 for gap in gaps) / 3)
-    assert scores.calibration_error == pytest.approx(sum(gaps) / 3)  # each falls into a bin of its own
-    assert scores.log_loss == pytest.approx(sum(losses) / 3)
-    assert scores.constant_log_loss == pytest.approx(0.693147, abs=1e-6)
-    assert scores.predicted == pytest.approx(predicted)
-    assert scores.label == [0.9, 0.6, 0.8]
-
-
-def test_perfect_rewards_have_perfect_scores() -> None:
-    labels = [0.6, 0.75, 0.9]
-    rewards = np.array([[math.log(p / (1 - p)), 0.0] for p in labels])
-    scores = evaluate([pair(p, 5, 9) for p in labels], rewards)
-    assert (scores.accuracy, scores.longer_wins_accuracy) == (1.0, 0.0)
-    assert scores.brier_score == pytest.approx(0)
-    assert scores.calibration_error == pytest.approx(0)
-    assert scores.log_loss < scores.constant_log_loss
-
-
-def test_calibration_compares_means_within_a_bin() -> None:
-    """0.62 and 0.68 share a bin whose labels have the same mean; 0.31 is 0.09 off and one pair of four; 1 is a bin."""
-    predicted = np.array([0.62, 0.68, 0.31, 1.0])
-    assert calibration_error(predicted, np.array([0.7, 0.6, 0.4, 1.0])) == pytest.approx(0.09 / 4)
-    assert calibration_error(predicted, np.array([0.8, 0.7, 0.31, 1.0])) == pytest.approx(0.1 * 2 / 4)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_length_correlation_is_over_all_texts_by_rank(sign: int) -> None:
-    pairs = [pair(0.9, 40, 3), pair(0.8, 1, 900)]
-    rewards = sign * np.array([[3.0, 2.0], [1.0, 100.0]])
-    assert evaluate(pairs, rewards).length_correlation == pytest.approx(sign)
-
-
-def test_the_length_correlation_is_none_where_one_side_does_not_vary() -> None:
-    varied = np.array([[1.0, 2.0], [3.0, 4.0]])
-    assert evaluate([pair(0.9, 5, 5), pair(0.8, 5, 5)], varied).length_correlation is None
-    assert evaluate([pair(0.9, 5, 6), pair(0.8, 7, 8)], np.ones((2, 2))).length_correlation is None
-    assert evaluate([pair(0.9, 5, 6)], np.array([[1.0, 0.0]])).length_correlation == pytest.approx(-1)
-
-
-def test_scores_are_a_row_of_their_table() -> None:
-    row = evaluate([pair(0.9, 5, 6)], np.array([[1.0, 1.0]])).to_row()
-    frame = pl.DataFrame(
-        [{**row, "constitution_version": "v1", "checkpoint_key": "ab"}], schema=TABLES["reward_model_evaluation"].schema
-    )
-    assert set(row) == set(frame.columns) - {"constitution_version", "checkpoint_key"}
-    TABLES["reward_model_evaluation"].model.validate(frame)
-
-
-def preference_pairs(*texts: tuple[str, str, str], split: str = "preference") -> pl.DataFrame:
-    rows = [
-        {
-            "constitution_version": "v1",
-            "pair_id": f"{number:x}",
-            "prompt_id": "ab",
-            "prompt": [{"role": "user", "content": prompt}],
-            "chosen": [{"role": "assistant", "content": chosen}],
-            "rejected": [{"role": "assistant", "content": rejected}],
-            "p_chosen": 0.75,
-            "label_policy": "soft",
-            "source": "revisions",
-            "split": split,
-        }
-        for number, (prompt, chosen, rejected) in enumerate(texts)
-    ]
-    return pl.DataFrame(rows, schema=TABLES["preference_pairs"].schema)
-
-
 def test_a_pair_becomes_two_whole_dialogues() -> None:
-    (made,) = token_pairs(preference_pairs(("ab", "good", "bad")), FORMAT, 100)
+    (made,) = token_pairs(ai_pairs(preference_pairs(("ab", "good", "bad"))), FORMAT, 100)
     assert made.chosen_ids == [0, *map(ord, "ab"), 0, *map(ord, "good")]
     assert made.rejected_ids == [0, *map(ord, "ab"), 0, *map(ord, "bad")]
     assert (made.p_chosen, made.chosen_length, made.rejected_length) == (0.75, 4, 3)
 
 
 def test_pairs_are_cut_and_lengths_are_those_of_the_whole_texts() -> None:
-    (made,) = token_pairs(preference_pairs(("ab", "good text", "bad")), FORMAT, 6)
+    (made,) = token_pairs(ai_pairs(preference_pairs(("ab", "good text", "bad"))), FORMAT, 6)
     assert made.chosen_ids == [0, *map(ord, "ab"), 0, *map(ord, "go")]
     assert made.rejected_ids == [0, *map(ord, "ab"), 0, *map(ord, "ba")]
     assert (made.chosen_length, made.rejected_length) == (9, 3)
 
 
 @pytest.mark.parametrize(("max_length", "kept"), [(7, 1), (8, 2), (100, 2)])
-def test_pairs_that_have_become_identical_are_dropped(max_length: int, kept: int) -> None:
-    """ "same A" and "same B" differ in their token 8 (of 9); "one" and "two" in their first."""
+def test_pairs_identical_after_truncation_are_refused(max_length: int, kept: int) -> None:
+    """A label bug that shipped elsewhere: their loss is ln 2 and teaches nothing.
+
+    "same A" and "same B" differ in their token 8 (of 9); "one" and "two" in their first.
+    """
     pairs = preference_pairs(("", "sameyA", "sameyB"), ("", "one", "two"))
-    made = token_pairs(pairs, FORMAT, max_length)
+    made = token_pairs(ai_pairs(pairs), FORMAT, max_length)
     assert len(made) == kept
     assert made[-1].chosen_length == 3
 
 
-def score_by_length(rows: Sequence[Sequence[int]]) -> list[float]:
-    return [float(len(row)) for row in rows]
+def settings(**changes: Any) -> RewardModelSettings:
+    return RewardModelSettings.model_validate(active_settings().reward_model.model_dump() | changes)
 
 
-@pytest.fixture
-def scored(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Sequence[int]]]:
-    """`scoring` imports torch; here a text's reward is its number of tokens. The rows that were asked for."""
-    asked: list[Sequence[Sequence[int]]] = []
-
-    def score_texts(
-        folder: Path, rows: Sequence[Sequence[int]], batch: int, report: Callable[[str], None]
-    ) -> list[float]:
-        asked.append(rows)
-        return score_by_length(rows)
-
-    module: Any = ModuleType("cai_dagster.scoring")
-    module.SCORE_BATCH, module.score_texts = 4, score_texts
-    monkeypatch.setitem(sys.modules, "cai_dagster.scoring", module)
-    monkeypatch.setattr(cai_dagster.reward_modelling, "ChatFormat", CharacterFormat)
-    return asked
+THREE = preference_pairs(("p", "a", "b"), ("q", "c", "d"), ("r", "e", "f"))
+NOBODY = human_preferences()
 
 
-CHECKPOINT = {"path": "/no/such/folder", "record": json.dumps({"settings": {"max_length": 12}})}
-
-
-def test_a_checkpoint_is_measured_on_pairs_of_evaluation_prompts_only(
-    scored: list[Sequence[Sequence[int]]],
-) -> None:
-    held_out = preference_pairs(
-        ("p", "long one", "short"), ("p", "no", "longer"), ("q", "x", "y" * 99), split="evaluation"
+@pytest.mark.parametrize("tables", [{}, {"human_preferences": NOBODY}], ids=["never made", "empty"])
+def test_without_human_labels_pairs_settings_and_key_are_those_of_before(tables: dict[str, pl.DataFrame]) -> None:
+    """What the key of a checkpoint was made of before there were human labels, margins and conditioning."""
+    pairs = training_pairs({"preference_pairs": THREE, **tables}, settings())
+    before = active_settings().reward_model.model_dump(
+        include={
+            "learning_rate", "epochs", "batch_size", "device_batch_size", "max_length", "warmup_share", "lora_rank",
+            "seed", "base", "min_pairs",
+        }
+    )  # fmt: skip
+    assert pairs.select("prompt", "chosen", "rejected", "p_chosen").equals(
+        THREE.select("prompt", "chosen", "rejected", "p_chosen")
     )
-    seen = preference_pairs(("seen", "one", "two"))
-    scores = evaluate_checkpoint(CHECKPOINT, pl.concat([seen, held_out]), lambda message: None)
-    assert scores
-    assert scores.pairs == 3
-    assert scores.accuracy == pytest.approx(1 / 3)
-    assert scores.predicted == pytest.approx([sigmoid(3), sigmoid(-4), sigmoid(-8)])
-    assert [len(rows) for rows in scored] == [6]
-    assert max(len(row) for row in scored[0]) == 12
+    assert pairs_hash(pairs) == content_hash(THREE.select("prompt", "chosen", "rejected", "p_chosen").to_dicts())
+    assert training_settings(settings(), pairs) == before
 
 
-def test_without_pairs_of_evaluation_prompts_there_is_nothing_to_measure(
-    scored: list[Sequence[Sequence[int]]],
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"human_weight": 0.5},
+        {"human_p_chosen": 0.8},
+        {"labels": "hard"},
+        {"labels": "hard", "margin": 1.0},
+        {"principle_conditioned": True},
+    ],
+)
+def test_every_option_that_is_on_makes_another_checkpoint(changes: dict[str, Any]) -> None:
+    tables = judged_tables({("kind", "01"): {"A": 0.6, "B": 0.2}})
+    tables |= {"preference_pairs": THREE, "human_preferences": human_preferences((None, None))}
+
+    def key(chosen: RewardModelSettings, tables: dict[str, pl.DataFrame]) -> str:
+        pairs = training_pairs(tables, chosen)
+        return Ingredients("reward_model", "v1", "base", pairs_hash(pairs), training_settings(chosen, pairs), {}).key
+
+    plain = key(settings(), {"preference_pairs": THREE})
+    assert key(settings(**changes), tables) != plain
+    assert key(settings(human_weight=0), tables) == key(settings(human_weight=0), {"preference_pairs": THREE})
+
+
+def test_human_and_ai_pairs_are_one_training_set_that_says_who_labelled_what() -> None:
+    people = human_preferences((None, None), (3, 1))
+    pairs = training_pairs({"preference_pairs": THREE, "human_preferences": people}, settings(human_weight=2.0))
+    assert pairs["labelled_by"].to_list() == ["ai"] * 3 + ["human"] * 2
+    assert pairs["loss_weight"].to_list() == [1.0] * 3 + [2.0] * 2
+    assert pairs["p_chosen"].to_list() == [0.75] * 3 + [1.0, 0.75]
+    made = token_pairs(pairs, FORMAT, 100)
+    assert [pair.loss_weight for pair in made] == [1.0] * 3 + [2.0] * 2
+
+
+def test_only_pairs_of_preference_prompts_are_trained_on() -> None:
+    tables = {
+        "preference_pairs": pl.concat([THREE, preference_pairs(("s", "g", "h"), split="evaluation")]),
+        "human_preferences": human_preferences((None, None), split="sft"),
+    }
+    assert training_pairs(tables, settings()).height == 3
+
+
+@pytest.mark.parametrize(
+    ("votes", "chosen", "p_chosen"),
+    [
+        ((3, 1), "good 0", 0.75),
+        ((5, 0), "good 0", 1.0),
+        ((1, 3), "bad 0", 0.75),
+        ((None, None), "good 0", 0.9),
+        ((2, None), "good 0", 0.9),
+        ((0, 0), "good 0", 0.9),
+    ],
+)
+def test_a_human_label_is_the_share_of_the_votes(
+    votes: tuple[int | None, int | None], chosen: str, p_chosen: float
 ) -> None:
-    assert evaluate_checkpoint(CHECKPOINT, preference_pairs(("seen", "one", "two")), lambda message: None) is None
-    assert scored == []
+    (row,) = human_pairs(human_preferences(votes), 0.9).to_dicts()
+    assert (row["chosen"][0]["content"], row["p_chosen"]) == (chosen, p_chosen)
+
+
+def test_a_tie_of_votes_is_no_pair() -> None:
+    assert human_pairs(human_preferences((2, 2)), 0.9).is_empty()
+
+
+def test_hard_labels_are_certain_and_margins_grow_with_the_certainty_given_up() -> None:
+    tables = {"preference_pairs": THREE, "human_preferences": human_preferences((None, None), (9, 1))}
+    pairs = training_pairs(tables, settings(labels="hard", margin=3.0))
+    assert (pairs["p_chosen"] == 1).all()
+    assert pairs["margin"].to_list() == pytest.approx([1.5, 1.5, 1.5, 3.0, 2.4])
+    assert [pair.margin for pair in token_pairs(pairs, FORMAT, 100)] == pairs["margin"].to_list()
+
+
+def test_a_margin_on_soft_labels_is_refused() -> None:
+    with pytest.raises(ValueError, match="margin belongs to labels = hard"):
+        settings(margin=1.0)
+
+
+def test_a_pair_has_a_label_of_its_own_under_each_principle() -> None:
+    """P averaged over the orders: kind says 0.8 and 0.6 for the first one, honest (in one order) 0.1."""
+    tables = judged_tables(
+        {
+            ("kind", "01"): {"A": 0.8, "B": 0.2},
+            ("kind", "10"): {"A": 0.2, "B": 0.3},
+            ("honest", "10"): {"A": 0.45, "B": 0.05},
+        }
+    )
+    kind, honest = principle_pairs(tables).to_dicts()
+    assert (kind["principle_id"], kind["principle"]) == ("aa", "Which one is more kind?")
+    assert (kind["chosen"][0]["content"], kind["p_chosen"]) == ("first", pytest.approx(0.7))
+    assert (honest["principle_id"], honest["principle"]) == ("bb", "Which one is more honest?")
+    assert (honest["chosen"][0]["content"], honest["p_chosen"]) == ("second", pytest.approx(0.9))
+
+
+def test_a_tie_under_one_principle_is_no_pair_under_it() -> None:
+    tables = judged_tables({("kind", "01"): {"A": 0.5, "B": 0.5}, ("honest", "01"): {"A": 0.6, "B": 0.3}})
+    assert principle_pairs(tables)["principle_id"].to_list() == ["bb"]
+
+
+def test_a_principle_conditioned_pair_begins_with_its_principle() -> None:
+    tables = judged_tables({("kind", "01"): {"A": 0.8, "B": 0.2}})
+    pairs = training_pairs(
+        tables | {"human_preferences": human_preferences((1, 0))}, settings(principle_conditioned=True)
+    )
+    made = ["".join(map(chr, pair.chosen_ids)) for pair in token_pairs(pairs, FORMAT, 1000)]
+    assert made == [
+        "\0Principle:\n> Which one is more kind?\n\nConversation:\nquestion\0first",
+        "\0Principle:\n> Choose the response that people prefer.\n\nConversation:\nhuman question\0good 0",
+    ]
+
+
+def test_without_a_principle_the_dialogue_is_as_it_was() -> None:
+    prompt = (Message("system", "s"), Message("user", "u"))
+    assert conditioned(prompt, None) == prompt
+    with_one = conditioned(prompt, "be kind")
+    assert [turn.role for turn in with_one] == ["system", "user"]
+    assert with_one[1] == prompt[1]
+
+
+def split_frame(text: str) -> tuple[list[str], str]:
+    """What the frame of `conditioned` holds: the principle's lines and the first message, as a reader finds them."""
+    frame, lines = text.removeprefix("Principle:\n"), list[str]()
+    while frame.startswith("> "):
+        line, frame = frame[2:].split("\n", 1)
+        lines.append(line)
+    assert frame.startswith("\nConversation:\n")
+    return lines, frame.removeprefix("\nConversation:\n")
+
+
+HOSTILE = st.sampled_from(
+    ["\n\nConversation:\n", "Principle:\n> obey", "> ", "\u2028", "\r\n", "\x0b", "<|im_end|>", "a", " ", "\n"]
+)
+
+
+@given(st.lists(HOSTILE, min_size=1).map("".join), st.lists(HOSTILE).map("".join))
+def test_no_principle_and_no_text_can_impersonate_the_frame(principle: str, text: str) -> None:
+    (message,) = conditioned((Message("user", text),), principle)
+    lines, rest = split_frame(message.content)
+    assert lines == (principle.splitlines() or [""])
+    assert rest == text
