@@ -71,7 +71,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    _materialize("* and not key:cost_plan", version)
+    _materialize("* and not key:cost_plan and not group:policy_optimization", version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()

@@ -13,20 +13,36 @@ from transformers import AutoModelForSequenceClassification
 SCORE_BATCH = 8
 
 
+class Scorer:
+    """A reward model in memory."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Load a sequence classifier with one output, in float32."""
+        model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+    @property
+    def context(self) -> int:
+        """The most tokens that the model has positions for."""
+        return int(self._model.config.max_position_embeddings)
+
+    def rewards(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The reward of each row of token ids, all in one batch (padded on the right)."""
+        width = max(len(row) for row in rows)
+        padding, device = self._model.config.pad_token_id, self._model.device
+        ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows], device=device)
+        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
+        with torch.inference_mode():
+            return self._model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+
+
 def score_texts(
     checkpoint: Path, rows: Sequence[Sequence[int]], batch_size: int, report: Callable[[str], None]
 ) -> list[float]:
-    """The reward of each row of token ids, in float32 (rows of different lengths are padded on the right)."""
-    model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
-    model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-    padding = model.config.pad_token_id
+    """The reward of each row of token ids, in float32."""
+    scorer = Scorer(checkpoint)
     rewards: list[float] = []
     for start in range(0, len(rows), batch_size):
-        batch = rows[start : start + batch_size]
-        width = max(len(row) for row in batch)
-        ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in batch], device=model.device)
-        mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in batch], device=model.device)
-        with torch.inference_mode():
-            rewards += model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+        rewards += scorer.rewards(rows[start : start + batch_size])
         report(f"{min(start + batch_size, len(rows))} of {len(rows)} completions scored")
     return rewards
