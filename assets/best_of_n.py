@@ -35,7 +35,7 @@ def best_of_n_candidates(
     policy: LanguageModelResource,
     lake: LakeResource,
 ) -> dg.MaterializeResult:
-    """n completions of sl_cai_model to each preference and evaluation prompt."""
+    """The n completions of sl_cai_model to each preference and evaluation prompt."""
     stage = best_of_n_candidates_stage(config)
     model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
     return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)

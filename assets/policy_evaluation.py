@@ -60,9 +60,7 @@ def policy_responses(
             present[name] = store.snapshot(name, version)
     runs = [
         (
-            policy.language_model(
-                context.log.info, current_checkpoint(present[name]) if name in CHECKPOINTS else None
-            ),
+            policy.language_model(context.log.info, current_checkpoint(present[name]) if name in CHECKPOINTS else None),
             policy_responses_stage(name, config),
         )
         for name in POLICIES

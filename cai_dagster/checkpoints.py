@@ -24,6 +24,7 @@ KEY_DIGITS = 32
 
 Curve = list[tuple[int, float]]
 
+
 class CheckpointRecord(BaseModel):
     """`record.json`: what a checkpoint was made from and how it did.
 

@@ -46,7 +46,8 @@ def given_answers(policy: str, most: int) -> str:
         return ""
     return f"""
         SELECT '{policy}' AS policy, answers.* FROM ({_GIVEN[policy]}) answers
-        JOIN (SELECT prompt_id FROM prompts WHERE split = 'evaluation' ORDER BY prompt_id LIMIT {most}) USING (prompt_id)
+        JOIN (SELECT prompt_id FROM prompts WHERE split = 'evaluation' ORDER BY prompt_id LIMIT {most})
+            USING (prompt_id)
         ORDER BY prompt_id
     """
 

@@ -97,7 +97,7 @@ def compare(responses: pl.DataFrame, judgements: pl.DataFrame) -> pl.DataFrame:
 
 
 def both_ways(compared: pl.DataFrame) -> pl.DataFrame:
-    """`policy`, `opponent`, `prompt_id`, `p_better`, `win` (1, 1/2 or 0), `identical`: each comparison from both sides."""
+    """`policy`, `opponent`, `prompt_id`, `p_better`, `win` (1, 1/2 or 0), `identical`: each comparison twice."""
     one = compared.select(
         pl.col("policy_0").alias("policy"),
         pl.col("policy_1").alias("opponent"),
@@ -161,8 +161,10 @@ def win_rate_plot(scores: Sequence[PolicyScore]) -> str:
     overall = sorted((score for score in scores if score.opponent == ALL), key=lambda score: -score.win_rate)
     rates = [score.win_rate for score in overall]
     intervals = [
-        (score.win_rate if score.win_rate_low is None else score.win_rate_low,
-         score.win_rate if score.win_rate_high is None else score.win_rate_high)
+        (
+            score.win_rate if score.win_rate_low is None else score.win_rate_low,
+            score.win_rate if score.win_rate_high is None else score.win_rate_high,
+        )
         for score in overall
     ]
     return interval_plot([score.policy for score in overall], rates, intervals, "win rate against all others", "policy")

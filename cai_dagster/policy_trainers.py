@@ -103,8 +103,8 @@ def train_rlaif(
     arguments["per_device_train_batch_size"] *= group  # TRL counts completions, the settings count prompts
     arguments["per_device_eval_batch_size"] *= group
 
-    def reward_of_completions(prompts: list[list[int]], completions: list[str], **columns: Any) -> list[float]:
-        return reward([dialogues[number] for number in columns["number"]], completions)
+    def reward_of_completions(completions: list[str], number: list[int], **_: Any) -> list[float | None]:
+        return [*reward([dialogues[index] for index in number], completions)]
 
     dialogues = [prompt.messages for prompt in prompts]
     trainer = TokenPromptTrainer(
@@ -153,7 +153,7 @@ class SoftLabelDpoTrainer(DPOTrainer):
         self._conservative = conservative
         super().__init__(**arguments)
 
-    def _prepare_dataset(self, dataset: Any, *arguments: Any) -> Any:
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
         return dataset  # it holds tokens already
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -172,7 +172,7 @@ class SoftLabelDpoTrainer(DPOTrainer):
         return -(p_chosen * log_sigmoid(margin) + (1 - p_chosen) * log_sigmoid(-margin)).mean()
 
     def _completion_log_probabilities(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
-        """log π(completion | prompt) of the chosen half of a batch and of the rejected half."""
+        """The log π(completion | prompt) of the chosen half of a batch and of the rejected half."""
         labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
         outputs = model(
             input_ids=inputs["input_ids"],

@@ -1,7 +1,8 @@
 """The stages whose rows a model makes: which rows each works on, and the recipe it runs for every one of them.
 
 One description, used by the asset that runs a stage and by the plan that says what it would cost. The recipes
-themselves are in `critique_revision`, `response_pairs`, `best_of_n`, `policies` and `judging`. It knows no engine, no store and no Dagster.
+themselves are in `critique_revision`, `response_pairs`, `judging`, `best_of_n` and `policies`. It knows no engine, no
+store and no Dagster.
 """
 
 from collections.abc import Callable
@@ -145,7 +146,7 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
 
 
 def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
-    """n completions of the fine-tuned policy to each preference and evaluation prompt."""
+    """The n completions of the fine-tuned policy to each preference and evaluation prompt."""
 
     async def sample(model: LanguageModel, row: "Row") -> "list[Row]":
         return [*await sample_candidates(model, row["prompt_id"], to_messages(row["messages"]), settings)]

@@ -46,7 +46,7 @@ def supervised_examples(
 
 
 def answered_prompts(responses: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
-    """`prompt_id`, `sample`, `messages`: each response (column `completion`) as the last turn of its prompt's dialogue."""
+    """`prompt_id`, `sample`, `messages`: each prompt with a response (column `completion`)."""
     answer = pl.struct(pl.lit("assistant").alias("role"), pl.col("completion").alias("content"))
     return (
         responses.join(prompts.select("prompt_id", "messages"), on="prompt_id")

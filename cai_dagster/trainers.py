@@ -147,9 +147,11 @@ class Progress(TrainerCallback):
         self.loss_curve: list[tuple[int, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember when the first step began."""
         self._started = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Report and keep the loss that was logged at this step."""
         if logs and "loss" in logs:
             loss = float(logs["loss"])
             self.loss_curve.append((state.global_step, loss))
