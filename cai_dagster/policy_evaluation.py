@@ -109,7 +109,7 @@ def both_ways(compared: pl.DataFrame) -> pl.DataFrame:
         pl.col("opponent").alias("policy"),
         pl.col("policy").alias("opponent"),
         "prompt_id",
-        1 - pl.col("p_better"),
+        (1 - pl.col("p_better")).alias("p_better"),
         "identical",
     )
     won = ((pl.col("p_better") - 0.5).sign() + 1) / 2

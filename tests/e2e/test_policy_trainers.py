@@ -48,7 +48,9 @@ def margins(trained: Path, base: Path, beta: float) -> "np.ndarray[Any, Any]":
     """The margin m of each of PAIRS."""
 
     def ratio(pair: CompletionPair, completion: Sequence[int]) -> float:
-        return log_probability(trained, pair.prompt_ids, completion) - log_probability(base, pair.prompt_ids, completion)
+        return log_probability(trained, pair.prompt_ids, completion) - log_probability(
+            base, pair.prompt_ids, completion
+        )
 
     return beta * np.array([ratio(pair, pair.chosen_ids) - ratio(pair, pair.rejected_ids) for pair in PAIRS])
 
