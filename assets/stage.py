@@ -4,7 +4,7 @@
 the IO manager, which commits.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -36,45 +36,61 @@ def run_stage(
     rows_in_flight: int,
 ) -> dg.MaterializeResult:
     """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results."""
+    return run_stages(context, lake, [(model, stage)], tables, rows_in_flight)
+
+
+def run_stages(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    runs: Sequence[tuple[LedgeredModel, Stage]],
+    tables: Mapping[str, TableSnapshot],
+    rows_in_flight: int,
+    more: Metadata | None = None,
+) -> dg.MaterializeResult:
+    """As `run_stage`, for a table whose rows several models make, one after the other."""
     from cai_dagster.row_stream import Progress, run_rows
 
     store = lake.open()
     staged = new_rows(context, lake)
-    total = store.count(stage.rows, **tables)
-    context.log.info(f"{stage.table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
+    table = staged.table.name
 
     def report(progress: Progress) -> None:
-        context.log.info(f"{stage.table}: {progress}")
+        context.log.info(f"{table}: {progress}")
 
     def run() -> None:
-        rows = store.stream(stage.rows, **tables)
-        run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
+        for model, stage in runs:
+            total = store.count(stage.rows, **tables)
+            context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
+            rows = store.stream(stage.rows, **tables)
+            run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
 
-    _run_until_agreed(run, model, staged, context.log.info)
-    usage = model.usage
+    models = [model for model, _ in runs]
+    _run_until_agreed(run, models, staged, context.log.info)
+    usage = sum((model.usage for model in models), Usage())
     tokens = usage.tokens
-    context.log.info(
-        f"{stage.table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens"
-    )
+    context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
+    names = ", ".join(dict.fromkeys(model.model_id for model in models))
     metadata = {
-        "model": model.model_id,
+        "model": names,
         "ledger_hits": usage.hits,
         "ledger_misses": usage.misses,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
         "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
+        **(more or {}),
     }
-    return _result(context, lake, staged, usage, stage.max_rejected_share, metadata, model.model_id)
+    return _result(context, lake, staged, usage, runs[0][1].max_rejected_share, metadata, names)
 
 
 def _run_until_agreed(
-    run: Callable[[], None], model: LedgeredModel, staged: "StagedRows", log: Callable[[str], None]
+    run: Callable[[], None], models: Sequence[LedgeredModel], staged: "StagedRows", log: Callable[[str], None]
 ) -> None:
     """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
     run()
-    while model.overruled:
-        log(f"another run paid for {len(model.overruled):,} of these calls first; making the rows of its answers")
-        model.overruled.clear()
+    while overruled := sum(len(model.overruled) for model in models):
+        log(f"another run paid for {overruled:,} of these calls first; making the rows of its answers")
+        for model in models:
+            model.overruled.clear()
         staged.start_again()
         run()
 

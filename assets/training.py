@@ -1,4 +1,4 @@
-"""How a checkpoint is made and handed over: the mechanism of both model assets, written once."""
+"""How a checkpoint is made and handed over: the mechanism of all model assets, written once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.stage import Metadata, new_rows, stage_rows
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome, checkpoint_folder, train_once
+from cai_dagster.checkpoints import Curve, Ingredients, TrainingOutcome, checkpoint_folder, train_once
 from cai_dagster.home import Home
 from cai_dagster.snapshots import TableSnapshot
 from cai_dagster.weights import Weights, checkpoint_weights
@@ -51,11 +51,18 @@ def stage_checkpoint(
         "checkpoint": dg.MetadataValue.path(folder),
         "trained_now": trained_now,
         "training_seconds": record.seconds,
-        "loss_curve": _loss_plot(record.loss_curve),
+        "loss_curve": _curve_plot(record.loss_curve, "training loss"),
+        **{f"{name}_curve": _curve_plot(curve, name.replace("_", " ")) for name, curve in record.curves.items()},
         **record.metrics,
         **(more or {}),
     }
     return stage_rows(context, lake, staged, metadata)
+
+
+def require(asset: str, found: int, setting: str, minimum: int, what: str) -> None:
+    """Fail the asset, for good, where there are fewer rows to train on than its setting asks for."""
+    if found < minimum:
+        raise dg.Failure(f"{asset}: {setting} asks for {minimum}, and there are {found} {what}.", allow_retries=False)
 
 
 def current_checkpoint(table: TableSnapshot) -> Weights:
@@ -64,7 +71,7 @@ def current_checkpoint(table: TableSnapshot) -> Weights:
     return checkpoint_weights(table.table, row["checkpoint_key"], Path(row["path"]), Home.from_environment())
 
 
-def _loss_plot(curve: list[tuple[int, float]]) -> dg.MarkdownMetadataValue:
+def _curve_plot(curve: Curve, measured: str) -> dg.MarkdownMetadataValue:
     from cai_dagster.plots import line_plot
 
-    return dg.MetadataValue.md(line_plot(curve, "optimizer step", "training loss"))
+    return dg.MetadataValue.md(line_plot(curve, "optimizer step", measured))

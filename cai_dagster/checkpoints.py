@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
@@ -23,13 +23,18 @@ from cai_dagster.scratch import scratch_folder
 CODE_VERSION = "1"  # of the trainers: change it when the same rows and settings give other weights
 KEY_DIGITS = 32
 
+Curve = list[tuple[int, float]]
+
 
 class CheckpointError(MendableError):
     """No checkpoint, or more than one, is what was asked for; the message names those there are."""
 
 
 class CheckpointRecord(BaseModel):
-    """`record.json`: what a checkpoint was made from and how it did."""
+    """`record.json`: what a checkpoint was made from and how it did.
+
+    `curves` are what else was measured while training, by name: optimizer step and value.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -42,7 +47,8 @@ class CheckpointRecord(BaseModel):
     lake_snapshots: dict[str, int]
     row_counts: dict[str, int]
     metrics: dict[str, float]
-    loss_curve: list[tuple[int, float]]
+    loss_curve: Curve
+    curves: dict[str, Curve] = Field(default_factory=dict[str, Curve])
     seconds: float
     code_version: str
     created_at: datetime
@@ -73,7 +79,8 @@ class TrainingOutcome:
 
     row_counts: dict[str, int]
     metrics: dict[str, float]
-    loss_curve: list[tuple[int, float]] = field(default_factory=list[tuple[int, float]])
+    loss_curve: Curve = field(default_factory=list[tuple[int, float]])
+    curves: dict[str, Curve] = field(default_factory=dict[str, Curve])
 
 
 def checkpoint_folder(home: Home, asset: str, key: str) -> Path:
@@ -125,6 +132,7 @@ def train_once(
             row_counts=outcome.row_counts,
             metrics=outcome.metrics,
             loss_curve=outcome.loss_curve,
+            curves=outcome.curves,
             seconds=(datetime.now(UTC) - started).total_seconds(),
             code_version=CODE_VERSION,
             created_at=started,

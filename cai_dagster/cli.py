@@ -40,6 +40,7 @@ Version = Annotated[str, typer.Option(help="Constitution version: the stem of a 
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 GRAPH = "cai_dagster.definitions"
 LINES_A_REPORT = 100
+DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -72,7 +73,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    _materialize("* and not key:cost_plan", version)
+    _materialize(DEMO_SELECTION, version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()

@@ -5,7 +5,8 @@ given a stand-in that no later request has ever contained, so that what depends 
 counts are those of the run, by the same code. Only an answer that nobody has seen yet can lower them: where it is word
 for word an older one, what follows it is in the ledger; where there is no word in it, its row is set aside.
 
-It knows the settings of the active profile, not what somebody types into the launchpad.
+It knows the settings of the active profile, not what somebody types into the launchpad, and plans the graph up to the
+reward model: what is materialized on demand (the group `policy_optimization`) it leaves out.
 """
 
 import math

@@ -5,19 +5,24 @@ from typing import Any
 
 import dagster as dg
 
+from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.constitution import constitution
 from assets.cost_plan import cost_plan
+from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
 from assets.judgements import judgements
+from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
 from assets.response_pairs import response_pairs
 from assets.revision_rounds import revision_rounds
 from assets.reward_model import reward_model, reward_model_evaluation
+from assets.rlaif_model import rlaif_model
 from assets.sft_dataset import sft_dataset
 from assets.sl_cai_model import sl_cai_model
+from assets.teacher_sft_model import teacher_responses, teacher_sft_model
 from cai_dagster.settings import active_settings
 from resources.lake import LakeIOManager, LakeResource
 from resources.language_models import LanguageModelResource, LedgerResource
@@ -38,13 +43,26 @@ ASSETS = (
     reward_model_evaluation,
 )
 
+# Materialized on demand: `cai demo` and a plan leave them out.
+POLICY_OPTIMIZATION = (
+    teacher_responses,
+    teacher_sft_model,
+    dpo_model,
+    rlaif_model,
+    best_of_n_candidates,
+    best_of_n,
+    policy_responses,
+    policy_judgements,
+    policy_evaluation,
+)
+
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The graph with its resources; tests replace some of them."""
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=ASSETS,
+        assets=(*ASSETS, *POLICY_OPTIMIZATION),
         asset_checks=asset_checks,
         resources={
             "io_manager": LakeIOManager(),

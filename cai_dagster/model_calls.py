@@ -66,6 +66,16 @@ class Usage:
         """Prompt and completion together."""
         return self.prompt_tokens + self.completion_tokens
 
+    def __add__(self, other: "Usage") -> "Usage":
+        """Of both together."""
+        return Usage(
+            self.hits + other.hits,
+            self.misses + other.misses,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.engine_seconds + other.engine_seconds,
+        )
+
 
 class LedgeredModel:
     """A language model whose every answer is in the ledger. Belongs to one event loop; `commit` at its end."""

@@ -34,6 +34,26 @@ def calibration_plot(predicted: Sequence[float], label: Sequence[float]) -> str:
     return _markdown(figure, axes, "σ(reward margin)", "P(chosen) of the label")
 
 
+def interval_plot(
+    names: Sequence[str],
+    values: Sequence[float],
+    intervals: Sequence[tuple[float, float]],
+    x_label: str,
+    y_label: str,
+) -> str:
+    """A markdown image of one value with its interval a name, the first on top."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1 + 0.35 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    places = range(len(names), 0, -1)
+    below = [value - low for value, (low, _) in zip(values, intervals, strict=True)]
+    above = [high - value for value, (_, high) in zip(values, intervals, strict=True)]
+    axes.errorbar(values, list(places), xerr=[below, above], fmt="o", capsize=3)  # pyright: ignore
+    axes.set_yticks(list(places), names)
+    return _markdown(figure, axes, x_label, y_label)
+
+
 def _markdown(figure: "Figure", axes: "Axes", x_label: str, y_label: str) -> str:
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)

@@ -21,6 +21,11 @@ class Scorer:
         model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
+    @property
+    def context(self) -> int:
+        """The most tokens that the model has positions for."""
+        return int(self._model.config.max_position_embeddings)
+
     def rewards(self, rows: Sequence[Sequence[int]]) -> list[float]:
         """The reward of each row of token ids, all in one batch (padded on the right)."""
         width = max(len(row) for row in rows)

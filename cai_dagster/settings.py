@@ -88,6 +88,14 @@ class JudgingMethod(StrEnum):
     direct = "direct"
 
 
+class DpoLoss(StrEnum):
+    """What direct preference optimization minimises."""
+
+    sigmoid = "sigmoid"
+    conservative = "conservative"
+    robust = "robust"
+
+
 class RewardModelBase(StrEnum):
     """The weights a reward model starts from."""
 
@@ -370,6 +378,68 @@ class RewardModelEvaluationSettings(_Settings):
     max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows of benchmarks than this fail it.")
 
 
+class DpoModelSettings(TrainingSettings):
+    """How a policy is optimized on preference pairs without a reward model."""
+
+    loss: DpoLoss = Field(
+        description="sigmoid: each label is certain (Rafailov et al. 2023). conservative: each pair's own P(chosen) is "
+        "the label, so label smoothing is 1 − p. robust: every label is flipped with probability label_smoothing "
+        "(Chowdhury et al. 2024).",
+    )
+    beta: float = Field(gt=0, le=100, description="β: the larger, the closer the policy stays to sl_cai_model.")
+    label_smoothing: float = Field(
+        ge=0, lt=0.5, description="robust: the share of labels that are wrong. The other losses do not read it."
+    )
+    min_pairs: int = Field(ge=1, description="Fewer usable pairs than this fail the asset.")
+
+
+class RlaifModelSettings(TrainingSettings):
+    """How a policy is optimized against the reward model; a row of `batch_size` is a prompt."""
+
+    kl_coefficient: float = Field(
+        ge=0, le=100, description="β in reward − β·KL(policy ‖ sl_cai_model), per completion, in nats."
+    )
+    completions_per_prompt: int = Field(
+        ge=2, le=256, description="Completions sampled for each prompt; each is compared with the mean of the others."
+    )
+    temperature: float = Field(gt=0, le=2, description="Of the completions sampled in training.")
+    top_p: float = Field(gt=0, le=1, description="Nucleus sampling in training; 1 is off, and the only unbiased value.")
+    max_tokens: int = Field(ge=1, le=32_768, description="Longest completion in training, in tokens.")
+    min_prompts: int = Field(ge=1, description="Fewer prompts of the split `preference` than this fail the asset.")
+
+
+class BestOfNSettings(_SamplingSettings):
+    """How the completions are sampled of which the reward model picks one."""
+
+    n: int = Field(ge=2, le=1024, description="Completions for each preference and evaluation prompt.")
+    max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """For requests."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
+
+
+class PolicyResponsesSettings(_SamplingSettings):
+    """How each policy answers the evaluation prompts."""
+
+    max_prompts: int = Field(ge=1, description="Evaluation prompts that are answered; the first by prompt id.")
+    max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")
+
+    @property
+    def sampling(self) -> Sampling:
+        """For requests."""
+        return Sampling(self.temperature, self.top_p, self.max_tokens, self.seed)
+
+
+class PolicyEvaluationSettings(_Settings):
+    """How sure a win rate is."""
+
+    confidence: float = Field(gt=0, lt=1, description="Of the bootstrap intervals; 0.95 leaves 2.5 % on either side.")
+    resamples: int = Field(ge=100, le=1_000_000, description="Resamples of the prompts for each interval.")
+    seed: int = Field(ge=0, lt=2**31, description="Of the resamples.")
+
+
 class CheckSettings(_Settings):
     """The bounds of one check and what happens beyond them."""
 
@@ -416,6 +486,12 @@ class Settings(_Settings):
     preference_pairs: PreferencePairsSettings
     reward_model: RewardModelSettings
     reward_model_evaluation: RewardModelEvaluationSettings
+    teacher_responses: InitialResponsesSettings
+    dpo_model: DpoModelSettings
+    rlaif_model: RlaifModelSettings
+    best_of_n_candidates: BestOfNSettings
+    policy_responses: PolicyResponsesSettings
+    policy_evaluation: PolicyEvaluationSettings
     checks: ChecksSettings
 
 

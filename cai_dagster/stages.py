@@ -1,22 +1,27 @@
 """The stages whose rows a model makes: which rows each works on, and the recipe it runs for every one of them.
 
 One description, used by the asset that runs a stage and by the plan that says what it would cost. The recipes
-themselves are in `critique_revision`, `response_pairs` and `judging`. It knows no engine, no store and no Dagster.
+themselves are in `critique_revision`, `response_pairs`, `judging`, `best_of_n` and `policies`. It knows no engine, no
+store and no Dagster.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cai_dagster.best_of_n import sample_candidates
 from cai_dagster.constitution import Constitution
 from cai_dagster.critique_revision import revise
 from cai_dagster.judging import Pair, judge
+from cai_dagster.policies import COMPARED, answer, given_answers, pair_to_judge
 from cai_dagster.requests import LanguageModel, Message, Request, Slot, to_messages
 from cai_dagster.response_pairs import sample_pairs
 from cai_dagster.settings import (
+    BestOfNSettings,
     InitialResponsesSettings,
     JudgementsSettings,
     PairSource,
+    PolicyResponsesSettings,
     ResponsePairsSettings,
     RevisionRoundsSettings,
 )
@@ -41,6 +46,16 @@ class Stage:
 
 def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """y^0: the policy's own answers to each prompt, before any principle has been applied."""
+    return _responses_stage("initial_responses", "SELECT prompt_id, messages FROM prompts ORDER BY prompt_id", settings)
+
+
+def teacher_responses_stage(settings: InitialResponsesSettings) -> Stage:
+    """The feedback model's own answers to the prompts of the split `sft` (Sharma et al. 2024)."""
+    rows = "SELECT prompt_id, messages FROM prompts WHERE split = 'sft' ORDER BY prompt_id"
+    return _responses_stage("teacher_responses", rows, settings)
+
+
+def _responses_stage(table: str, rows: str, settings: InitialResponsesSettings) -> Stage:
     system = (Message("system", settings.system_prompt),) if settings.system_prompt else ()
     sampling = settings.sampling
 
@@ -50,7 +65,7 @@ def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
             messages = (*system, *messages)
         responses: list[Row] = []
         for sample in range(settings.samples):
-            slot = Slot("initial_responses", row["prompt_id"], sample=sample)
+            slot = Slot(table, row["prompt_id"], sample=sample)
             completion = await model.complete(Request(messages, slot, sampling))
             responses.append(
                 {
@@ -65,8 +80,8 @@ def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
         return responses
 
     return Stage(
-        table="initial_responses",
-        rows="SELECT prompt_id, messages FROM prompts ORDER BY prompt_id",
+        table=table,
+        rows=rows,
         row_id=lambda row: row["prompt_id"],
         recipe=respond,
         max_rejected_share=settings.max_rejected_share,
@@ -131,6 +146,60 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
             FROM response_pairs p JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
         """,
         row_id=lambda row: row["pair_id"],
+        recipe=compare,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
+    """The n completions of the fine-tuned policy to each preference and evaluation prompt."""
+
+    async def sample(model: LanguageModel, row: "Row") -> "list[Row]":
+        return [*await sample_candidates(model, row["prompt_id"], to_messages(row["messages"]), settings)]
+
+    return Stage(
+        table="best_of_n_candidates",
+        rows="SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id",
+        row_id=lambda row: row["prompt_id"],
+        recipe=sample,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def policy_responses_stage(policy: str, settings: PolicyResponsesSettings) -> Stage:
+    """What a policy answers to the evaluation prompts; where a table has its answers already, those."""
+    given = given_answers(policy, settings.max_prompts)
+
+    async def respond(model: LanguageModel, row: "Row") -> "list[Row]":
+        if given:
+            return [row]
+        return [await answer(model, policy, row["prompt_id"], to_messages(row["messages"]), settings)]
+
+    prompts = "SELECT prompt_id, messages FROM prompts WHERE split = 'evaluation' ORDER BY prompt_id"
+    return Stage(
+        table="policy_responses",
+        rows=given or f"{prompts} LIMIT {settings.max_prompts}",
+        row_id=lambda row: f"{policy}/{row['prompt_id']}",
+        recipe=respond,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def policy_judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
+    """What the feedback model says of the answers of each two policies to each prompt, in both orders."""
+    settings = settings.model_copy(update={"both_orders": True})
+
+    async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
+        pair = pair_to_judge(row)
+        judged = await judge(model, constitution, pair, settings)
+        compared = {name: row[name] for name in ("policy_0", "policy_1", "prompt_id")}
+        compared["pair_id"] = pair.pair_id
+        return [{**compared, "feedback_model": model.model_id, **made.to_row()} for made in judged]
+
+    return Stage(
+        table="policy_judgements",
+        rows=COMPARED,
+        row_id=lambda row: f"{row['policy_0']}/{row['policy_1']}/{row['prompt_id']}",
         recipe=compare,
         max_rejected_share=settings.max_rejected_share,
     )

@@ -45,6 +45,16 @@ def supervised_examples(
     ).sort("prompt_id", "sample", "round")
 
 
+def answered_prompts(responses: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataFrame:
+    """`prompt_id`, `sample`, `messages`: each prompt with a response (column `completion`)."""
+    answer = pl.struct(pl.lit("assistant").alias("role"), pl.col("completion").alias("content"))
+    return (
+        responses.join(prompts.select("prompt_id", "messages"), on="prompt_id")
+        .select("prompt_id", "sample", pl.concat_list("messages", answer).alias("messages"))
+        .sort("prompt_id", "sample")
+    )
+
+
 def examples_hash(dialogues: Iterable[Messages]) -> str:
     """The training rows in their order, for the key of a checkpoint."""
     return content_hash([[(turn.role, turn.content) for turn in messages] for messages in dialogues])

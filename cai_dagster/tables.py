@@ -215,6 +215,66 @@ class HumanPreferences(_Model):
     split: str = pa.Field(isin=_SPLITS)
 
 
+class BestOfNCandidates(_VersionedModel):
+    """One of n completions that sl_cai_model wrote to one prompt."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0, description="From 0 to n − 1.")
+    completion: str = pa.Field(str_length={"min_value": 1})
+    finish_reason: str
+    request_id: str = pa.Field(str_matches=_HEX, description="The call in the ledger.")
+
+
+class BestOfN(_VersionedModel):
+    """The candidate to which the reward model gives the highest reward."""
+
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    n: int = pa.Field(ge=1, description="Candidates there were.")
+    sample: int = pa.Field(ge=0, description="The candidate that was picked; the first of those that are equal.")
+    completion: str = pa.Field(str_length={"min_value": 1})
+    reward: float = pa.Field(description="Of the picked one.")
+    mean_reward: float = pa.Field(description="Of all candidates: what a random pick would have.")
+    finish_reason: str
+    request_id: str = pa.Field(str_matches=_HEX)
+    reward_model: str = pa.Field(str_matches=_HEX, description="Key of the checkpoint that picked.")
+
+
+class PolicyResponses(_VersionedModel):
+    """What one policy answered to one evaluation prompt."""
+
+    policy: str = pa.Field(description="The table it comes from: initial_responses is y^0, revision_rounds y^n.")
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    completion: str = pa.Field(str_length={"min_value": 1})
+    finish_reason: str
+    request_id: str = pa.Field(str_matches=_HEX)
+
+
+class PolicyJudgements(Judgements):
+    """What the feedback model said of the answers of two policies, before any win is counted: see Judgements."""
+
+    policy_0: str = pa.Field(description="Whose answer completion_0 is.")
+    policy_1: str = pa.Field(description="Whose answer completion_1 is.")
+    prompt_id: str = pa.Field(str_matches=_HEX)
+
+
+class PolicyEvaluation(_VersionedModel):
+    """One policy against another, or against all others (`opponent` is `all`)."""
+
+    policy: str
+    opponent: str = pa.Field(description="all: the mean over the others; these rows also measure the policy alone.")
+    prompts: int = pa.Field(ge=1, description="Evaluation prompts that the row is about.")
+    win_rate: float = pa.Field(ge=0, le=1, description="Share of prompts it wins; a tie counts one half.")
+    win_rate_low: float = pa.Field(ge=0, le=1, nullable=True, description="Bootstrap over prompts; null for one.")
+    win_rate_high: float = pa.Field(ge=0, le=1, nullable=True)
+    p_better: float = pa.Field(ge=0, le=1, description="Mean P(its answer is better).")
+    identical: float = pa.Field(ge=0, le=1, description="Share of prompts with word for word the same answer.")
+    mean_reward: float = pa.Field(nullable=True, description="By the reward model; rows against `all` only.")
+    mean_reward_low: float = pa.Field(nullable=True)
+    mean_reward_high: float = pa.Field(nullable=True)
+    mean_length: float = pa.Field(ge=0, nullable=True, description="Characters.")
+    refusal_rate: float = pa.Field(ge=0, le=1, nullable=True, description="By the phrases in `refusals`.")
+
+
 class CostPlan(_VersionedModel):
     """What one stage would cost if this version were materialized now; see `cost_plan.StagePlan`."""
 
@@ -305,6 +365,19 @@ TABLES = {
         Table("reward_model", Checkpoint, ("constitution_version",)),
         Table("reward_model_evaluation", RewardModelEvaluation, ("constitution_version", "slice", "slice_value")),
         Table("human_preferences", HumanPreferences, ("pair_id",)),
+        Table("teacher_responses", InitialResponses, ("prompt_id", "sample")),
+        Table("teacher_sft_model", Checkpoint, ("constitution_version",)),
+        Table("dpo_model", Checkpoint, ("constitution_version",)),
+        Table("rlaif_model", Checkpoint, ("constitution_version",)),
+        Table("best_of_n_candidates", BestOfNCandidates, ("constitution_version", "prompt_id", "sample")),
+        Table("best_of_n", BestOfN, ("constitution_version", "prompt_id")),
+        Table("policy_responses", PolicyResponses, ("constitution_version", "policy", "prompt_id")),
+        Table(
+            "policy_judgements",
+            PolicyJudgements,
+            ("constitution_version", "policy_0", "policy_1", "prompt_id", "principle_id", "order"),
+        ),
+        Table("policy_evaluation", PolicyEvaluation, ("constitution_version", "policy", "opponent")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),

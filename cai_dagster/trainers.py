@@ -55,14 +55,14 @@ def train_supervised(
     chat_format = ChatFormat(base, trust_remote_code)
     set_seed(settings.seed)
     model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
-    progress = _Progress(report)
+    progress = Progress(report)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**_arguments(settings, len(rows), folder), max_length=None, completion_only_loss=True),
+        args=SFTConfig(**trainer_arguments(settings, len(rows), folder), max_length=None, completion_only_loss=True),
         train_dataset=_supervised_dataset(rows),
         eval_dataset=_supervised_dataset(held_out) if held_out else None,
         processing_class=chat_format.tokenizer,
-        peft_config=_lora(settings, TaskType.CAUSAL_LM),
+        peft_config=lora_config(settings, TaskType.CAUSAL_LM),
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
@@ -72,7 +72,7 @@ def train_supervised(
     metrics["train_loss"] = trainer.train().training_loss
     if held_out:
         metrics["held_out_loss_after"] = trainer.evaluate()["eval_loss"]
-    _save(trainer, chat_format, settings, folder)
+    save_model(trainer, chat_format, settings, folder)
     return TrainingOutcome({"trained": len(rows), "held_out": len(held_out)}, metrics, progress.loss_curve)
 
 
@@ -93,8 +93,8 @@ def train_reward_model(
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, trust_remote_code=trust_remote_code
     )
-    progress = _Progress(report)
     mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
+    progress = Progress(report)
     columns = {
         "chosen_ids": [pair.chosen_ids for pair in pairs],
         "rejected_ids": [pair.rejected_ids for pair in pairs],
@@ -106,16 +106,16 @@ def train_reward_model(
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = SoftLabelRewardTrainer(
         model=model,
-        args=RewardConfig(**_arguments(settings, len(pairs), folder), max_length=None),
+        args=RewardConfig(**trainer_arguments(settings, len(pairs), folder), max_length=None),
         train_dataset=Dataset.from_dict(columns),
         data_collator=_SoftLabelCollator(pad_token_id=padding),
         processing_class=tokenizer,
-        peft_config=_lora(settings, TaskType.SEQ_CLS),
+        peft_config=lora_config(settings, TaskType.SEQ_CLS),
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss
-    _save(trainer, chat_format, settings, folder)
+    save_model(trainer, chat_format, settings, folder)
     return TrainingOutcome({"trained": len(pairs)}, {"train_loss": loss}, progress.loss_curve)
 
 
@@ -152,7 +152,7 @@ class _SoftLabelCollator(DataCollatorForPreference):
         return batch
 
 
-class _Progress(TrainerCallback):
+class Progress(TrainerCallback):
     """Steps, loss and remaining time to the log; the loss curve for the record."""
 
     def __init__(self, report: Report) -> None:
@@ -160,9 +160,11 @@ class _Progress(TrainerCallback):
         self.loss_curve: list[tuple[int, float]] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember when the first step began."""
         self._started = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Report and keep the loss that was logged at this step."""
         if logs and "loss" in logs:
             loss = float(logs["loss"])
             self.loss_curve.append((state.global_step, loss))
@@ -173,7 +175,8 @@ class _Progress(TrainerCallback):
             )
 
 
-def _arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str, Any]:
+def trainer_arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str, Any]:
+    """What all of TRL's configs are given for so many rows; checkpoints in between are not kept."""
     on_gpu = torch.cuda.is_available()
     steps = max(1, round(rows * settings.epochs / settings.batch_size))
     device_batch = min(settings.batch_size, settings.device_batch_size)
@@ -198,7 +201,8 @@ def _arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str,
     }
 
 
-def _lora(settings: TrainingSettings, task: TaskType) -> LoraConfig | None:
+def lora_config(settings: TrainingSettings, task: TaskType) -> LoraConfig | None:
+    """LoRA adapters on all linear layers; None for full fine-tuning."""
     if settings.lora_rank == 0:
         return None
     return LoraConfig(
@@ -212,7 +216,7 @@ def _supervised_dataset(rows: Sequence[TokenRow]) -> Dataset:
     )
 
 
-def _save(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings, folder: Path) -> None:
+def save_model(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings, folder: Path) -> None:
     """A plain Hugging Face folder: LoRA adapters are merged, the tokenizer lies beside the weights."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     if settings.lora_rank:

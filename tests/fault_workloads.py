@@ -47,15 +47,20 @@ def marked(owner: Any, name: str, begin: str, end: str = "") -> None:
 
 def script_the_trainers() -> None:
     """Put scripted trainers, scoring and tokenizer where the assets look for the real ones."""
+    import assets.dpo_model as _assets_dpo_model  # noqa: F401
     import assets.reward_model as _assets_reward_model  # noqa: F401
+    import assets.rlaif_model as _assets_rlaif_model  # noqa: F401
+    import cai_dagster.policy_optimization
     import cai_dagster.reward_evaluation
     from tests import scripted_trainers
     from tests.scripted_graph import ScriptedChatFormat
 
-    for name in ("trainers", "scoring"):
+    for name in ("trainers", "policy_trainers", "scoring"):
         sys.modules[f"cai_dagster.{name}"] = scripted_trainers
-    sys.modules["assets.reward_model"].__dict__["ChatFormat"] = ScriptedChatFormat
-    cai_dagster.reward_evaluation.__dict__["ChatFormat"] = ScriptedChatFormat
+    for module in ("assets.reward_model", "assets.dpo_model", "assets.rlaif_model"):
+        sys.modules[module].__dict__["ChatFormat"] = ScriptedChatFormat
+    for recipes in (cai_dagster.reward_evaluation, cai_dagster.policy_optimization):
+        recipes.__dict__["ChatFormat"] = ScriptedChatFormat
 
 
 def mark_the_graph() -> None:

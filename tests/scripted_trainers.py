@@ -1,6 +1,7 @@
 """Trainers and scoring without a model: files and numbers that follow from rows and settings alone, in several steps.
 
-Stands in for both `cai_dagster.trainers` and `cai_dagster.scoring`, so that a graph can train without torch.
+Stands in for `cai_dagster.trainers`, `cai_dagster.policy_trainers` and `cai_dagster.scoring`, so that a graph can
+train without torch.
 """
 
 import time
@@ -13,8 +14,9 @@ import safetensors.numpy
 
 from cai_dagster.checkpoints import TrainingOutcome
 from cai_dagster.hashing import content_hash, seed_of
+from cai_dagster.policy_optimization import CompletionPair, TrainingPrompt
 from cai_dagster.reward_modelling import TokenPair
-from cai_dagster.settings import TrainingSettings
+from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.supervised import TokenRow
 from tests.fault_marks import mark
 
@@ -49,6 +51,41 @@ def train_reward_model(
     """As `trainers.train_reward_model`."""
     curve = _write(folder, [[pair.chosen_ids, pair.rejected_ids, pair.p_chosen] for pair in pairs], settings)
     return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve)
+
+
+def train_dpo(
+    base: Path,
+    pairs: Sequence[CompletionPair],
+    settings: DpoModelSettings,
+    trust_remote_code: bool,
+    report: Callable[[str], None],
+    folder: Path,
+) -> TrainingOutcome:
+    """As `policy_trainers.train_dpo`."""
+    rows = [[pair.prompt_ids, pair.chosen_ids, pair.rejected_ids, pair.p_chosen] for pair in pairs]
+    curve = _write(folder, rows, settings)
+    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve, {"margin": curve})
+
+
+def reward_of_checkpoint(checkpoint: Path, max_length: int, trust_remote_code: bool) -> Any:
+    """As `policy_trainers.reward_of_checkpoint`: the length of each completion."""
+    return lambda prompts, completions: [float(len(text)) for text in completions]
+
+
+def train_rlaif(
+    base: Path,
+    prompts: Sequence[TrainingPrompt],
+    reward: Any,
+    settings: RlaifModelSettings,
+    trust_remote_code: bool,
+    report: Callable[[str], None],
+    folder: Path,
+) -> TrainingOutcome:
+    """As `policy_trainers.train_rlaif`."""
+    assert reward([prompts[0].messages], ["four"]) == [4]
+    curve = _write(folder, [prompt.prompt_ids for prompt in prompts], settings)
+    curves = {"reward": curve, "kl_per_token": curve, "completion_tokens": curve}
+    return TrainingOutcome({"trained": len(prompts)}, {"train_loss": curve[-1][1]}, curve, curves)
 
 
 def score_texts(

@@ -47,6 +47,7 @@ def materialize(settings: LanguageModelSettings, prompts: Path, version: str) ->
     result = job.execute_in_process(
         run_config={"ops": {asset: {"config": values} for asset, values in config.items()}},
         partition_key=version,
+        asset_selection=[asset.key for asset in ASSETS],
         raise_on_error=True,
     )
     events = {name: result.asset_materializations_for_node(name)[0] for name in names}

@@ -28,7 +28,7 @@ INGREDIENTS = Ingredients(
     settings={"learning_rate": 1e-5, "epochs": 1.0, "seed": 0},
     lake_snapshots={"sft_dataset": 4},
 )
-OUTCOME = TrainingOutcome({"train": 12}, {"loss": 1.25}, [(1, 2.5), (2, 1.25)])
+OUTCOME = TrainingOutcome({"train": 12}, {"loss": 1.25}, [(1, 2.5), (2, 1.25)], {"reward": [(1, 0.5)]})
 
 
 def trainer(log: list[Path]) -> Callable[[Path], TrainingOutcome]:
@@ -146,6 +146,7 @@ def test_the_record_says_what_the_checkpoint_was_made_from_and_how_it_did(home: 
         "row_counts": {"train": 12},
         "metrics": {"loss": 1.25},
         "loss_curve": [(1, 2.5), (2, 1.25)],
+        "curves": {"reward": [(1, 0.5)]},
         "code_version": CODE_VERSION,
     }
     assert record.seconds >= 0
@@ -156,3 +157,9 @@ def test_the_record_is_read_back_as_it_was_written(home: Home) -> None:
     record, _ = train_once(home, INGREDIENTS, trainer([]))
     assert read_record(place(home)) == record
     assert CheckpointRecord.model_validate_json(record.model_dump_json()) == record
+
+
+def test_a_record_from_before_there_were_other_curves_is_still_read(home: Home) -> None:
+    record, _ = train_once(home, INGREDIENTS, trainer([]))
+    older = record.model_dump(mode="json", exclude={"curves"})
+    assert CheckpointRecord.model_validate(older) == record.model_copy(update={"curves": {}})

@@ -7,7 +7,8 @@ import sys
 import dagster as dg
 import pytest
 
-from cai_dagster.definitions import build_definitions
+from cai_dagster.cli import DEMO_SELECTION
+from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT
 
 HEAVY = [
@@ -44,8 +45,10 @@ print(json.dumps(sorted(sys.modules)))
 def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     partitioned = {key.to_user_string() for key in GRAPH.materializable_asset_keys if GRAPH.get(key).is_partitioned}
     names = {key.to_user_string() for key in GRAPH.materializable_asset_keys}
-    assert names - partitioned == {"prompts", "initial_responses", "human_preferences"}
+    assert names - partitioned == {"prompts", "human_preferences", "initial_responses", "teacher_responses"}
     assert partitioned == {
+        *("teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
+        *("policy_responses", "policy_judgements", "policy_evaluation"),
         "cost_plan",
         "constitution",
         "revision_rounds",
@@ -57,6 +60,15 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
         "reward_model",
         "reward_model_evaluation",
     }
+
+
+def test_what_is_optimized_on_demand_is_a_group_of_its_own_that_the_demo_leaves_out() -> None:
+    groups = {key: GRAPH.get(key).group_name for key in GRAPH.materializable_asset_keys}
+    on_demand = {key for key, group in groups.items() if group == "policy_optimization"}
+    assert on_demand == {asset.key for asset in POLICY_OPTIMIZATION}
+    selection = dg.AssetSelection.from_string(DEMO_SELECTION)
+    left_out = dg.AssetKey("cost_plan")
+    assert selection.resolve(GRAPH) == {asset.key for asset in ASSETS} - {left_out}
 
 
 @pytest.mark.parametrize("key", sorted(GRAPH.materializable_asset_keys), ids=lambda key: key.to_user_string())
@@ -74,6 +86,7 @@ def test_everything_that_holds_the_accelerator_is_in_its_pool() -> None:
         key.to_user_string() for key in GRAPH.materializable_asset_keys if "gpu" in (GRAPH.get(key).pools or set())
     }
     assert pooled == {
+        *(asset.key.to_user_string() for asset in POLICY_OPTIMIZATION),
         "initial_responses",
         "revision_rounds",
         "sl_cai_model",

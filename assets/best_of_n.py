@@ -1,0 +1,71 @@
+"""Best of n: the reward model picks among samples of SL-CAI. The cheap policy improvement: no training."""
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.stage import run_stage, stage_frame
+from assets.training import current_checkpoint
+from cai_dagster.settings import BestOfNSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.stages import best_of_n_candidates_stage
+from resources.accelerator import ACCELERATOR
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+
+@defaults_from(active_settings().best_of_n_candidates)
+class BestOfNCandidatesConfig(BestOfNSettings, dg.Config):
+    """How the candidates are sampled."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"vllm", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def best_of_n_candidates(
+    context: dg.AssetExecutionContext,
+    config: BestOfNCandidatesConfig,
+    prompts: TableSnapshot,
+    sl_cai_model: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The n completions of sl_cai_model to each preference and evaluation prompt."""
+    stage = best_of_n_candidates_stage(config)
+    model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
+    return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"pytorch", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def best_of_n(
+    context: dg.AssetExecutionContext,
+    best_of_n_candidates: TableSnapshot,
+    prompts: TableSnapshot,
+    reward_model: TableSnapshot,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The candidate of each prompt that the reward model prefers, beside what a random one would have had."""
+    import polars as pl
+
+    from cai_dagster.best_of_n import best_of_n as pick
+    from cai_dagster.policy_optimization import rewards_of
+
+    checkpoint = reward_model.frame().row(0, named=True)
+    candidates = best_of_n_candidates.frame()
+    with ACCELERATOR.reserved(context.log.info):
+        rewards = rewards_of(checkpoint, candidates, prompts.frame(), context.log.info)
+    picked = pick(candidates, rewards).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
+    means = picked.select(pl.col("reward", "mean_reward").mean()).row(0, named=True)
+    return stage_frame(context, lake, picked, {name: value for name, value in means.items() if value is not None})

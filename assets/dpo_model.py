@@ -1,0 +1,67 @@
+"""DPO: SL-CAI optimized on the preference pairs, without a reward model."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.training import current_checkpoint, require, stage_checkpoint
+from cai_dagster.chat_format import ChatFormat
+from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.settings import DpoModelSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+_TOO_FEW = "usable pairs in the split `preference`. Add prompts, or raise response_pairs.pairs_per_prompt"
+
+
+@defaults_from(active_settings().dpo_model)
+class DpoModelConfig(DpoModelSettings, dg.Config):
+    """How the policy is optimized."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"pytorch", "huggingface"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def dpo_model(
+    context: dg.AssetExecutionContext,
+    config: DpoModelConfig,
+    preference_pairs: TableSnapshot,
+    sl_cai_model: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """sl_cai_model optimized by DPO on the pairs of the split `preference`."""
+    import polars as pl
+
+    from cai_dagster.reward_modelling import pairs_hash
+
+    base = current_checkpoint(sl_cai_model)
+    pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
+    require("dpo_model", pairs.height, "min_pairs", config.min_pairs, _TOO_FEW)
+    ingredients = Ingredients(
+        asset="dpo_model",
+        constitution_version=context.partition_key,
+        base_model=base.model_id("float32"),
+        rows=pairs_hash(pairs),
+        settings=config.model_dump(),
+        lake_snapshots={table.table: table.snapshot_id for table in (preference_pairs, sl_cai_model)},
+        label_policy=pairs["label_policy"][0],
+    )
+
+    def train(folder: Path) -> TrainingOutcome:
+        from cai_dagster.policy_optimization import completion_pairs
+        from cai_dagster.policy_trainers import train_dpo
+
+        usable = completion_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
+        require("dpo_model", len(usable), "min_pairs", config.min_pairs, _TOO_FEW)
+        return train_dpo(base.folder, usable, config, policy.trust_remote_code, context.log.info, folder)
+
+    return stage_checkpoint(context, lake, ingredients, pairs.height, train)

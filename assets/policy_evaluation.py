@@ -1,0 +1,142 @@
+"""The policies beside each other: their answers, what the feedback model says of them, and the result.
+
+Whichever policies have been materialized for a version are compared; the others are named as absent.
+"""
+
+import dagster as dg
+
+from assets.best_of_n import best_of_n
+from assets.dpo_model import dpo_model
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.rlaif_model import rlaif_model
+from assets.stage import new_rows, run_stage, run_stages, stage_rows
+from assets.teacher_sft_model import teacher_sft_model
+from assets.training import current_checkpoint
+from cai_dagster.constitution import Constitution
+from cai_dagster.policies import CHECKPOINTS, POLICIES
+from cai_dagster.settings import (
+    JudgementsSettings,
+    PolicyEvaluationSettings,
+    PolicyResponsesSettings,
+    active_settings,
+)
+from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.stages import policy_judgements_stage, policy_responses_stage
+from resources.accelerator import ACCELERATOR
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+
+@defaults_from(active_settings().policy_responses)
+class PolicyResponsesConfig(PolicyResponsesSettings, dg.Config):
+    """How each policy answers the evaluation prompts."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"vllm", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+    deps=[dpo_model, rlaif_model, best_of_n, teacher_sft_model],  # each may be absent
+)
+def policy_responses(
+    context: dg.AssetExecutionContext,
+    config: PolicyResponsesConfig,
+    prompts: TableSnapshot,
+    initial_responses: TableSnapshot,
+    revision_rounds: TableSnapshot,
+    sl_cai_model: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The answers of every policy there is to the evaluation prompts."""
+    store, version = lake.open(), context.partition_key
+    present = {table.table: table for table in (initial_responses, revision_rounds, sl_cai_model)}
+    for name in POLICIES:
+        if name not in present and store.materialized(name, version):
+            present[name] = store.snapshot(name, version)
+    runs = [
+        (
+            policy.language_model(context.log.info, current_checkpoint(present[name]) if name in CHECKPOINTS else None),
+            policy_responses_stage(name, config),
+        )
+        for name in POLICIES
+        if name in present
+    ]
+    tables = {"prompts": prompts, **present}
+    absent = [name for name in POLICIES if name not in present]
+    return run_stages(context, lake, runs, tables, policy.rows_in_flight, {"absent_policies": absent})
+
+
+@defaults_from(active_settings().judgements)
+class PolicyJudgementsConfig(JudgementsSettings, dg.Config):
+    """How the feedback model is asked: by default as for judgements, and in both orders whatever is said here."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"vllm", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def policy_judgements(
+    context: dg.AssetExecutionContext,
+    config: PolicyJudgementsConfig,
+    constitution: TableSnapshot,
+    prompts: TableSnapshot,
+    policy_responses: TableSnapshot,
+    feedback_model: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """Two policies × prompt × principle × order: log P(A) and log P(B)."""
+    stage = policy_judgements_stage(Constitution.from_rows(constitution.frame().to_dicts()), config)
+    tables = {"prompts": prompts, "policy_responses": policy_responses}
+    model = feedback_model.language_model(context.log.info)
+    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+
+
+@defaults_from(active_settings().policy_evaluation)
+class PolicyEvaluationConfig(PolicyEvaluationSettings, dg.Config):
+    """How sure a win rate is."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"pytorch", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def policy_evaluation(
+    context: dg.AssetExecutionContext,
+    config: PolicyEvaluationConfig,
+    prompts: TableSnapshot,
+    policy_responses: TableSnapshot,
+    policy_judgements: TableSnapshot,
+    reward_model: TableSnapshot,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """Win rates with intervals, mean reward, length and refusals of every policy there is."""
+    from cai_dagster.policy_evaluation import evaluate_policies, markdown_table, win_rate_plot
+    from cai_dagster.policy_optimization import rewards_of
+
+    responses = policy_responses.frame()
+    checkpoint = reward_model.frame().row(0, named=True)
+    with ACCELERATOR.reserved(context.log.info):
+        rewards = rewards_of(checkpoint, responses, prompts.frame(), context.log.info)
+    scores = evaluate_policies(responses, policy_judgements.frame(), rewards, config)
+    staged = new_rows(context, lake)
+    staged.add(score.to_row() for score in scores)
+    metadata = {
+        "policies": dg.MetadataValue.md(markdown_table(scores)),
+        "win_rates": dg.MetadataValue.md(win_rate_plot(scores)),
+        "absent_policies": [name for name in POLICIES if name not in set(responses["policy"])],
+        "reward_model": checkpoint["checkpoint_key"],
+    }
+    return stage_rows(context, lake, staged, metadata)

@@ -1,0 +1,70 @@
+"""RLAIF: SL-CAI optimized against the reward model, as RLHF proceeds (Bai et al. 2022, section 4.3)."""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.training import current_checkpoint, require, stage_checkpoint
+from cai_dagster.chat_format import ChatFormat
+from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.hashing import content_hash
+from cai_dagster.settings import RlaifModelSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+_TOO_FEW = "prompts of the split `preference` that fit max_length with max_tokens. Add prompts, or raise max_length"
+
+
+@defaults_from(active_settings().rlaif_model)
+class RlaifModelConfig(RlaifModelSettings, dg.Config):
+    """How the policy is optimized."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"pytorch", "huggingface"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def rlaif_model(
+    context: dg.AssetExecutionContext,
+    config: RlaifModelConfig,
+    prompts: TableSnapshot,
+    reward_model: TableSnapshot,
+    sl_cai_model: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """sl_cai_model optimized by RLOO for the reward of its own answers to the prompts of the split `preference`."""
+    import polars as pl
+
+    from cai_dagster.policy_optimization import prompts_hash
+
+    base = current_checkpoint(sl_cai_model)
+    judge = reward_model.frame().row(0, named=True)
+    answered = prompts.frame().filter(pl.col("split") == "preference")
+    ingredients = Ingredients(
+        asset="rlaif_model",
+        constitution_version=context.partition_key,
+        base_model=base.model_id("float32"),
+        rows=content_hash([prompts_hash(answered), judge["checkpoint_key"]]),
+        settings=config.model_dump(),
+        lake_snapshots={table.table: table.snapshot_id for table in (prompts, reward_model, sl_cai_model)},
+    )
+
+    def train(folder: Path) -> TrainingOutcome:
+        from cai_dagster.policy_optimization import trained_length, training_prompts
+        from cai_dagster.policy_trainers import reward_of_checkpoint, train_rlaif
+
+        chat_format = ChatFormat(base.folder, policy.trust_remote_code)
+        usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)
+        require("rlaif_model", len(usable), "min_prompts", config.min_prompts, _TOO_FEW)
+        reward = reward_of_checkpoint(Path(judge["path"]), trained_length(judge), policy.trust_remote_code)
+        return train_rlaif(base.folder, usable, reward, config, policy.trust_remote_code, context.log.info, folder)
+
+    return stage_checkpoint(context, lake, ingredients, max(1, answered.height), train)

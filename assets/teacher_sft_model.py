@@ -1,0 +1,88 @@
+"""The baseline of Sharma et al. 2024: the policy fine-tuned on what the feedback model itself would answer.
+
+Where this does as well as what was trained on AI feedback, the feedback bought nothing over imitation of its giver.
+"""
+
+from pathlib import Path
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import constitution_versions
+from assets.stage import run_stage
+from assets.training import stage_checkpoint
+from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.settings import InitialResponsesSettings, TrainingSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.stages import teacher_responses_stage
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+
+@defaults_from(active_settings().teacher_responses)
+class TeacherResponsesConfig(InitialResponsesSettings, dg.Config):
+    """How the feedback model answers."""
+
+
+@dg.asset(
+    group_name="policy_optimization",
+    kinds={"vllm", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def teacher_responses(
+    context: dg.AssetExecutionContext,
+    config: TeacherResponsesConfig,
+    prompts: TableSnapshot,
+    feedback_model: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The feedback model's own answers to the prompts of the split `sft`. They know no constitution."""
+    stage = teacher_responses_stage(config)
+    model = feedback_model.language_model(context.log.info)
+    return run_stage(context, lake, model, stage, {"prompts": prompts}, feedback_model.rows_in_flight)
+
+
+@defaults_from(active_settings().sl_cai_model)
+class TeacherSftModelConfig(TrainingSettings, dg.Config):
+    """How the policy is fine-tuned: by default exactly as sl_cai_model."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="policy_optimization",
+    kinds={"pytorch", "huggingface"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def teacher_sft_model(
+    context: dg.AssetExecutionContext,
+    config: TeacherSftModelConfig,
+    teacher_responses: TableSnapshot,
+    prompts: TableSnapshot,
+    policy: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
+    from cai_dagster.supervised import answered_prompts, dialogues_of, examples_hash, token_rows
+
+    base = policy.weights()
+    examples = dialogues_of(answered_prompts(teacher_responses.frame(), prompts.frame()))
+    ingredients = Ingredients(
+        asset="teacher_sft_model",
+        constitution_version=context.partition_key,
+        base_model=base.model_id("float32"),
+        rows=examples_hash(examples),
+        settings=config.model_dump(),
+        lake_snapshots={table.table: table.snapshot_id for table in (teacher_responses, prompts)},
+    )
+
+    def train(folder: Path) -> TrainingOutcome:
+        from cai_dagster.trainers import train_supervised
+
+        rows = token_rows(examples, policy.chat_format(), config.max_length)
+        return train_supervised(base.folder, rows, [], config, policy.trust_remote_code, context.log.info, folder)
+
+    return stage_checkpoint(context, lake, ingredients, len(examples), train)

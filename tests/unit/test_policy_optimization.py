@@ -1,0 +1,77 @@
+"""What a policy is optimized on: pairs and prompts as tokens."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+
+from cai_dagster.policy_optimization import completion_pairs, prompts_hash, scored_dialogues, training_prompts
+from cai_dagster.requests import Message
+from cai_dagster.supervised import answered_prompts
+from tests.scripted_graph import ScriptedChatFormat
+
+FORMAT: Any = ScriptedChatFormat()
+
+
+def preference_pairs(*texts: tuple[str, str, str]) -> pl.DataFrame:
+    return pl.DataFrame(
+        [
+            {
+                "prompt": [{"role": "user", "content": prompt}],
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+                "p_chosen": 0.75,
+            }
+            for prompt, chosen, rejected in texts
+        ]
+    )
+
+
+def tokens(text: str) -> list[int]:
+    return [ord(character) for character in text]
+
+
+def test_a_pair_is_its_prompt_and_two_completions() -> None:
+    (made,) = completion_pairs(preference_pairs(("ab", "good", "bad")), FORMAT, 100)
+    assert made.prompt_ids == [0, *tokens("ab"), 0]
+    assert (made.chosen_ids, made.rejected_ids) == (tokens("good"), tokens("bad"))
+    assert made.p_chosen == 0.75
+
+
+@pytest.mark.parametrize(("max_length", "kept"), [(4, 0), (7, 0), (8, 1), (100, 1)])
+def test_pairs_that_are_identical_or_empty_once_cut_are_dropped(max_length: int, kept: int) -> None:
+    """The completions begin at token 4 and differ in their fourth."""
+    assert len(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, 7)) == 0
+    assert len(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, max_length)) == kept
+
+
+def prompts(**texts: str) -> pl.DataFrame:
+    rows = [{"prompt_id": key, "messages": [{"role": "user", "content": text}]} for key, text in texts.items()]
+    return pl.DataFrame(rows)
+
+
+def test_prompts_without_room_for_an_answer_are_left_out() -> None:
+    made = training_prompts(prompts(b="xy", a="longer"), FORMAT, max_length=10, max_tokens=4)
+    assert [prompt.messages for prompt in made] == [(Message("user", "xy"),)]
+    assert made[0].prompt_ids == [0, *tokens("xy"), 0]
+
+
+def test_the_hash_of_prompts_follows_their_texts_and_not_the_order_of_rows() -> None:
+    one = prompts_hash(prompts(a="x", b="y"))
+    assert one == prompts_hash(prompts(b="y", a="x"))
+    assert one != prompts_hash(prompts(a="x", b="z"))
+
+
+def test_a_reward_model_reads_whole_dialogues_as_in_its_training() -> None:
+    asked = [(Message("user", "ab"),)]
+    assert scored_dialogues(asked, ["xyz"], FORMAT, 100) == [[0, *tokens("ab"), 0, *tokens("xyz")]]
+    assert scored_dialogues(asked, ["xyz"], FORMAT, 5) == [[0, *tokens("ab"), 0, ord("x")]]
+
+
+def test_a_teachers_answer_is_the_last_turn_of_its_prompts_dialogue() -> None:
+    responses = pl.DataFrame({"prompt_id": ["b", "a"], "sample": [0, 0], "completion": ["to b", "to a"]})
+    made = answered_prompts(responses, prompts(a="x", b="y", c="z"))
+    assert made["messages"].to_list() == [
+        [{"role": "user", "content": "x"}, {"role": "assistant", "content": "to a"}],
+        [{"role": "user", "content": "y"}, {"role": "assistant", "content": "to b"}],
+    ]
