@@ -8,7 +8,9 @@ import dagster as dg
 from assets.checks import asset_checks
 from assets.constitution import constitution
 from assets.cost_plan import cost_plan
+from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
+from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
@@ -31,6 +33,9 @@ ASSETS = (
     sl_cai_model,
     response_pairs,
     judgements,
+    human_preferences,
+    calibration_judgements,
+    judge_calibration,
     preference_pairs,
     reward_model,
     reward_model_evaluation,

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from cai_dagster.constitution import Constitution
 from cai_dagster.critique_revision import revise
+from cai_dagster.human_preferences import seated
 from cai_dagster.judging import Pair, judge
 from cai_dagster.requests import LanguageModel, Message, Request, Slot, to_messages
 from cai_dagster.response_pairs import sample_pairs
 from cai_dagster.settings import (
     InitialResponsesSettings,
+    JudgeCalibrationSettings,
     JudgementsSettings,
     ResponsePairsSettings,
     RevisionRoundsSettings,
@@ -123,6 +125,32 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
         rows="""
             SELECT pair_id, prompt_id, messages, completion_0, completion_1
             FROM response_pairs JOIN prompts USING (prompt_id) WHERE completion_0 <> completion_1 ORDER BY pair_id
+        """,
+        row_id=lambda row: row["pair_id"],
+        recipe=compare,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def calibration_stage(
+    constitution: Constitution, settings: JudgementsSettings, calibration: JudgeCalibrationSettings
+) -> Stage:
+    """What the feedback model says of pairs that people have compared: the recipe of `judgements`, on a sample.
+
+    A larger sample keeps the pairs of a smaller one, and so its calls.
+    """
+
+    async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
+        texts = seated(*(row[name][0]["content"] for name in ("chosen", "rejected")))
+        pair = Pair(row["pair_id"], row["prompt_id"], to_messages(row["prompt"]), *texts)
+        judged = await judge(model, constitution, pair, settings)
+        return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]
+
+    return Stage(
+        table="calibration_judgements",
+        rows=f"""
+            SELECT pair_id, prompt_id, prompt, chosen, rejected FROM human_preferences
+            ORDER BY md5('{calibration.sample_seed}/' || pair_id), pair_id LIMIT {calibration.max_pairs}
         """,
         row_id=lambda row: row["pair_id"],
         recipe=compare,
