@@ -84,12 +84,16 @@ def calibrate(
     if not judged.height:
         return []
     slices = [_slice(kind, "", judged, consensus, seed) for kind in ("all", GATE_SLICE)]
-    for category in sorted(judged["category"].drop_nulls().unique()):
-        slices.append(_slice("category", category, judged.filter(pl.col("category") == category), consensus, seed))
+    slices += [
+        _slice("category", category, judged.filter(pl.col("category") == category), consensus, seed)
+        for category in sorted(judged["category"].drop_nulls().unique())
+    ]
     slugs = dict(principles.select("principle_id", "slug").iter_rows())
     names = {principle: slugs.get(principle, principle) for principle in judged["principle_id"].unique()}
-    for principle, slug in sorted(names.items(), key=lambda named: named[1]):
-        slices.append(_slice("principle", slug, judged.filter(pl.col("principle_id") == principle), consensus, seed))
+    slices += [
+        _slice("principle", slug, judged.filter(pl.col("principle_id") == principle), consensus, seed)
+        for principle, slug in sorted(names.items(), key=lambda named: named[1])
+    ]
     voted = consensus.filter(pl.col("votes") >= 2)
     return [*slices, _human_slice(voted, seed)] if voted.height else slices
 

@@ -125,9 +125,7 @@ def collect_human_preferences(
 def _refuse_again(pair: PreferencePair, known: Mapping[str, Any]) -> None:
     if known["chosen"][0]["content"] == pair.chosen:
         raise DuplicatePairError(f"the same pair is at {known['source']}")
-    raise ContradictedPairError(
-        f"{known['source']} has the same pair and prefers the other completion; that one is kept"
-    )
+    raise ContradictedPairError(f"{known['source']}, which is kept, has the same pair and prefers the other completion")
 
 
 def _votes(row: Mapping[str, Any], column: str) -> int | None:

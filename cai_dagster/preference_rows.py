@@ -5,9 +5,8 @@ the last assistant turn after the prefix that both share, never after a fixed nu
 ids and no tables.
 """
 
-import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -87,12 +86,11 @@ def _from_transcripts(_prompt: object, chosen: object, rejected: object) -> Spli
 def _explicit(prompt: object, chosen: object, rejected: object) -> SplitPair:
     """TRL's explicit prompt; RewardBench; UltraFeedback, whose conversations repeat the prompt."""
     if isinstance(chosen, str) and isinstance(rejected, str):
-        turns = _turns(prompt) if isinstance(prompt, list) else _prompt_turns(_text(prompt))
-        return SplitPair(turns, chosen.strip(), rejected.strip())
+        return SplitPair(_prompt_turns(prompt), chosen.strip(), rejected.strip())
     conversations = [_turns(one) for one in (chosen, rejected)]
     if conversations[0] and conversations[0][0].get("role") != "assistant":
         return _split_conversations(*conversations)  # the prompt is repeated there
-    turns = _turns(prompt) if isinstance(prompt, list) else _prompt_turns(_text(prompt))
+    turns = _prompt_turns(prompt)
     return _split_conversations(*([*turns, *conversation] for conversation in conversations))
 
 
@@ -100,9 +98,8 @@ def _implicit(_prompt: object, chosen: object, rejected: object) -> SplitPair:
     """TRL's implicit prompt: conversations, or two texts whose shared beginning, cut at a space, is the prompt."""
     if not isinstance(chosen, str) or not isinstance(rejected, str):
         return _split_conversations(_turns(chosen), _turns(rejected))
-    shared = os.path.commonprefix([chosen, rejected])
-    ends = {len(chosen), len(rejected)}
-    if len(shared) not in ends:
+    shared = chosen[: _shared(chosen, rejected)]
+    if len(shared) < min(len(chosen), len(rejected)):
         shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
     if not shared.strip():
         raise DifferentPromptsError("the two texts share no beginning that could be the prompt; name a prompt column")
@@ -124,13 +121,19 @@ def _split_conversations(chosen: list[Turn], rejected: list[Turn]) -> SplitPair:
     for name, conversation in (("chosen", chosen), ("rejected", rejected)):
         if not conversation or conversation[-1].get("role") != "assistant":
             raise BadPairError(f"the {name} conversation does not end with the assistant's turn")
-    shared = len(os.path.commonprefix([_comparable(chosen), _comparable(rejected)]))
+    shared = _shared(_comparable(chosen), _comparable(rejected))
     if max(len(chosen), len(rejected)) - 1 > shared:
         raise DifferentPromptsError(
             f"the conversations have {len(chosen)} and {len(rejected)} turns and differ from turn {shared + 1} on, "
             "before the last"
         )
     return SplitPair(chosen[:-1], _text(chosen[-1].get("content")).strip(), _text(rejected[-1].get("content")).strip())
+
+
+def _shared(first: Sequence[object], second: Sequence[object]) -> int:
+    """How long the beginning is that both share."""
+    differ = (place for place, (one, other) in enumerate(zip(first, second, strict=False)) if one != other)
+    return next(differ, min(len(first), len(second)))
 
 
 def _comparable(conversation: list[Turn]) -> list[tuple[object, object]]:
@@ -149,18 +152,23 @@ def _transcript_turns(text: str) -> list[Turn]:
     ]
 
 
-def _prompt_turns(text: str) -> list[Turn]:
-    """A prompt given as one text: the user's turn, or a transcript that ends where the answer begins."""
-    if not _SPEAKER.match(text):
-        return [{"role": "user", "content": text}]
-    turns = _transcript_turns(text)
+def _prompt_turns(prompt: object) -> list[Turn]:
+    """A prompt: its turns, or one text: the user's turn, or a transcript that ends where the answer begins."""
+    if not isinstance(prompt, str):
+        return _turns(prompt)
+    if not _SPEAKER.match(prompt):
+        return [{"role": "user", "content": prompt}]
+    turns = _transcript_turns(prompt)
     return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
 
 
 def _turns(value: object) -> list[Turn]:
-    if not isinstance(value, list) or not all(isinstance(turn, Mapping) for turn in cast("list[object]", value)):
-        raise BadPairError(f"a list of turns with role and content was expected, and found {str(value)[:80]!r}")
-    return [*cast("list[Turn]", value)]
+    turns = cast("list[object]", value) if isinstance(value, list) else None
+    if turns is None or not all(isinstance(turn, Mapping) for turn in turns):
+        raise BadPairError(
+            f"a list of turns with role and content was expected, and found {str(turns or value)[:80]!r}"
+        )
+    return [*cast("list[Turn]", turns)]
 
 
 def _text(value: object) -> str:

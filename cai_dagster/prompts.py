@@ -56,7 +56,9 @@ def collect_prompts(
     """Every prompt of the sources once, in the order of their first appearance, and the rows that are none.
 
     A row with two completions is a preference pair: its prompt is what they share. A prompt that overlaps with one of
-    the evaluation sets is rejected. Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
+    the evaluation sets is rejected.
+
+    Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
     """
     prompts: dict[str, Prompt] = {}
     rejected: list[RejectedPrompt] = []

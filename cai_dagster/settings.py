@@ -171,8 +171,8 @@ class PreferenceFilesSettings(PreferenceColumns):
     """Preference data sets and how their rows are read."""
 
     sources: list[str] = Field(
-        description="Files with preference pairs (.jsonl, .jsonl.gz, .csv, .parquet), folders of such files, or Hugging "
-        "Face dataset folders; relative paths count from the project folder.",
+        description="Files with preference pairs (.jsonl, .jsonl.gz, .csv, .parquet), folders of such files, or "
+        "Hugging Face dataset folders; relative paths count from the project folder.",
     )
     format: PreferenceFormat = Field(
         description="auto: recognised from each row. hh_rlhf: transcripts with Human: and Assistant:. trl_explicit, "
@@ -185,8 +185,8 @@ class DecontaminationSettings(_Settings):
     """What nobody may train on."""
 
     evaluation_sets: list[str] = Field(
-        description="Files or folders with evaluation sets. A prompt that shares thirteen words in a row with a text in "
-        "them, or a shorter one that equals a text, is rejected.",
+        description="Files or folders with evaluation sets. A prompt that shares thirteen words in a row with a text "
+        "in them, or a shorter one that equals a text, is rejected.",
     )
 
 
@@ -297,8 +297,8 @@ class ResponsePairsSettings(_SamplingSettings, PreferenceFilesSettings):
 
     source: PairSource = Field(
         description="sl_cai_model: two samples of the fine-tuned policy, as in the paper. revisions: first response "
-        "against last revision (direct principle feedback, Castricato et al. 2024). imported: pairs of `sources`, whose "
-        "prompts must be among `prompts`.",
+        "against last revision (direct principle feedback, Castricato et al. 2024). imported: pairs of `sources`, "
+        "whose prompts must be among `prompts`.",
     )
     pairs_per_prompt: int = Field(ge=1, le=64, description="Pairs sampled for each prompt.")
     max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")

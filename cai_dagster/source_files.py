@@ -8,7 +8,6 @@ rows are for: prompts, preference pairs, evaluation sets.
 
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -169,6 +168,6 @@ def _require_columns(file: Path, columns: Iterable[str], expected: Expected) -> 
 
 def _open(file: Path) -> TextIO:
     """UTF-8 text; bytes that are none become lone surrogates, by which their row is recognised and rejected."""
-    binary: Any = gzip.open(file) if file.suffix == ".gz" else file.open("rb")
     newline = "" if file.suffix == ".csv" else "\n"
-    return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    text: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
+    return gzip.open(file, "rt", **text) if file.suffix == ".gz" else file.open(**text)

@@ -147,8 +147,8 @@ class JudgeCalibration(_VersionedModel):
 
     slice_kind: str = pa.Field(
         isin=["all", "one_principle", "category", "principle", "humans"],
-        description="all: labels averaged over their principles; one_principle: each principle's label alone; category, "
-        "principle: of one of them; humans: people against each other, where several voted.",
+        description="all: labels averaged over their principles; one_principle: each principle's label alone; "
+        "category, principle: of one of them; humans: people against each other, where several voted.",
     )
     slice: str = pa.Field(description="The category, or the principle's slug; empty where the kind says all.")
     feedback_model: str = pa.Field(description="Identity of the weights that judged; humans in the slice humans.")
