@@ -44,7 +44,7 @@ print(json.dumps(sorted(sys.modules)))
 def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     partitioned = {key.to_user_string() for key in GRAPH.materializable_asset_keys if GRAPH.get(key).is_partitioned}
     names = {key.to_user_string() for key in GRAPH.materializable_asset_keys}
-    assert names - partitioned == {"prompts", "initial_responses"}
+    assert names - partitioned == {"prompts", "initial_responses", "human_preferences"}
     assert partitioned == {
         "cost_plan",
         "constitution",
@@ -53,6 +53,8 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
         "sl_cai_model",
         "response_pairs",
         "judgements",
+        "calibration_judgements",
+        "judge_calibration",
         "preference_pairs",
         "reward_model",
         "reward_model_evaluation",
@@ -79,6 +81,7 @@ def test_everything_that_holds_the_accelerator_is_in_its_pool() -> None:
         "sl_cai_model",
         "response_pairs",
         "judgements",
+        "calibration_judgements",
         "reward_model",
         "reward_model_evaluation",
     }
