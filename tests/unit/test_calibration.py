@@ -68,6 +68,10 @@ def tables_of(number: int, principles: int, orders: tuple[str, ...] = ("01", "10
     )
 
 
+def same_side(p: float, q: float) -> float:
+    return float(np.sign(round(p - 0.5, 9)) == np.sign(round(q - 0.5, 9)))
+
+
 class Recomputed:
     """The figures of a slice, by loops over plain dicts."""
 
@@ -133,8 +137,7 @@ class Recomputed:
             "calibration_error": self.calibration_error(),
             "position_bias": mean((a > 1) == (b > 1) and a != 1 for a, b in self.letters.values()),
             "longer_preferred": longer_preferred(lambda pair, p: 0.5 if abs(p - 0.5) < 1e-12 else float(p > 0.5)),
-            "order_agreement": mean(
-                np.sign(round(a - 0.5, 9)) == np.sign(round(b - 0.5, 9))
+            "order_agreement": mean(same_side(a, b)
                 for found in self.p.values() for a, b in (one.values() for one in found.values())
             ),
             "noise_orders": mean(mean(pvariance(one.values()) for one in found.values()) for found in self.p.values()),
@@ -152,7 +155,7 @@ class Recomputed:
         if several:
             figures["noise_principles"] = mean(variance(values) for values in several)
             figures["principle_agreement"] = mean(
-                mean(np.sign(round(a - 0.5, 9)) == np.sign(round(b - 0.5, 9))
+                mean(same_side(a, b)
                      for a, b in itertools.combinations(values, 2)) for values in several
             )  # fmt: skip
         return figures
@@ -242,8 +245,8 @@ def test_one_order_leaves_out_what_needs_two() -> None:
 
 def test_a_judge_that_is_always_right_and_sure_has_no_error() -> None:
     judgements, humans, constitution = tables_of(20, 1)
-    first = {row["pair_id"]: seated(*(row[side][0]["content"] for side in ("chosen", "rejected")))[0] == row["chosen"][0]["content"]
-             for row in humans.to_dicts()}  # fmt: skip
+    sides = {row["pair_id"]: [row[side][0]["content"] for side in ("chosen", "rejected")] for row in humans.to_dicts()}
+    first = {pair_id: seated(*texts)[0] == texts[0] for pair_id, texts in sides.items()}
     rows = []
     for row in judgements.to_dicts():
         says_a = first[row["pair_id"]] == (row["order"] == "01")
@@ -270,7 +273,7 @@ def test_human_pairs_are_judged_by_the_recipe_of_judgements_and_calibrated(home:
         "human_preferences": write_pairs(tmp_path, 24),
         "calibration_judgements": {"max_pairs": 18, "principles_per_pair": 2},
     }
-    result = materialize(CALIBRATION, config)
+    result = materialize(CALIBRATION, config, raise_on_error=False)  # a judge by the alphabet may fail the check
     lake = open_lake(home)
     judgements = lake.snapshot("calibration_judgements", "v1").frame()
     assert judgements["pair_id"].n_unique() == 18
@@ -287,7 +290,7 @@ def test_human_pairs_are_judged_by_the_recipe_of_judgements_and_calibrated(home:
     assert "| humans |" in shown["noise_and_bias"]
 
     config["calibration_judgements"]["max_pairs"] = 24
-    larger = materialize(CALIBRATION, config)
+    larger = materialize(CALIBRATION[:3], config)
     assert metadata(larger, "calibration_judgements")["ledger_hits"] == 72
 
 
