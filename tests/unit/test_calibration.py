@@ -20,7 +20,14 @@ from cai_dagster.human_preferences import seated
 from cai_dagster.settings import active_settings
 from cai_dagster.tables import TABLES
 from resources.lake import open_lake
-from tests.scripted_graph import definitions, materialize, metadata, scripted_models
+from tests.scripted_graph import (
+    WITHOUT_TRAINING,
+    definitions,
+    materialize,
+    metadata,
+    pretend_trained,
+    scripted_models,
+)
 
 CALIBRATION = ["constitution", "human_preferences", "calibration_judgements", "judge_calibration"]
 VOTES = [(None, None), (3, 1), (2, 2), (0, 4), (1, 0), (5, 0)]
@@ -311,34 +318,22 @@ def test_a_bad_judge_keeps_its_labels_out_of_preference_pairs(
     sides = ("chosen", "rejected") if right else ("rejected", "chosen")
     rows = [{"prompt": f"question {n}", sides[0]: f"a {n}", sides[1]: f"b {n}"} for n in range(12)]
     file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "rejected": rows[0]["chosen"]}]))
     config = {
-        "human_preferences": {"sources": [str(file)]},
-        "prompts": {"sources": [str(file)], "sft_share": 0.05, "preference_share": 0.9},
-        "response_pairs": {"source": "imported", "sources": [str(file)]},
+        "human_preferences": {"sources": [str(file)], "max_rejected_share": 0.1},
+        "prompts": {"sources": [str(file)], "sft_share": 0.3, "preference_share": 0.5, "max_rejected_share": 0.1},
+        "revision_rounds": {"rounds": 1},
+        "sft_dataset": {"min_rows": 1},
+        "response_pairs": {"source": "imported", "sources": [str(file)], "max_rejected_share": 0.1},
     }
-    materialize(["constitution", "prompts"], config)
-    open_lake(home)
-    imported = import_response_pairs(home, file)
-    assert imported > 0
+    pretend_trained(home, tmp_path / "checkpoint")
+    imported = materialize([*WITHOUT_TRAINING, "response_pairs"], config, raise_on_error=False)
+    lake = open_lake(home)
+    assert set(lake.snapshot("response_pairs", "v1").frame()["source"]) == {"imported"}
+    assert lake.rejected("response_pairs", "v1").height == 1
+    assert metadata(imported, "response_pairs")["of_sft_prompts"] > 0
     result = materialize([*CALIBRATION, "judgements", "preference_pairs"], config, raise_on_error=False)
     assert bool(result.asset_materializations_for_node("preference_pairs")) == made
-    assert result.success == made
-
-
-def import_response_pairs(home: Home, file: Path) -> int:
-    """Rows of response_pairs of v1, as the asset imports them; its inputs from models are of no use to it."""
-    from cai_dagster.imported_pairs import import_pairs
-    from cai_dagster.snapshots import Account
-
-    lake = open_lake(home)
-    splits = dict(lake.snapshot("prompts").frame().select("prompt_id", "split").iter_rows())
-    settings = active_settings().response_pairs.model_copy(update={"sources": [str(file)]})
-    staged = lake.stage("response_pairs", "v1")
-    staged.add(import_pairs(settings, splits).rows)
-    staged.close()
-    lake.commit(staged, Account("scripted", "scripted"))
-    return staged.row_count
 
 
 def test_the_plan_knows_the_calls_of_a_calibration(home: Home, tmp_path: Path) -> None:
