@@ -143,7 +143,6 @@ class Recomputed:
             "brier_score": self.over_pairs(lambda pair, p: y(pair) * (1 - p) ** 2 + (1 - y(pair)) * p**2),
             "calibration_error": self.calibration_error(),
             "position_bias": mean((a > 1) == (b > 1) and a != 1 for a, b in self.letters.values()),
-            "longer_preferred": longer_preferred(lambda pair, p: 0.5 if abs(p - 0.5) < 1e-12 else float(p > 0.5)),
             "order_agreement": mean(same_side(a, b)
                 for found in self.p.values() for a, b in (one.values() for one in found.values())
             ),
@@ -158,7 +157,10 @@ class Recomputed:
                 for pair, values in principles.items()
             ),
         }  # fmt: skip
-        figures["length_bias"] = figures["longer_preferred"] - longer_preferred(lambda pair, p: y(pair))
+        if unequal:
+            verdict = longer_preferred(lambda pair, p: 0.5 if abs(p - 0.5) < 1e-12 else float(p > 0.5))
+            people_say = longer_preferred(lambda pair, p: y(pair))
+            figures |= {"longer_preferred": verdict, "length_bias": verdict - people_say}
         if several:
             figures["noise_principles"] = mean(variance(values) for values in several)
             figures["principle_agreement"] = mean(
