@@ -320,19 +320,19 @@ def test_a_bad_judge_keeps_its_labels_out_of_preference_pairs(
     sides = ("chosen", "rejected") if right else ("rejected", "chosen")
     rows = [{"prompt": f"question {n}", sides[0]: f"a {n}", sides[1]: f"b {n}"} for n in range(12)]
     file = tmp_path / "pairs.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "rejected": rows[0]["chosen"]}]))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = {
-        "human_preferences": {"sources": [str(file)], "max_rejected_share": 0.1},
-        "prompts": {"sources": [str(file)], "sft_share": 0.3, "preference_share": 0.5, "max_rejected_share": 0.1},
+        "human_preferences": {"sources": [str(file)]},
+        "prompts": {"sources": [str(file)], "sft_share": 0.3, "preference_share": 0.5},
         "revision_rounds": {"rounds": 1},
         "sft_dataset": {"min_rows": 1},
-        "response_pairs": {"source": "imported", "sources": [str(file)], "max_rejected_share": 0.1},
+        "response_pairs": {"source": "imported", "sources": [str(file)]},
     }
     pretend_trained(home, tmp_path / "checkpoint")
     imported = materialize([*WITHOUT_TRAINING, "response_pairs"], config, raise_on_error=False)
     lake = open_lake(home)
     assert set(lake.snapshot("response_pairs", "v1").frame()["source"]) == {"imported"}
-    assert lake.rejected("response_pairs", "v1").height == 1
+    assert lake.rejected("response_pairs", "v1").height == 0
     assert metadata(imported, "response_pairs")["of_sft_prompts"] > 0
     result = materialize([*CALIBRATION, "judgements", "preference_pairs"], config, raise_on_error=False)
     assert bool(result.asset_materializations_for_node("preference_pairs")) == made
