@@ -163,9 +163,9 @@ def _prompt_turns(prompt: object) -> list[Turn]:
 
 
 def _turns(value: object) -> list[Turn]:
-    turns = cast("list[object]", value) if isinstance(value, list) else None
-    if turns is None or not all(isinstance(turn, Mapping) for turn in turns):
-        raise BadPairError(f"turns with role and content were expected, and found {str(turns or value)[:80]!r}")
+    turns: list[object] = cast("list[object]", value) if isinstance(value, list) else []
+    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
+        raise BadPairError(f"turns with role and content were expected, and found {str(cast('object', value))[:80]!r}")
     return [*cast("list[Turn]", turns)]
 
 

@@ -169,5 +169,6 @@ def _require_columns(file: Path, columns: Iterable[str], expected: Expected) -> 
 def _open(file: Path) -> TextIO:
     """UTF-8 text; bytes that are none become lone surrogates, by which their row is recognised and rejected."""
     newline = "" if file.suffix == ".csv" else "\n"
-    text: Any = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": newline}
-    return gzip.open(file, "rt", **text) if file.suffix == ".gz" else file.open(**text)
+    if file.suffix == ".gz":
+        return gzip.open(file, "rt", encoding="utf-8-sig", errors="surrogateescape", newline=newline)
+    return file.open(encoding="utf-8-sig", errors="surrogateescape", newline=newline)
