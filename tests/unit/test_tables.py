@@ -85,7 +85,7 @@ FIXED = {
         "constitution_version": pl.String,
     },
 }
-UNVERSIONED = {"prompts", "initial_responses", "rejected_rows", "materializations"}
+UNVERSIONED = {"prompts", "initial_responses", "human_preferences", "rejected_rows", "materializations"}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
