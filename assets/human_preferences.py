@@ -1,12 +1,34 @@
-"""Pairs that people labelled."""
+"""Pairs that people have compared: hh-rlhf, UltraFeedback, RewardBench, TRL or any columns. None by default."""
 
 import dagster as dg
 
+from assets.launchpad import defaults_from
 from assets.stage import new_rows, stage_rows
+from cai_dagster.decontamination import evaluation_sets
+from cai_dagster.human_preferences import collect_human_preferences
+from cai_dagster.settings import DecontaminationSettings, HumanPreferencesSettings, active_settings
+from cai_dagster.source_files import SourceFileError
 from resources.lake import LakeResource
 
 
+@defaults_from(active_settings().decontamination)
+@defaults_from(active_settings().human_preferences)
+class HumanPreferencesConfig(HumanPreferencesSettings, DecontaminationSettings, dg.Config):
+    """Where human-labelled pairs come from."""
+
+
 @dg.asset(group_name="inputs", kinds={"ducklake", "polars"}, owners=["team:post-training"], code_version="1")
-def human_preferences(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
-    """Human-labelled pairs; none are imported yet."""
-    return stage_rows(context, lake, new_rows(context, lake))
+def human_preferences(
+    context: dg.AssetExecutionContext, config: HumanPreferencesConfig, lake: LakeResource
+) -> dg.MaterializeResult:
+    """Every human-labelled pair once; rows that are no pair are in rejected_rows."""
+    splits = active_settings().prompts
+    try:
+        pairs, rejected = collect_human_preferences(config, splits, evaluation_sets(config))
+    except SourceFileError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    staged = new_rows(context, lake)
+    staged.add(pairs)
+    for row in rejected:
+        staged.reject(row.source, row.reason, row.row)
+    return stage_rows(context, lake, staged, {"rejected": dict(staged.reasons)}, config.max_rejected_share)

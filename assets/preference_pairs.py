@@ -21,6 +21,7 @@ class PreferencePairsConfig(PreferencePairsSettings, dg.Config):
     kinds={"polars", "ducklake"},
     owners=["team:post-training"],
     code_version="1",
+    deps=["judge_calibration"],  # its blocking check keeps the labels of a bad judge out
 )
 def preference_pairs(
     context: dg.AssetExecutionContext,

@@ -4,14 +4,17 @@ import dagster as dg
 
 from assets.launchpad import defaults_from
 from assets.stage import new_rows, stage_rows
-from cai_dagster.prompts import PromptSourceError, collect_prompts, prompt_row
-from cai_dagster.settings import PromptsSettings, active_settings
+from cai_dagster.decontamination import evaluation_sets
+from cai_dagster.prompts import collect_prompts, prompt_row
+from cai_dagster.settings import DecontaminationSettings, PromptsSettings, active_settings
+from cai_dagster.source_files import SourceFileError
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
 
+@defaults_from(active_settings().decontamination)
 @defaults_from(active_settings().prompts)
-class PromptsConfig(PromptsSettings, dg.Config):
+class PromptsConfig(PromptsSettings, DecontaminationSettings, dg.Config):
     """Where prompts come from and how they are divided."""
 
 
@@ -23,8 +26,10 @@ def prompts(
     chat_format = policy.chat_format()
     settings = config.model_copy(update={"longest_prompt": min(config.longest_prompt, policy.max_model_len)})
     try:
-        collected, rejected = collect_prompts(settings, lambda messages: len(chat_format.prompt_ids(messages)))
-    except PromptSourceError as error:
+        collected, rejected = collect_prompts(
+            settings, lambda messages: len(chat_format.prompt_ids(messages)), evaluation_sets(config)
+        )
+    except SourceFileError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     staged = new_rows(context, lake)
     staged.add(prompt_row(prompt, config) for prompt in collected)

@@ -6,9 +6,11 @@ from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, run_stage, stage_rows
 from assets.training import current_checkpoint
+from cai_dagster.imported_pairs import import_pairs
 from cai_dagster.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.source_files import SourceFileError
 from cai_dagster.stages import response_pairs_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -43,6 +45,24 @@ def response_pairs(
         staged = new_rows(context, lake)
         staged.add(revision_pair(row) for row in lake.open().stream(FIRST_AND_LAST_RESPONSES, **revised))
         return stage_rows(context, lake, staged)
+    if config.source == PairSource.imported:
+        return _imported(context, config, prompts, lake)
     stage = response_pairs_stage(config)
     model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
     return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
+
+
+def _imported(
+    context: dg.AssetExecutionContext, config: ResponsePairsConfig, prompts: TableSnapshot, lake: LakeResource
+) -> dg.MaterializeResult:
+    """The pairs of a preference data set; whom it prefers is not looked at."""
+    splits = dict(prompts.frame().select("prompt_id", "split").iter_rows())
+    try:
+        imported = import_pairs(config, splits)
+    except SourceFileError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    staged = new_rows(context, lake)
+    staged.add(imported.rows)
+    for pair in imported.rejected:
+        staged.reject(pair.source, pair.reason, pair.row)
+    return stage_rows(context, lake, staged, {"of_sft_prompts": imported.of_sft_prompts}, config.max_rejected_share)

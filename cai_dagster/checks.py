@@ -57,6 +57,13 @@ CHECKS = (
         "Such verdicts cancel out in the soft label. A larger feedback model has less of it (Lee et al. 2023, 2.1.1).",
     ),
     Check(
+        "judge_agreement",
+        "judge_calibration",
+        "Agreement of the feedback model with humans, one principle a label: the lower end of its 95 % interval.",
+        "At one half or below, its labels say nothing of what people prefer. Use a larger feedback model or another "
+        "judging method, or calibrate on more pairs (judge_calibration.max_pairs): few give a wide interval.",
+    ),
+    Check(
         "length_ratio",
         "preference_pairs",
         "Mean length of chosen over mean length of rejected completions, in characters.",

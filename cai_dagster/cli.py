@@ -17,7 +17,7 @@ from rich.console import Console
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.settings import DEFAULT_PROFILE, active_settings
+from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ class _App(typer.Typer):
 
 
 app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
+imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
+app.add_typer(imports, name="import")
 Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
 
 # Progress bars and load reports of the libraries would bury the run's own log.
@@ -129,6 +131,41 @@ def retry(
     _materialize(table, version)
 
 
+@imports.command("preferences")
+def import_preferences(
+    files: Annotated[list[Path], typer.Argument(help="Files or folders with human-labelled pairs.")],
+    layout: Annotated[
+        PreferenceFormat, typer.Option("--format", help="How a pair is written; auto: by its content.")
+    ] = PreferenceFormat.auto,
+    prompt: Annotated[str | None, typer.Option(help="Column with the prompt.")] = None,
+    chosen: Annotated[str | None, typer.Option(help="Column with the preferred completion or transcript.")] = None,
+    rejected: Annotated[str | None, typer.Option(help="Column with the other one.")] = None,
+    category: Annotated[str | None, typer.Option(help="Column with a category.")] = None,
+    votes_chosen: Annotated[str | None, typer.Option(help="Column with how many people chose it.")] = None,
+    votes_rejected: Annotated[str | None, typer.Option(help="Column with how many chose the other.")] = None,
+    max_rejected_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="More rejected rows than this fail the import.")
+    ] = None,
+) -> None:
+    """Fill the table human_preferences from preference data sets, and say what was set aside and why."""
+    from cai_dagster.lake import Lake
+    from cai_dagster.summary import print_import
+
+    given = {
+        "prompt_column": prompt,
+        "chosen_column": chosen,
+        "rejected_column": rejected,
+        "category_column": category,
+        "votes_chosen_column": votes_chosen,
+        "votes_rejected_column": votes_rejected,
+        "max_rejected_share": max_rejected_share,
+    }
+    config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
+    config |= {name: value for name, value in given.items() if value is not None}
+    _materialize("human_preferences", None, {"human_preferences": config})
+    print_import(Lake(Home.from_environment()), "human_preferences", config, _console())
+
+
 @app.command()
 def summary(version: Version = "v1") -> None:
     """Print an example, its labels, the reward model's evaluation, rows and cost of one constitution version."""
@@ -214,9 +251,10 @@ def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
-def _materialize(selection: str, version: str | None) -> None:
+def _materialize(selection: str, version: str | None, config_of: dict[str, dict[str, Any]] | None = None) -> None:
     target = ["-m", GRAPH, "--select", selection, *(["--partition", version] if version else [])]
-    config = ["--config-json", json.dumps(_LOG_CONFIG)]
+    ops = {asset: {"config": values} for asset, values in (config_of or {}).items()}
+    config = ["--config-json", json.dumps({**_LOG_CONFIG, **({"ops": ops} if ops else {})})]
     _run("dagster", "asset", "materialize", *target, *config, interrupted=HOW_TO_GO_ON)
 
 

@@ -22,8 +22,11 @@ import polars as pl
 from cai_dagster.chat_format import ChatFormat, fitting
 from cai_dagster.checkpoints import Ingredients, checkpoint_folder, read_record
 from cai_dagster.constitution import Constitution, load_constitution
+from cai_dagster.decontamination import evaluation_sets
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.human_preferences import collect_human_preferences
+from cai_dagster.imported_pairs import import_pairs
 from cai_dagster.label_policies import label_pairs, preference_rows
 from cai_dagster.lake import Lake, Rows
 from cai_dagster.ledger import CallLengths, Ledger
@@ -37,6 +40,7 @@ from cai_dagster.scratch import scratch_folder
 from cai_dagster.settings import PairSource, RewardModelBase, Settings, Split
 from cai_dagster.stages import (
     Stage,
+    calibration_stage,
     initial_responses_stage,
     judgements_stage,
     response_pairs_stage,
@@ -56,6 +60,8 @@ PLANNED = (
     "sl_cai_model",
     "response_pairs",
     "judgements",
+    "human_preferences",
+    "calibration_judgements",
     "preference_pairs",
     "reward_model",
 )
@@ -303,7 +309,10 @@ class _VersionPlanner:
 
     def run(self) -> None:
         """Plan what is selected, in the order of the graph, and on the way the inputs that nobody has made yet."""
-        for table in ("initial_responses", "revision_rounds", "sl_cai_model", "response_pairs", "judgements"):
+        for table in (
+            "initial_responses", "revision_rounds", "sl_cai_model", "response_pairs", "judgements",
+            "calibration_judgements",
+        ):  # fmt: skip
             if table in self.selected:
                 getattr(self, table)
         if "reward_model" in self.selected:
@@ -365,6 +374,12 @@ class _VersionPlanner:
             staged.add(revision_pair(row) for row in self.lake.stream(FIRST_AND_LAST_RESPONSES, **sources))
             staged.close()
             return _Input(staged, all(one.known for one in inputs.values()))
+        if settings.source == PairSource.imported:
+            splits = dict(self.lake.read(self.prompts.rows).select("prompt_id", "split").iter_rows())
+            staged = StagedRows(self.folder, "response_pairs", self.version)
+            staged.add(import_pairs(settings, splits).rows)
+            staged.close()
+            return _Input(staged, known=True)
         weights = self.sl_cai_model
         stage = response_pairs_stage(settings)
         return self._plan_stage(stage, self.policy, {"prompts": self.prompts}, weights, trained=weights is not None)
@@ -374,6 +389,17 @@ class _VersionPlanner:
         stage = judgements_stage(self.constitution, self.settings.judgements)
         inputs = {"prompts": self.prompts, "response_pairs": self.response_pairs}
         return self._from_lake("judgements") or self._plan_stage(stage, self.feedback_model, inputs)
+
+    @property
+    def human_preferences(self) -> _Input:
+        return self._once("human_preferences", self._plan_human_preferences)
+
+    @cached_property
+    def calibration_judgements(self) -> _Input:
+        calibration = self.settings.judge_calibration
+        stage = calibration_stage(self.constitution, calibration.judging(self.settings.judgements), calibration)
+        inputs = {"human_preferences": self.human_preferences}
+        return self._from_lake("calibration_judgements") or self._plan_stage(stage, self.feedback_model, inputs)
 
     def _plan_reward_model(self, judgements: _Input) -> None:
         weights = self.policy.weights()
@@ -402,9 +428,18 @@ class _VersionPlanner:
         chat_format = self.policy.chat_format()
         longest = min(self.settings.prompts.longest_prompt, self.policy.max_model_len)
         settings = self.settings.prompts.model_copy(update={"longest_prompt": longest})
-        collected, _ = collect_prompts(settings, lambda messages: len(chat_format.prompt_ids(messages)))
+        sets = evaluation_sets(self.settings.decontamination)
+        collected, _ = collect_prompts(settings, lambda messages: len(chat_format.prompt_ids(messages)), sets)
         staged = StagedRows(self.folder, "prompts", None)
         staged.add(prompt_row(prompt, settings) for prompt in collected)
+        staged.close()
+        return _Input(staged, known=True)
+
+    def _plan_human_preferences(self) -> _Input:
+        sets = evaluation_sets(self.settings.decontamination)
+        pairs, _ = collect_human_preferences(self.settings.human_preferences, self.settings.prompts, sets)
+        staged = StagedRows(self.folder, "human_preferences", None)
+        staged.add(pairs)
         staged.close()
         return _Input(staged, known=True)
 

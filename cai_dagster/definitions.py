@@ -12,6 +12,7 @@ from assets.cost_plan import cost_plan
 from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
+from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
@@ -37,8 +38,10 @@ ASSETS = (
     sl_cai_model,
     response_pairs,
     judgements,
-    preference_pairs,
     human_preferences,
+    calibration_judgements,
+    judge_calibration,
+    preference_pairs,
     reward_model,
     reward_model_evaluation,
 )

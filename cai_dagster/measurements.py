@@ -73,6 +73,16 @@ def position_bias(tables: Tables) -> Measurement:
     return Measurement(_share(same.height, swapped.height), swapped.height, examples)
 
 
+def judge_agreement(tables: Tables) -> Measurement:
+    """The lower end of the interval of agreement with humans, of labels by one principle each; 0 for a single pair."""
+    columns = ["slice_kind", "slice", "pairs", "agreement", "agreement_low", "agreement_high"]
+    gate = tables.rows.filter(pl.col("slice_kind") == "one_principle").select(columns).to_dicts()
+    if not gate:
+        return Measurement(None, 0, [])
+    examples = tables.rows.sort("agreement").head(EXAMPLES).select(columns).to_dicts()
+    return Measurement(gate[0]["agreement_low"] or 0.0, gate[0]["pairs"], examples)
+
+
 def principle_coverage(tables: Tables) -> Measurement:
     """Principles that were drawn, of those whose weight lets one expect it: five draws or more.
 

@@ -5,7 +5,7 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -52,6 +52,42 @@ def interval_plot(
     axes.errorbar(values, list(places), xerr=[below, above], fmt="o", capsize=3)  # pyright: ignore
     axes.set_yticks(list(places), names)
     return _markdown(figure, axes, x_label, y_label)
+
+
+def reliability_plot(bins: Sequence[tuple[float, float, float]]) -> str:
+    """A markdown image of agreement over confidence, with the diagonal; a dot's area is its share of the labels.
+
+    `bins` are (mean confidence, agreement with humans, share).
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0.5, 1], [0.5, 1], color="grey", linewidth=1)  # pyright: ignore
+    confidence, agreement, share = zip(*bins, strict=True)
+    axes.scatter(confidence, agreement, s=[20 + 400 * one for one in share], alpha=0.6)  # pyright: ignore
+    axes.set_xlim(0.48, 1.02)
+    axes.set_ylim(-0.02, 1.02)
+    return _markdown(figure, axes, "confidence of the label", "agreement with humans")
+
+
+def noise_bias_plot(labellers: Sequence[tuple[str, Mapping[str, float]]]) -> str:
+    """A markdown image of one bar a labeller: the parts of its expected squared error, stacked in the order given."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 1.2 + 0.5 * len(labellers)), layout="constrained")
+    axes = figure.subplots()
+    colours: dict[str, str] = {}
+    for place, (_, parts) in enumerate(labellers):
+        left = 0.0
+        for part, value in parts.items():
+            known = part in colours
+            colour = colours.setdefault(part, f"C{len(colours)}")
+            axes.barh(place, value, left=left, color=colour, label=None if known else part)  # pyright: ignore
+            left += value
+    axes.set_yticks(range(len(labellers)), [name for name, _ in labellers])
+    axes.legend(fontsize="small")
+    return _markdown(figure, axes, "noise and bias of one verdict: expected squared error", "")
 
 
 def _markdown(figure: "Figure", axes: "Axes", x_label: str, y_label: str) -> str:

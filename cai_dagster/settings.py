@@ -59,6 +59,18 @@ class PairSource(StrEnum):
 
     sl_cai_model = "sl_cai_model"
     revisions = "revisions"
+    imported = "imported"
+
+
+class PreferenceFormat(StrEnum):
+    """The layout of a preference data set's rows."""
+
+    auto = "auto"
+    hh_rlhf = "hh_rlhf"
+    trl_explicit = "trl_explicit"
+    trl_implicit = "trl_implicit"
+    ultrafeedback = "ultrafeedback"
+    rewardbench = "rewardbench"
 
 
 class LabelPolicy(StrEnum):
@@ -180,13 +192,46 @@ class LanguageModelSettings(_Settings):
         return -(-self.calls_in_flight * engines[self.engine] * 5 // 4)
 
 
-class PromptsSettings(_Settings):
+class PreferenceColumns(_Settings):
+    """What the columns of a preference pair are called."""
+
+    prompt_column: str = Field(min_length=1, description="Column with the prompt as one text.")
+    chosen_column: str = Field(
+        min_length=1, description="Preference files: column with the preferred completion, conversation or transcript."
+    )
+    rejected_column: str = Field(min_length=1, description="Preference files: column with the other one.")
+
+
+class PreferenceFilesSettings(PreferenceColumns):
+    """Preference data sets and how their rows are read."""
+
+    sources: list[str] = Field(
+        description="Files with preference pairs (.jsonl, .jsonl.gz, .csv, .parquet), folders of such files, or "
+        "Hugging Face dataset folders; relative paths count from the project folder.",
+    )
+    format: PreferenceFormat = Field(
+        description="auto: recognised from each row. hh_rlhf: transcripts with Human: and Assistant:. trl_explicit, "
+        "ultrafeedback, rewardbench: a prompt and two completions. trl_implicit: two conversations that share their "
+        "beginning.",
+    )
+
+
+class DecontaminationSettings(_Settings):
+    """What nobody may train on."""
+
+    evaluation_sets: list[str] = Field(
+        description="Files or folders with evaluation sets. A prompt that shares thirteen words in a row with a text "
+        "in them, or a shorter one that equals a text, is rejected.",
+    )
+
+
+class PromptsSettings(PreferenceColumns):
     """Where prompts come from and how they are divided."""
 
     sources: list[str] = Field(
         min_length=1,
-        description="Files (.jsonl, .csv, .parquet, .txt), folders of such files, or Hugging Face dataset folders; "
-        "relative paths count from the project folder.",
+        description="Files (.jsonl, .jsonl.gz, .csv, .parquet, .txt), folders of such files, or Hugging Face dataset "
+        "folders; relative paths count from the project folder. Of preference pairs the prompt is taken.",
     )
     prompt_column: str = Field(min_length=1, description="Column with the prompt as one text.")
     messages_column: str = Field(min_length=1, description="Column with role/content turns; used where it is there.")
@@ -273,12 +318,22 @@ class TrainingSettings(_Settings):
     seed: int = Field(ge=0, lt=2**31, description="Order of the rows and initial weights of a new head.")
 
 
-class ResponsePairsSettings(_SamplingSettings):
+class HumanPreferencesSettings(PreferenceFilesSettings):
+    """Where human-labelled pairs come from."""
+
+    category_column: str = Field(min_length=1, description="Column with a category, if any; or else `subset`.")
+    votes_chosen_column: str = Field(min_length=1, description="Column with how many people chose it, if counted.")
+    votes_rejected_column: str = Field(min_length=1, description="Column with how many chose the other, if counted.")
+    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
+
+
+class ResponsePairsSettings(_SamplingSettings, PreferenceFilesSettings):
     """Where the two completions of a pair come from."""
 
     source: PairSource = Field(
         description="sl_cai_model: two samples of the fine-tuned policy, as in the paper. revisions: first response "
-        "against last revision (direct principle feedback, Castricato et al. 2024).",
+        "against last revision (direct principle feedback, Castricato et al. 2024). imported: pairs of `sources`, "
+        "whose prompts must be among `prompts`.",
     )
     pairs_per_prompt: int = Field(ge=1, le=64, description="Pairs sampled for each prompt.")
     max_tokens: int = Field(ge=1, le=32_768, description="Longest completion, in tokens.")
@@ -308,6 +363,20 @@ class JudgementsSettings(_Settings):
     rationale_max_tokens: int = Field(ge=1, le=32_768, description="rationale: its longest, in tokens.")
     seed: int = Field(ge=0, lt=2**31, description="Another seed draws other principles.")
     max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
+
+
+class JudgeCalibrationSettings(_Settings):
+    """How the feedback model is measured against humans. Whatever else is asked, is asked as for `judgements`."""
+
+    max_pairs: int = Field(ge=0, description="Human pairs that are judged, drawn from all; 0: none.")
+    principles_per_pair: int = Field(
+        ge=1, le=1000, description="Principles for each pair; from two on, one sees how much they disagree."
+    )
+    sample_seed: int = Field(ge=0, lt=2**31, description="Another seed draws other pairs, and other resamples.")
+
+    def judging(self, labels: "JudgementsSettings") -> "JudgementsSettings":
+        """The settings by which pairs are judged here: those of `judgements`, but for the number of principles."""
+        return labels.model_copy(update={"principles_per_pair": self.principles_per_pair})
 
 
 class PreferencePairsSettings(_Settings):
@@ -444,19 +513,22 @@ class CheckSettings(_Settings):
     """The bounds of one check and what happens beyond them."""
 
     severity: Severity = Field(description="ERROR stops what depends on the table; WARN does not.")
+    above: float | None = None
     at_least: float | None = None
     at_most: float | None = None
 
     def passes(self, value: float) -> bool:
         """Whether a measured value lies within the bounds."""
-        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+        high_enough = (self.at_least is None or value >= self.at_least) and (self.above is None or value > self.above)
+        return high_enough and (self.at_most is None or value <= self.at_most)
 
     @property
     def bounds(self) -> str:
         """`at least 0.67, at most 1.5`"""
+        above = [] if self.above is None else [f"above {self.above:g}"]
         least = [] if self.at_least is None else [f"at least {self.at_least:g}"]
         most = [] if self.at_most is None else [f"at most {self.at_most:g}"]
-        return ", ".join(least + most)
+        return ", ".join(above + least + most)
 
 
 class ChecksSettings(_Settings):
@@ -469,6 +541,7 @@ class ChecksSettings(_Settings):
     position_bias: CheckSettings
     principle_coverage: CheckSettings
     length_ratio: CheckSettings
+    judge_agreement: CheckSettings
 
 
 class Settings(_Settings):
@@ -492,6 +565,9 @@ class Settings(_Settings):
     best_of_n_candidates: BestOfNSettings
     policy_responses: PolicyResponsesSettings
     policy_evaluation: PolicyEvaluationSettings
+    decontamination: DecontaminationSettings
+    human_preferences: HumanPreferencesSettings
+    judge_calibration: JudgeCalibrationSettings
     checks: ChecksSettings
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cai_dagster.best_of_n import sample_candidates
 from cai_dagster.constitution import Constitution
 from cai_dagster.critique_revision import revise
+from cai_dagster.human_preferences import seated
 from cai_dagster.judging import Pair, judge
 from cai_dagster.policies import COMPARED, answer, given_answers, pair_to_judge
 from cai_dagster.requests import LanguageModel, Message, Request, Slot, to_messages
@@ -19,6 +20,7 @@ from cai_dagster.response_pairs import sample_pairs
 from cai_dagster.settings import (
     BestOfNSettings,
     InitialResponsesSettings,
+    JudgeCalibrationSettings,
     JudgementsSettings,
     PairSource,
     PolicyResponsesSettings,
@@ -200,6 +202,32 @@ def policy_judgements_stage(constitution: Constitution, settings: JudgementsSett
         table="policy_judgements",
         rows=COMPARED,
         row_id=lambda row: f"{row['policy_0']}/{row['policy_1']}/{row['prompt_id']}",
+        recipe=compare,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def calibration_stage(
+    constitution: Constitution, settings: JudgementsSettings, calibration: JudgeCalibrationSettings
+) -> Stage:
+    """What the feedback model says of pairs that people have compared: the recipe of `judgements`, on a sample.
+
+    A larger sample keeps the pairs of a smaller one, and so its calls.
+    """
+
+    async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
+        texts = seated(*(row[name][0]["content"] for name in ("chosen", "rejected")))
+        pair = Pair(row["pair_id"], row["prompt_id"], to_messages(row["prompt"]), *texts)
+        judged = await judge(model, constitution, pair, settings)
+        return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]
+
+    return Stage(
+        table="calibration_judgements",
+        rows=f"""
+            SELECT pair_id, prompt_id, prompt, chosen, rejected FROM human_preferences
+            ORDER BY md5('{calibration.sample_seed}/' || pair_id), pair_id LIMIT {calibration.max_pairs}
+        """,
+        row_id=lambda row: row["pair_id"],
         recipe=compare,
         max_rejected_share=settings.max_rejected_share,
     )

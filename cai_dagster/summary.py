@@ -3,7 +3,10 @@
 It only reads the lake. All text from prompts and completions is shown as text: `printable`, and never as markup.
 """
 
+import json
 import math
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -77,6 +80,17 @@ def print_plan(made: CostPlan, console: Console) -> None:
     new = sum(stage.new for stage in made.stages)
     bound = "" if all(stage.exact for stage in made.stages) else "at most "
     console.print(f"Together {bound}{new:,} new calls. ≤: an upper bound, because an input does not exist yet.")
+
+
+def print_import(lake: Lake, table: str, settings: Mapping[str, Any], console: Console) -> None:
+    """Print how many rows a table has, how many were set aside and why, and the settings that keep it so."""
+    rejected = Counter(reason.split(":", 1)[0] for reason in lake.rejected(table)["reason"])
+    console.print(f"{table}: {lake.snapshot(table).frame().height:,} rows, {rejected.total():,} rejected")
+    for reason, count in rejected.most_common():
+        console.print(Text(f"  {count:,} × {printable(reason)}"))
+    lines = [f"[default.{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    console.print("To have the same rows whenever the graph is materialized, put this into settings.toml:")
+    console.print(Text("\n".join(lines)), soft_wrap=True)
 
 
 def _rows(lake: Lake, sql: str, version: str) -> list[dict[str, Any]]:

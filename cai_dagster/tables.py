@@ -106,7 +106,7 @@ class ResponsePairs(_VersionedModel):
 
     pair_id: str = pa.Field(str_matches=_HEX, description="Hash of the prompt id and both completions.")
     prompt_id: str = pa.Field(str_matches=_HEX)
-    source: str = pa.Field(description="sl_cai_model: both sampled from it; revisions: y^0 and y^n.")
+    source: str = pa.Field(description="sl_cai_model: both sampled from it; revisions: y^0 and y^n; imported.")
     completion_0: str = pa.Field(str_length={"min_value": 1})
     completion_1: str = pa.Field(str_length={"min_value": 1})
     finish_reason_0: str
@@ -160,6 +160,55 @@ class Judgements(_VersionedModel):
     )
 
 
+class HumanPreferences(_Model):
+    """Two completions of a prompt and which of them people preferred."""
+
+    pair_id: str = pa.Field(str_matches=_HEX, description="As in response_pairs: the same whoever is preferred.")
+    prompt_id: str = pa.Field(str_matches=_HEX, description="As in prompts.")
+    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="One turn, the assistant's.")
+    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="One turn, the assistant's.")
+    votes_chosen: int = pa.Field(ge=0, nullable=True, description="People who preferred chosen; null: not counted.")
+    votes_rejected: int = pa.Field(ge=0, nullable=True, description="People who preferred rejected.")
+    category: str = pa.Field(nullable=True)
+    source: str = pa.Field(description="file:line it was read from.")
+    split: str = pa.Field(isin=_SPLITS, description="As in prompts: a hash of the prompt id.")
+
+
+class CalibrationJudgements(Judgements):
+    """What the feedback model said of a human-labelled pair: as in judgements, which has the columns."""
+
+
+class JudgeCalibration(_VersionedModel):
+    """The feedback model against humans, one slice of the pairs a row; docs/calibration.md defines each number."""
+
+    slice_kind: str = pa.Field(
+        isin=["all", "one_principle", "category", "principle", "humans"],
+        description="all: labels averaged over their principles; one_principle: each principle's label alone; "
+        "category, principle: of one of them; humans: people against each other, where several voted.",
+    )
+    slice: str = pa.Field(description="The category, or the principle's slug; empty where the kind says all.")
+    feedback_model: str = pa.Field(description="Identity of the weights that judged; humans in the slice humans.")
+    pairs: int = pa.Field(ge=1)
+    agreement: float = pa.Field(ge=0, le=1, description="Chance to name the completion that a human names.")
+    agreement_low: float = pa.Field(nullable=True, description="95 % bootstrap interval; null for a single pair.")
+    agreement_high: float = pa.Field(nullable=True)
+    log_loss: float = pa.Field(ge=0, nullable=True, description="In nats; ln 2 says nothing.")
+    brier_score: float = pa.Field(ge=0, le=1, nullable=True)
+    calibration_error: float = pa.Field(ge=0, le=1, nullable=True, description="Expected, over ten bins of confidence.")
+    position_bias: float = pa.Field(nullable=True, description="Share of verdicts with the same letter after a swap.")
+    longer_preferred: float = pa.Field(nullable=True, description="How often the longer completion is preferred.")
+    length_bias: float = pa.Field(nullable=True, description="longer_preferred minus the same of the humans.")
+    order_agreement: float = pa.Field(nullable=True, description="Share of verdicts that both orders share.")
+    principle_agreement: float = pa.Field(nullable=True, description="Chance that two principles agree on a pair.")
+    label_mass: float = pa.Field(nullable=True, description="Mean of P(A) + P(B).")
+    noise_orders: float = pa.Field(ge=0, nullable=True, description="Variance of P between the orders.")
+    noise_principles: float = pa.Field(ge=0, nullable=True, description="Variance of P between the principles.")
+    noise_repeats: float = pa.Field(ge=0, nullable=True, description="Variance of a verdict drawn from P.")
+    noise: float = pa.Field(ge=0, nullable=True, description="Variance of one verdict: the sum of what is known of it.")
+    bias: float = pa.Field(nullable=True, description="Mean squared distance of P from the humans' consensus.")
+
+
 class PreferencePairs(_VersionedModel):
     """A labelled pair in TRL's conversational preference format."""
 
@@ -198,21 +247,6 @@ class RewardModelEvaluation(_VersionedModel):
     accuracy_high: float = pa.Field(ge=0, le=1, nullable=True)
     longer_wins_low: float = pa.Field(ge=0, le=1, nullable=True, description="The same for longer_wins_accuracy.")
     longer_wins_high: float = pa.Field(ge=0, le=1, nullable=True)
-
-
-class HumanPreferences(_Model):
-    """A pair that people labelled."""
-
-    pair_id: str = pa.Field(str_matches=_HEX, description="Hash of the prompt id and both completions.")
-    prompt_id: str = pa.Field(str_matches=_HEX, description="Hash of the messages, as in prompts.")
-    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
-    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
-    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
-    votes_chosen: int = pa.Field(ge=0, nullable=True)
-    votes_rejected: int = pa.Field(ge=0, nullable=True)
-    category: str = pa.Field(nullable=True)
-    source: str = pa.Field(description="file:line it was read from.")
-    split: str = pa.Field(isin=_SPLITS)
 
 
 class BestOfNCandidates(_VersionedModel):
@@ -378,6 +412,12 @@ TABLES = {
             ("constitution_version", "policy_0", "policy_1", "prompt_id", "principle_id", "order"),
         ),
         Table("policy_evaluation", PolicyEvaluation, ("constitution_version", "policy", "opponent")),
+        Table(
+            "calibration_judgements",
+            CalibrationJudgements,
+            ("constitution_version", "pair_id", "principle_id", "order"),
+        ),
+        Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice_kind", "slice")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),

@@ -56,6 +56,8 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
         "sl_cai_model",
         "response_pairs",
         "judgements",
+        "calibration_judgements",
+        "judge_calibration",
         "preference_pairs",
         "reward_model",
         "reward_model_evaluation",
@@ -92,6 +94,7 @@ def test_everything_that_holds_the_accelerator_is_in_its_pool() -> None:
         "sl_cai_model",
         "response_pairs",
         "judgements",
+        "calibration_judgements",
         "reward_model",
         "reward_model_evaluation",
     }

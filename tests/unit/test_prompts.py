@@ -14,7 +14,6 @@ import pytest
 from cai_dagster.home import PROJECT
 from cai_dagster.prompts import (
     Prompt,
-    PromptSourceError,
     RejectedPrompt,
     collect_prompts,
     prompt_row,
@@ -22,6 +21,7 @@ from cai_dagster.prompts import (
 )
 from cai_dagster.requests import ContextTooLongError, Message, Messages
 from cai_dagster.settings import PromptsSettings, active_settings
+from cai_dagster.source_files import SourceFileError
 
 ROWS = [
     {"prompt": "Why is the sky blue?", "category": "science"},
@@ -140,7 +140,7 @@ def test_a_dataset_folder_with_splits_gives_the_rows_of_all(tmp_path: Path) -> N
 def test_a_folder_that_only_looks_like_a_dataset_is_refused_by_name(tmp_path: Path, names: list[str]) -> None:
     for name in names:
         (tmp_path / name).write_text("{}", encoding="utf-8")
-    with pytest.raises(PromptSourceError) as caught:
+    with pytest.raises(SourceFileError) as caught:
         collect(tmp_path)
     assert str(tmp_path) in str(caught.value)
 
@@ -398,21 +398,21 @@ def test_a_category_that_is_not_utf8_stops_no_table(tmp_path: Path) -> None:
 )
 def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(PromptSourceError) as caught:
+    with pytest.raises(SourceFileError) as caught:
         collect(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 
 
 def test_wrong_columns_are_listed(tmp_path: Path) -> None:
     write_parquet(tmp_path / "mine.parquet", [{"question": "a", "answer": "b"}])
-    with pytest.raises(PromptSourceError, match=r"mine\.parquet.*'prompt'.*'messages'.*\['question', 'answer'\]"):
+    with pytest.raises(SourceFileError, match=r"mine\.parquet.*'prompt'.*'messages'.*\['question', 'answer'\]"):
         collect(tmp_path / "mine.parquet")
 
 
 @pytest.mark.parametrize("name", ["missing.jsonl", "missing", "empty"])
 def test_a_source_that_is_not_there_is_refused_by_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PromptSourceError) as caught:
+    with pytest.raises(SourceFileError) as caught:
         collect(tmp_path / name)
     assert str(tmp_path / name) in str(caught.value)
 

@@ -2,7 +2,7 @@ import pytest
 
 from cai_dagster.requests import Completion, Message
 from cai_dagster.response_pairs import STAGE, pair_row, sample_pairs
-from cai_dagster.settings import PairSource, ResponsePairsSettings
+from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
 from cai_dagster.tables import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
@@ -10,15 +10,9 @@ PROMPT = (Message("system", "be brief"), Message("user", "the question"))
 
 
 def configured(pairs_per_prompt: int = 3) -> ResponsePairsSettings:
-    return ResponsePairsSettings(
-        source=PairSource.sl_cai_model,
-        pairs_per_prompt=pairs_per_prompt,
-        temperature=0.7,
-        top_p=0.9,
-        max_tokens=33,
-        seed=5,
-        max_rejected_share=0.0,
-    )
+    drawn = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 33, "seed": 5, "max_rejected_share": 0.0}
+    changes = {"source": PairSource.sl_cai_model, "pairs_per_prompt": pairs_per_prompt, **drawn}
+    return active_settings().response_pairs.model_copy(update=changes)
 
 
 def by_sample() -> ScriptedEngine:

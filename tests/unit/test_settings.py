@@ -207,6 +207,12 @@ def test_a_check_passes_at_its_bounds_and_between_them(
     assert [value for value in inside + outside if check.passes(value)] == inside
 
 
+def test_a_check_above_a_bound_does_not_pass_at_it() -> None:
+    check = CheckSettings(severity=Severity.ERROR, above=0.5)
+    assert [check.passes(value) for value in (0.5, 0.501, float("nan"))] == [False, True, False]
+    assert check.bounds == "above 0.5"
+
+
 def test_bounds_are_written_out() -> None:
     assert CheckSettings(severity=Severity.WARN, at_least=0.67, at_most=1.5).bounds == "at least 0.67, at most 1.5"
     assert CheckSettings(severity=Severity.WARN, at_most=0.05).bounds == "at most 0.05"

@@ -85,7 +85,8 @@ FIXED = {
         "constitution_version": pl.String,
     },
 }
-UNVERSIONED = {"prompts", "initial_responses", "teacher_responses", "rejected_rows", "materializations"}
+UNVERSIONED = {"prompts", "human_preferences", "initial_responses", "teacher_responses"}
+UNVERSIONED |= {"rejected_rows", "materializations"}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
