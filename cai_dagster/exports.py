@@ -9,7 +9,7 @@ of the lake and are streamed; the folder appears at once, complete. It knows no 
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +41,8 @@ CARD = "README.md"
 REJECTED = "rejected.jsonl"
 FIGURES = ("judge_calibration", "reward_model_evaluation")
 MOST_FIGURES = 40  # rows of one table of figures in a card
-# The split of a row, in SQL; supervised examples are made of the prompts of one split only.
-_SPLIT = {"sft_dataset": "'sft'", "preference_pairs": "split"}
+# The rows of a table with their split; supervised examples are made of the prompts of one split only.
+_ROWS = {"sft_dataset": "SELECT *, 'sft' AS split FROM rows", "preference_pairs": "SELECT * FROM rows"}
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,9 @@ def export_table(
         features = _features(layout)
         splits, rejected = _write_rows(rows, layout, features, file_format, made)
         if not splits:
+            reasons = ", ".join(f"{count:,} {code}" for code, count in rejected.items())
             raise ExportError(
-                f"no row of {table} can be written as {export_format.value}: {_counted(rejected)}; try another --format"
+                f"no row of {table} can be written as {export_format.value}: {reasons}; try another --format"
             )
         facts = CardFacts(
             table=table,
@@ -135,7 +136,7 @@ def _rows_at(lake: Lake, table: str, constitution_version: str, snapshot_id: int
 
 
 @contextmanager
-def _beside(folder: Path) -> Iterator[Path]:
+def _beside(folder: Path) -> Generator[Path]:
     """A scratch folder on the file system of `folder`, so that what is made there is moved in one step."""
     # A hidden parent of its own: sweeping it must not look at what else lies beside the folder.
     parent = folder.parent / f".{folder.name}.exporting"
@@ -153,13 +154,10 @@ def _write_rows(
     """Write one file a split; the splits, and how many rows were rejected by reason."""
     table = TABLES[rows.table]
     key = ", ".join(f'"{column}"' for column in table.key)
-    query = f"SELECT * REPLACE ({_SPLIT[rows.table]} AS split) FROM rows ORDER BY {key}"
-    if "split" not in table.schema:
-        query = f"SELECT *, {_SPLIT[rows.table]} AS split FROM rows ORDER BY {key}"
     files: dict[str, _SplitFile] = {}
     rejected: Counter[str] = Counter()
     with ExitStack() as stack:
-        for row in rows.lake.stream(query, rows=rows):
+        for row in rows.lake.stream(f"{_ROWS[rows.table]} ORDER BY {key}", rows=rows):
             try:
                 records = layout.records(row)
             except UnwritableRowError as error:
@@ -187,7 +185,8 @@ class _SplitFile:
         self._schema: Any = features.arrow_schema
         self._parquet: Any = None
         if file_format == FileFormat.parquet:
-            self._parquet = pyarrow.parquet.ParquetWriter(self.path, self._schema)
+            parquet: Any = pyarrow.parquet
+            self._parquet = parquet.ParquetWriter(self.path, self._schema)
         else:
             self._text = self.path.open("w", encoding="utf-8", newline="\n")
 
