@@ -42,9 +42,15 @@ CRITIQUE_OF_COMPARISON = (
 REVISION_OF_COMPARISON = "Rewrite the response so that it would be the one chosen here: {text}"
 
 FORMATS = (".json", ".md", ".markdown", ".txt")
-SLUG_WORDS = 6
+SLUG_WORDS = 5
 _SLUG_LENGTH = 60
 _SLUG_HASH_DIGITS = 6
+# Words of nearly every principle and request, which tell none from another.
+_COMMON_WORDS = (
+    "a all and any are as assistant assistants be by choose for from have if in is it its make more most new of on one "
+    "or please possible principle remove respond response responses revise revision rewrite should so that the this to "
+    "version way which with write"
+)
 _DIALOGUE_ROLES = ("user", "assistant") * 3
 _BULLET = re.compile(r"(?:[-*+•]|\d+[.)])\s+")
 
@@ -143,9 +149,14 @@ def write_constitution(
 
 
 def slug_of(text: str) -> str:
-    """`please-rewrite-the-response-to-make`: the first words of a text; its hash where it has no Latin letters."""
-    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))[:SLUG_WORDS]
-    return "-".join(words)[:_SLUG_LENGTH].strip("-") or f"principle-{content_hash(text, _SLUG_HASH_DIGITS)}"
+    """`inappropriate-for-children`: the first words of a text that tell it from others.
+
+    A text without such words gets its hash.
+    """
+    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
+    common = _COMMON_WORDS.split()
+    telling = [word for word in words if word not in common][:SLUG_WORDS]
+    return "-".join(telling)[:_SLUG_LENGTH].strip("-") or f"principle-{content_hash(text, _SLUG_HASH_DIGITS)}"
 
 
 def _read(file: Path) -> _Source:
@@ -300,13 +311,13 @@ def _read_markdown(file: Path, text: str) -> _Source:
 def _shown(token: Any) -> str:
     """The text of a Markdown block without its marks."""
     if token.children is None:
-        return token.content.strip()
+        return str(token.content).strip()
     breaks = {"softbreak": " ", "hardbreak": "\n"}
-    return "".join(breaks.get(child.type, child.content) for child in token.children).strip()
+    return "".join(str(breaks.get(child.type, child.content)) for child in token.children).strip()
 
 
 def _named(principles: Iterable[Principle]) -> tuple[Principle, ...]:
-    """Principles with a slug each: the same text gets the same one, wherever it stands and whatever stands beside it.
+    """Principles with a slug each, which depends on their texts and not on their order.
 
     Of different principles with one slug each gets the hash of its texts behind it. Of equal ones (an author's way to
     give more weight) one is left, with the sum of their weights.
@@ -314,15 +325,17 @@ def _named(principles: Iterable[Principle]) -> tuple[Principle, ...]:
     distinct: dict[str, Principle] = {}
     for principle in principles:
         first = distinct.get(principle.id)
-        if first:
-            tags = tuple(dict.fromkeys((*first.tags, *principle.tags)))
-            principle = replace(first, weight=first.weight + principle.weight, tags=tags)
-        distinct[principle.id] = principle
+        distinct[principle.id] = principle if first is None else _together(first, principle)
     users = Counter(principle.slug for principle in distinct.values())
     return tuple(
         replace(one, slug=f"{one.slug}-{one.id[:_SLUG_HASH_DIGITS]}") if users[one.slug] > 1 else one
         for one in distinct.values()
     )
+
+
+def _together(first: Principle, second: Principle) -> Principle:
+    tags = tuple(dict.fromkeys((*first.tags, *second.tags)))
+    return replace(first, weight=first.weight + second.weight, tags=tags)
 
 
 def _to_yaml(found: FoundConstitution, title: str, licence: str) -> str:
@@ -348,8 +361,12 @@ def _with_revision(slug: str, critique_request: str, revision_request: str) -> P
 
 
 def _from_principle(text: str) -> Principle:
-    templates = (CRITIQUE_OF_PRINCIPLE, REVISION_OF_PRINCIPLE, COMPARISON_OF_PRINCIPLE)
-    return Principle(slug_of(text), *(template.format(text=text) for template in templates))
+    return Principle(
+        slug_of(text),
+        CRITIQUE_OF_PRINCIPLE.format(text=text),
+        REVISION_OF_PRINCIPLE.format(text=text),
+        COMPARISON_OF_PRINCIPLE.format(text=text),
+    )
 
 
 def _unframed(file: Path, place: str, text: str, opening: str, closing: str) -> str:
