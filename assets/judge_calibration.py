@@ -85,9 +85,9 @@ def _noise_and_bias(slices: "list[CalibrationSlice]") -> str:
     lines = ["| labeller | noise | between orders | between principles | between repeats | bias |", "|---" * 6 + "|"]
     bars: list[tuple[str, dict[str, float]]] = []
     for one in slices:
-        if one.slice_kind not in {"all", "humans"}:
+        if one.slice not in {"all", "humans"}:
             continue
-        name = "humans" if one.slice_kind == "humans" else "feedback model"
+        name = "humans" if one.slice == "humans" else "feedback model"
         parts = {"orders": one.noise_orders, "principles": one.noise_principles, "repeats": one.noise_repeats}
         cells = ["unknown" if value is None else f"{value:.4f}" for value in (one.noise, *parts.values(), one.bias)]
         lines.append(f"| {name} | {' | '.join(cells)} |")

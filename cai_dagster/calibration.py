@@ -36,8 +36,8 @@ GATE_SLICE = "one_principle"
 class CalibrationSlice:
     """A row of `judge_calibration`: one slice of the pairs; `tables.JudgeCalibration` says what each number is."""
 
-    slice_kind: str
     slice: str
+    slice_value: str
     feedback_model: str
     pairs: int
     agreement: float
@@ -116,8 +116,8 @@ def _slice(kind: str, name: str, judged: pl.DataFrame, consensus: pl.DataFrame, 
     noise = _noise(by_judgement)
     known = [part for part in noise.values() if part is not None]
     return CalibrationSlice(
-        slice_kind=kind,
-        slice=name,
+        slice=kind,
+        slice_value=name,
         feedback_model=judged["feedback_model"][0],
         pairs=len(agreements),
         agreement=float(agreements.mean()),
@@ -145,8 +145,8 @@ def _human_slice(voted: pl.DataFrame, seed: int) -> CalibrationSlice:
     noise = _mean(voted.select((disagreeing / 2).alias("noise"))["noise"])
     longer = voted.filter(pl.col("chosen_is_longer").is_not_null()).select(_prefers_longer("y").alias("longer"))
     return CalibrationSlice(
-        slice_kind=HUMANS,
-        slice="",
+        slice=HUMANS,
+        slice_value="",
         feedback_model=HUMANS,
         pairs=voted.height,
         agreement=float(agreements.mean()),

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
+from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
@@ -210,6 +211,56 @@ def score(
     messages.print(f"{scored:,} lines scored, {bad:,} refused, with {folder}")
     if bad:
         raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.")],
+    output: Annotated[Path, typer.Option(help="Folder to make: a data set that `datasets.load_dataset` reads.")],
+    export_format: Annotated[
+        ExportFormat, typer.Option("--format", help="Whose format; docs/exports.md shows a record of each.")
+    ] = ExportFormat.trl,
+    version: Version = "v1",
+    file_format: Annotated[FileFormat, typer.Option(help="Parquet or JSON lines.")] = FileFormat.parquet,
+    snapshot: Annotated[
+        int | None, typer.Option(min=1, help="Snapshot of the lake to export; the current one without it.")
+    ] = None,
+    licence: Annotated[str, typer.Option(help="Licence for the card, such as cc-by-4.0.")] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+) -> None:
+    """Write a table for other tools: SFT, preference, reward and KTO data with a dataset card."""
+    from cai_dagster.exports import export_table
+    from cai_dagster.lake import Lake
+
+    lake = Lake(Home.from_environment())
+    made = export_table(
+        lake, table, export_format, version, output.absolute(), file_format, snapshot, licence, overwrite
+    )
+    splits = ", ".join(f"{count:,} {split}" for split, count in made.records.items())
+    _console().print(f"{made.folder}: {splits}; snapshot {made.snapshot_id}", markup=False, soft_wrap=True)
+    for code, count in made.rejected.items():
+        _console().print(f"{count:,} rows are in rejected.jsonl: {code}", markup=False)
+
+
+@imports.command("constitution")
+def import_constitution(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="JSON of llm-swarm or of Anthropic's prompts, Markdown, or text with a principle a line."),
+    ],
+    output: Annotated[Path, typer.Option(help="The file to write, such as constitutions/NAME.yaml.")],
+    title: Annotated[str | None, typer.Option(help="Title; the first file's own, or its name, without it.")] = None,
+    licence: Annotated[str, typer.Option(help="Licence of the texts, such as CC0-1.0.")] = "unknown",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+) -> None:
+    """Turn principles that others have written into a constitution of this project."""
+    from cai_dagster.constitution_imports import read_constitution, write_constitution
+
+    found = read_constitution(files)
+    constitution = write_constitution(found, output, title, licence, overwrite)
+    _console().print(f"{output}: {len(constitution.principles):,} principles", markup=False, soft_wrap=True)
+    for note in found.left_out:
+        _console().print(printable(f"left out: {note}"), markup=False, soft_wrap=True)
 
 
 @app.command()

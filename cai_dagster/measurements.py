@@ -75,8 +75,8 @@ def position_bias(tables: Tables) -> Measurement:
 
 def judge_agreement(tables: Tables) -> Measurement:
     """The lower end of the interval of agreement with humans, of labels by one principle each; 0 for a single pair."""
-    columns = ["slice_kind", "slice", "pairs", "agreement", "agreement_low", "agreement_high"]
-    gate = tables.rows.filter(pl.col("slice_kind") == "one_principle").select(columns).to_dicts()
+    columns = ["slice", "slice_value", "pairs", "agreement", "agreement_low", "agreement_high"]
+    gate = tables.rows.filter(pl.col("slice") == "one_principle").select(columns).to_dicts()
     if not gate:
         return Measurement(None, 0, [])
     examples = tables.rows.sort("agreement").head(EXAMPLES).select(columns).to_dicts()

@@ -182,12 +182,12 @@ class CalibrationJudgements(Judgements):
 class JudgeCalibration(_VersionedModel):
     """The feedback model against humans, one slice of the pairs a row; docs/calibration.md defines each number."""
 
-    slice_kind: str = pa.Field(
+    slice: str = pa.Field(
         isin=["all", "one_principle", "category", "principle", "humans"],
         description="all: labels averaged over their principles; one_principle: each principle's label alone; "
         "category, principle: of one of them; humans: people against each other, where several voted.",
     )
-    slice: str = pa.Field(description="The category, or the principle's slug; empty where the kind says all.")
+    slice_value: str = pa.Field(description="The category, or the principle's slug; empty where the kind says all.")
     feedback_model: str = pa.Field(description="Identity of the weights that judged; humans in the slice humans.")
     pairs: int = pa.Field(ge=1)
     agreement: float = pa.Field(ge=0, le=1, description="Chance to name the completion that a human names.")
@@ -417,7 +417,7 @@ TABLES = {
             CalibrationJudgements,
             ("constitution_version", "pair_id", "principle_id", "order"),
         ),
-        Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice_kind", "slice")),
+        Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice", "slice_value")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),

@@ -185,7 +185,7 @@ def check(slices: list[dict[str, Any]], judgements: pl.DataFrame, humans: pl.Dat
     """Each slice against the loops."""
     categories = dict(humans.select("pair_id", "category").iter_rows())
     for found in slices:
-        kind, name = found["slice_kind"], found["slice"]
+        kind, name = found["slice"], found["slice_value"]
         rows = [
             row for row in judgements.to_dicts()
             if kind in ("all", "one_principle")
@@ -205,7 +205,7 @@ def check(slices: list[dict[str, Any]], judgements: pl.DataFrame, humans: pl.Dat
 def test_every_figure_is_what_loops_over_the_raw_rows_give(principles: int) -> None:
     judgements, humans, constitution = tables_of(30, principles)
     slices = [one.to_row() for one in calibrate(judgements, humans, constitution, seed=0)]
-    kinds = [one["slice_kind"] for one in slices]
+    kinds = [one["slice"] for one in slices]
     assert kinds == ["all", "one_principle", "category", "category", *["principle"] * 4, "humans"]
     check(slices[:-1], judgements.join(constitution, on="principle_id"), humans)
 
@@ -214,7 +214,7 @@ def test_people_against_each_other() -> None:
     """3:1 agree in 3 of 6 couples of voters, 2:2 in 2 of 6, 0:4 and 5:0 in all; single votes say nothing of it."""
     judgements, humans, constitution = tables_of(6, 1)
     people = calibrate(judgements, humans, constitution, seed=0)[-1]
-    assert (people.slice_kind, people.feedback_model, people.pairs) == ("humans", "humans", 4)
+    assert (people.slice, people.feedback_model, people.pairs) == ("humans", "humans", 4)
     assert people.agreement == pytest.approx(mean([3 / 6, 2 / 6, 1, 1]))
     assert people.noise == pytest.approx(mean([3 / 12, 4 / 12, 0, 0]))  # unbiased variance of a vote
     assert people.bias == 0
@@ -292,7 +292,7 @@ def test_human_pairs_are_judged_by_the_recipe_of_judgements_and_calibrated(home:
     table = lake.snapshot("judge_calibration", "v1").frame()
     humans = lake.snapshot("human_preferences").frame().filter(pl.col("pair_id").is_in(judgements["pair_id"].to_list()))
     raw = judgements.join(slugs, on="principle_id")
-    check(table.filter(pl.col("slice_kind") != "humans").to_dicts(), raw, humans)
+    check(table.filter(pl.col("slice") != "humans").to_dicts(), raw, humans)
     shown = metadata(result, "judge_calibration")
     assert shown["reliability"].startswith("![")
     assert "| feedback model |" in shown["noise_and_bias"]

@@ -140,14 +140,14 @@ def test_position_bias_cannot_be_measured_in_one_order() -> None:
 def test_judge_agreement_is_the_lower_end_of_what_one_principle_gives() -> None:
     rows = frame(
         "judge_calibration",
-        {"slice_kind": "all", "agreement": 0.9, "agreement_low": 0.8, "pairs": 40},
-        {"slice_kind": "one_principle", "agreement": 0.6, "agreement_low": 0.45, "pairs": 40},
-        {"slice_kind": "principle", "slice": "kind", "agreement": 0.3, "agreement_low": 0.2, "pairs": 20},
+        {"slice": "all", "agreement": 0.9, "agreement_low": 0.8, "pairs": 40},
+        {"slice": "one_principle", "agreement": 0.6, "agreement_low": 0.45, "pairs": 40},
+        {"slice": "principle", "slice_value": "kind", "agreement": 0.3, "agreement_low": 0.2, "pairs": 20},
     )
     measured = judge_agreement(tables(rows))
     assert (measured.value, measured.rows) == (0.45, 40)
-    assert [one["slice_kind"] for one in measured.examples] == ["principle", "one_principle", "all"]
-    single = frame("judge_calibration", {"slice_kind": "one_principle", "agreement_low": None, "pairs": 1})
+    assert [one["slice"] for one in measured.examples] == ["principle", "one_principle", "all"]
+    single = frame("judge_calibration", {"slice": "one_principle", "agreement_low": None, "pairs": 1})
     assert judge_agreement(tables(single)).value == 0
 
 
@@ -204,7 +204,7 @@ def test_every_check_measures_its_own_table_and_shows_a_few_rows(check: Check) -
     if check.table == "judgements":
         worst |= {"logp_a": -1.0, "logp_b": -2.0}
     if check.table == "judge_calibration":
-        worst |= {"slice_kind": "one_principle", "agreement_low": 0.0}
+        worst |= {"slice": "one_principle", "agreement_low": 0.0}
     rows = frame(check.table, *({**worst, "order": order} for order in ("01", "10") for _ in range(50)))
     principles = frame("constitution", *({"principle_id": f"c{number:x}"} for number in range(20)))
     rejected = frame("rejected_rows", *({} for _ in range(100)))
