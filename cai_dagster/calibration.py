@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from cai_dagster.human_preferences import seated
+from cai_dagster.intervals import mean_interval
 from cai_dagster.label_policies import p_first
 from cai_dagster.measurements import Tables, label_mass, position_bias
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     Numbers = NDArray[np.float64]
 
 RESAMPLES = 5_000
-CONFIDENCE_LEVEL = 0.95
 BINS = 10
 HUMANS = "humans"
 GATE_SLICE = "one_principle"
@@ -109,7 +109,7 @@ def _slice(kind: str, name: str, judged: pl.DataFrame, consensus: pl.DataFrame, 
     labels = _p_chosen(judged, ["pair_id", "principle_id"] if alone else ["pair_id"], consensus)
     labels = labels.with_columns((1 / pl.len().over("pair_id")).alias("weight"))  # every pair counts as one
     agreements = _by_pair(labels.with_columns(_agreement()), "agreement")
-    low, high = _interval(agreements, seed)
+    low, high = mean_interval(agreements, RESAMPLES, seed)
     log_loss, brier_score = _proper_scores(labels)
     tables = Tables(judged, pl.DataFrame(), pl.DataFrame())
     by_judgement = _p_chosen(judged, ["pair_id", "principle_id", "order"], consensus)
@@ -141,7 +141,7 @@ def _human_slice(voted: pl.DataFrame, seed: int) -> CalibrationSlice:
     n, chosen = pl.col("votes"), pl.col("votes") * pl.col("y")
     disagreeing = 2 * chosen * (n - chosen) / (n * (n - 1))
     agreements = voted.select((1 - disagreeing).alias("agreement"))["agreement"].to_numpy()
-    low, high = _interval(agreements, seed)
+    low, high = mean_interval(agreements, RESAMPLES, seed)
     noise = _mean(voted.select((disagreeing / 2).alias("noise"))["noise"])
     longer = voted.filter(pl.col("chosen_is_longer").is_not_null()).select(_prefers_longer("y").alias("longer"))
     return CalibrationSlice(
@@ -210,20 +210,6 @@ def _by_pair(labels: pl.DataFrame, column: str) -> "Numbers":
     """The weighted sum of a column for each pair."""
     weighted = (pl.col(column) * pl.col("weight")).sum().alias(column)
     return labels.group_by("pair_id").agg(weighted).sort("pair_id")[column].to_numpy()
-
-
-def _interval(values: "Numbers", seed: int) -> tuple[float | None, float | None]:
-    """The percentile bootstrap interval of their mean; none for a single value."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    if len(values) < 2:
-        return None, None
-    found: Any = bootstrap(
-        (values,), np.mean, n_resamples=RESAMPLES, confidence_level=CONFIDENCE_LEVEL, method="percentile",
-        rng=np.random.default_rng(seed),
-    )  # fmt: skip
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 def _proper_scores(labels: pl.DataFrame) -> tuple[float, float]:

@@ -10,11 +10,12 @@ answers of one prompt stay together (Efron and Tibshirani 1993, chapter 13). It 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
+from cai_dagster.intervals import Interval, mean_interval
 from cai_dagster.label_policies import p_first
 from cai_dagster.plots import interval_plot
 from cai_dagster.refusals import is_refusal
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ALL = "all"
-_BATCH = 100  # resamples held in memory at once
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def evaluate_policies(
     for policy in sorted(set(duels["policy"])):
         own = duels.filter(pl.col("policy") == policy)
         answers = alone.filter(pl.col("policy") == policy)
-        reward_low, reward_high = interval(answers["reward"].to_numpy(), settings)
+        reward_low, reward_high = _interval(answers["reward"].to_numpy(), settings)
         against_all = _score(policy, ALL, own, settings)
         texts: list[str] = answers["completion"].to_list()
         measured = {
@@ -116,25 +116,6 @@ def both_ways(compared: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([one, other]).with_columns(won.alias("win"))
 
 
-def interval(values: "NDArray[np.float64]", settings: PolicyEvaluationSettings) -> tuple[float | None, float | None]:
-    """The bootstrap interval of the mean of `values`, one for each prompt; (None, None) for fewer than two."""
-    from scipy import stats
-
-    if len(values) < 2:
-        return None, None
-    library: Any = stats
-    found = library.bootstrap(
-        (values,),
-        np.mean,
-        n_resamples=settings.resamples,
-        confidence_level=settings.confidence,
-        method="percentile",
-        batch=_BATCH,
-        rng=np.random.default_rng(settings.seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def markdown_table(scores: Sequence[PolicyScore]) -> str:
     """The policies beside each other, best first, and who beats whom."""
     overall = sorted((score for score in scores if score.opponent == ALL), key=lambda score: -score.win_rate)
@@ -174,7 +155,7 @@ def _score(policy: str, opponent: str, duels: pl.DataFrame, settings: PolicyEval
     """Prompts count equally, however many opponents answered them."""
     prompts = duels.group_by("prompt_id").agg(pl.col("win", "p_better", "identical").mean()).sort("prompt_id")
     wins = prompts["win"].to_numpy()
-    low, high = interval(wins, settings)
+    low, high = _interval(wins, settings)
     return PolicyScore(
         policy=policy,
         opponent=opponent,
@@ -197,3 +178,7 @@ def _reward(score: PolicyScore) -> str:
     if score.mean_reward_low is None or score.mean_reward_high is None:
         return f"{score.mean_reward:.3f}"
     return f"{score.mean_reward:.3f} ({score.mean_reward_low:.3f}–{score.mean_reward_high:.3f})"
+
+
+def _interval(values: "NDArray[np.float64]", settings: PolicyEvaluationSettings) -> Interval:
+    return mean_interval(values, settings.resamples, settings.seed, confidence=settings.confidence)

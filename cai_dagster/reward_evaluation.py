@@ -18,6 +18,7 @@ import polars as pl
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.home import PROJECT
+from cai_dagster.intervals import mean_interval
 from cai_dagster.reward_modelling import (
     HUMAN,
     TokenPair,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALIBRATION_BINS = 10
-_INTERVAL = 0.95
 
 # Categories of RewardBench (Lambert et al. 2024, arXiv:2403.13787, table 1); any other subset is a category of its own.
 REWARD_BENCH = {
@@ -200,8 +200,8 @@ def with_intervals(
     """`evaluate` with 95 % intervals of both accuracies; None where all pairs are of one prompt."""
     lengths = _lengths(pairs)
     prompts = [pair.prompt_id for pair in pairs]
-    low, high = share_interval(_first_wins(rewards[:, 0] - rewards[:, 1]), prompts, resamples, seed)
-    longer_low, longer_high = share_interval(_first_wins(lengths[:, 0] - lengths[:, 1]), prompts, resamples, seed)
+    low, high = mean_interval(_first_wins(rewards[:, 0] - rewards[:, 1]), resamples, seed, prompts)
+    longer_low, longer_high = mean_interval(_first_wins(lengths[:, 0] - lengths[:, 1]), resamples, seed, prompts)
     return replace(
         evaluate(pairs, rewards),
         accuracy_low=low,
@@ -209,40 +209,6 @@ def with_intervals(
         longer_wins_low=longer_low,
         longer_wins_high=longer_high,
     )
-
-
-def share_interval(
-    right: "NDArray[np.float64]", clusters: Sequence[str], resamples: int, seed: int
-) -> tuple[float, float] | tuple[None, None]:
-    """95 % percentile bootstrap interval of mean(right), resampling whole clusters (here: prompts with their pairs).
-
-    (Efron and Tibshirani 1993, chapter 13.) Where every pair goes one way the interval has no width: that is the
-    bootstrap's, and too narrow for few pairs. None where there is a single cluster.
-    """
-    from scipy import stats
-
-    number = np.unique(np.array(clusters), return_inverse=True)[1]
-    sums, counts = np.bincount(number, weights=right), np.bincount(number).astype(np.float64)
-    if len(sums) < 2:
-        return None, None
-
-    def share(sums: Any, counts: Any, axis: int) -> Any:
-        return np.sum(sums, axis=axis) / np.sum(counts, axis=axis)
-
-    library: Any = stats
-    with np.errstate(divide="ignore", invalid="ignore"):
-        interval = library.bootstrap(
-            (sums, counts),
-            share,
-            paired=True,
-            vectorized=True,
-            n_resamples=resamples,
-            batch=100,
-            confidence_level=_INTERVAL,
-            method="percentile",
-            rng=np.random.default_rng(seed),
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
 
 
 def benchmark_scores(subsets: Sequence[ScoredSlice]) -> list[ScoredSlice]:

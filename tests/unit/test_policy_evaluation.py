@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
@@ -13,7 +12,6 @@ from cai_dagster.policy_evaluation import (
     both_ways,
     compare,
     evaluate_policies,
-    interval,
     markdown_table,
     win_rate_plot,
 )
@@ -127,21 +125,7 @@ def test_prompts_count_equally_however_many_opponents_answered_them() -> None:
     assert (overall.policy, overall.opponent, overall.win_rate, overall.prompts) == ("a", "all", 0.5, 2)
 
 
-def test_an_interval_is_seeded_holds_the_mean_and_narrows_with_the_prompts() -> None:
-    few, many = (np.random.default_rng(1).random(size) for size in (10, 1_000))
-    assert interval(few, SETTINGS) == interval(few, SETTINGS)
-    widths: list[float] = []
-    for values in (few, many):
-        low, high = interval(values, SETTINGS)
-        assert low is not None
-        assert high is not None
-        assert low < values.mean() < high
-        widths.append(high - low)
-    assert widths[0] == pytest.approx(10 * widths[1], rel=0.5)
-
-
 def test_one_prompt_has_no_interval() -> None:
-    assert interval(np.array([1.0]), SETTINGS) == (None, None)
     one = evaluate_policies(
         responses(dpo=["one"], sl=["eins"]),
         judgements(judgement(("dpo", "sl"), 0, ("one", "eins"), "01", 0.9)),

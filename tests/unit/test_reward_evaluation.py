@@ -21,7 +21,6 @@ from cai_dagster.reward_evaluation import (
     evaluate,
     evaluate_checkpoint,
     scores_table,
-    share_interval,
     with_intervals,
 )
 from cai_dagster.reward_modelling import TokenPair, soft_label_loss
@@ -262,31 +261,7 @@ def test_the_standard_categories_name_each_subset_once() -> None:
     assert len(names) == len(set(names)) == 23
 
 
-def test_the_interval_covers_the_true_share_about_as_often_as_it_says() -> None:
-    generator = np.random.default_rng(3)
-    covered = 0
-    for seed in range(200):
-        low, high = share_interval((generator.random(80) < 0.7).astype(float), [str(n) for n in range(80)], 400, seed)
-        assert low is not None
-        assert high is not None
-        covered += low <= 0.7 <= high
-    assert 0.88 <= covered / 200 <= 0.99
-
-
-def test_pairs_of_one_prompt_are_resampled_together() -> None:
-    """Twenty prompts whose four pairs all go one way are evidence of twenty, not of eighty."""
-    right = np.repeat(np.random.default_rng(0).random(20) < 0.5, 4).astype(float)
-    alone = share_interval(right, [str(number) for number in range(80)], 1000, 0)
-    together = share_interval(right, [str(number // 4) for number in range(80)], 1000, 0)
-    assert together[1] is not None
-    assert alone[1] is not None
-    assert together[1] - together[0] > 1.6 * (alone[1] - alone[0])
-
-
-def test_an_interval_is_seeded_and_needs_more_than_one_prompt() -> None:
-    right = np.array([1.0, 0.0, 1.0, 1.0])
-    assert share_interval(right, list("abcd"), 200, 5) == share_interval(right, list("abcd"), 200, 5)
-    assert share_interval(right, list("aaaa"), 200, 5) == (None, None)
+def test_scores_have_their_intervals() -> None:
     pairs = [TokenPair([1], [2], 0.9, 5, 3, prompt_id=name) for name in "abcd"]
     scores = with_intervals(pairs, np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 0.0]]), 200, 5)
     assert scores.accuracy_low is not None
