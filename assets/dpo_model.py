@@ -41,7 +41,7 @@ def dpo_model(
     """sl_cai_model optimized by DPO on the pairs of the split `preference`."""
     import polars as pl
 
-    from cai_dagster.reward_modelling import pairs_hash
+    from cai_dagster.reward_modelling import ai_pairs, pairs_hash
 
     base = current_checkpoint(sl_cai_model)
     pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
@@ -50,7 +50,7 @@ def dpo_model(
         asset="dpo_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
-        rows=pairs_hash(pairs),
+        rows=pairs_hash(ai_pairs(pairs)),
         settings=config.model_dump(),
         lake_snapshots={table.table: table.snapshot_id for table in (preference_pairs, sl_cai_model)},
         label_policy=pairs["label_policy"][0],
