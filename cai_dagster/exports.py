@@ -205,11 +205,12 @@ class _ParquetFile:
         import pyarrow.parquet
 
         arrow: Any = pa
+        parquet: Any = pyarrow.parquet
         self.records = 0
         self._block: list[Record] = []
         self._schema: Any = features.arrow_schema
         self._table: Any = arrow.Table
-        self._parquet = arrow.parquet.ParquetWriter(path, self._schema)
+        self._parquet = parquet.ParquetWriter(path, self._schema)
 
     def __enter__(self) -> "_ParquetFile":
         return self
@@ -266,7 +267,7 @@ class _JsonLinesFile:
         self.records += len(records)
 
     def _refuse_dates_only(self) -> None:
-        for column in self._dates_only.keys() - self._ordinary:
+        for column in sorted(self._dates_only.keys() - self._ordinary):
             raise ExportError(
                 f"{self._path.name}: every text of the column {column} is a date such as "
                 f"{self._dates_only[column]!r}, and `datasets` would read them as moments; use --file-format parquet"
