@@ -1,7 +1,8 @@
 """Exports: a table of one constitution version as a folder that `datasets.load_dataset` reads.
 
 One file a split, a dataset card, and what the format could not hold in rejected.jsonl. The rows come from one snapshot
-of the lake and are written block by block; the folder appears at once, complete. It knows no format: that is `export_formats`.
+of the lake and are written block by block; the folder appears at once, complete. It knows no format: that is
+`export_formats`.
 """
 
 # The libraries below are typed in part only.
