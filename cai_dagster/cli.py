@@ -218,7 +218,7 @@ def export(
     table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.")],
     output: Annotated[Path, typer.Option(help="Folder to make: a data set that `datasets.load_dataset` reads.")],
     export_format: Annotated[
-        ExportFormat, typer.Option("--format", help="Whose format; docs/exports.md shows a record of each.")
+        ExportFormat, typer.Option("--format", help="Whose format; docs/exports.md describes each.")
     ] = ExportFormat.trl,
     version: Version = "v1",
     file_format: Annotated[FileFormat, typer.Option(help="Parquet or JSON lines.")] = FileFormat.parquet,

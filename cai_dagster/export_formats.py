@@ -1,6 +1,6 @@
 """The formats of other tools: how one row of a table becomes one or more of their records.
 
-Pure functions over one row. It knows neither the lake nor files; docs/exports.md shows a record of each format.
+Pure functions over one row. It knows neither the lake nor files; docs/exports.md describes each format.
 """
 
 from collections.abc import Callable, Mapping

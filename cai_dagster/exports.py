@@ -1,19 +1,21 @@
 """Exports: a table of one constitution version as a folder that `datasets.load_dataset` reads.
 
 One file a split, a dataset card, and what the format could not hold in rejected.jsonl. The rows come from one snapshot
-of the lake and are streamed; the folder appears at once, complete. It knows no format: that is `export_formats`.
+of the lake and are written block by block; the folder appears at once, complete. It knows no format: that is
+`export_formats`.
 """
 
 # The libraries below are typed in part only.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 import json
+import re
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import polars as pl
 
@@ -41,6 +43,8 @@ CARD = "README.md"
 REJECTED = "rejected.jsonl"
 FIGURES = ("judge_calibration", "reward_model_evaluation")
 MOST_FIGURES = 40  # rows of one table of figures in a card
+_READERS_CHUNK = 10 * 2**20  # bytes of JSON lines that `datasets` reads at a time
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T].*)?\Z")
 # The rows of a table with their split; supervised examples are made of the prompts of one split only.
 _ROWS = {"sft_dataset": "SELECT *, 'sft' AS split FROM rows", "preference_pairs": "SELECT * FROM rows"}
 
@@ -76,7 +80,7 @@ def export_table(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with full_disk_named(folder.parent), _beside(folder) as scratch:
         made = scratch / "export"
-        made.mkdir()
+        (made / "data").mkdir(parents=True)
         features = _features(layout)
         splits, rejected = _write_rows(rows, layout, features, file_format, made)
         if not splits:
@@ -166,56 +170,119 @@ def _write_rows(
                 continue
             split = row["split"]
             if split not in files:
-                files[split] = stack.enter_context(_SplitFile(folder, split, features, file_format))
+                path = folder / _file_of(split, file_format)
+                made = _ParquetFile(path, features) if file_format == FileFormat.parquet else _JsonLinesFile(path)
+                files[split] = stack.enter_context(made)
             files[split].add(records)
-    return [file.described(folder) for _, file in sorted(files.items())], dict(rejected)
+    splits = [
+        ExportedSplit(split, name, file.records, (folder / name).stat().st_size)
+        for split, file in sorted(files.items())
+        for name in (_file_of(split, file_format),)
+    ]
+    return splits, dict(rejected)
 
 
-class _SplitFile:
+def _file_of(split: str, file_format: FileFormat) -> str:
+    return f"data/{split}.{file_format.value}"
+
+
+class _SplitFile(Protocol):
     """One split's file, written a block of records at a time."""
 
-    def __init__(self, folder: Path, split: str, features: "Features", file_format: FileFormat) -> None:
+    records: int
+
+    def __enter__(self) -> "_SplitFile": ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, records: list[Record]) -> None:
+        """Write the records of one row."""
+        ...
+
+
+class _ParquetFile:
+    def __init__(self, path: Path, features: "Features") -> None:
+        import pyarrow as pa
         import pyarrow.parquet
 
-        self.split = split
+        arrow: Any = pa
+        parquet: Any = pyarrow.parquet
         self.records = 0
-        self.path = folder / "data" / f"{split}.{file_format.value}"
-        self.path.parent.mkdir(exist_ok=True)
         self._block: list[Record] = []
         self._schema: Any = features.arrow_schema
-        self._parquet: Any = None
-        if file_format == FileFormat.parquet:
-            parquet: Any = pyarrow.parquet
-            self._parquet = parquet.ParquetWriter(self.path, self._schema)
-        else:
-            self._text = self.path.open("w", encoding="utf-8", newline="\n")
+        self._table: Any = arrow.Table
+        self._parquet = parquet.ParquetWriter(path, self._schema)
 
-    def __enter__(self) -> "_SplitFile":
+    def __enter__(self) -> "_ParquetFile":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._write_block()
-        (self._parquet or self._text).close()
+        self._parquet.close()
 
     def add(self, records: list[Record]) -> None:
         self._block.extend(records)
         if len(self._block) >= STREAM_ROWS:
             self._write_block()
 
-    def described(self, folder: Path) -> ExportedSplit:
-        file = self.path.relative_to(folder).as_posix()
-        return ExportedSplit(self.split, file, self.records, self.path.stat().st_size)
-
     def _write_block(self) -> None:
-        import pyarrow as pa
-
-        if self._parquet:
-            arrow: Any = pa
-            self._parquet.write_table(arrow.Table.from_pylist(self._block, schema=self._schema))
-        else:
-            self._text.writelines(_json_line(record) for record in self._block)
+        self._parquet.write_table(self._table.from_pylist(self._block, schema=self._schema))
         self.records += len(self._block)
         self._block = []
+
+
+class _JsonLinesFile:
+    """JSON lines, refused where `datasets` would read other texts than are written.
+
+    It guesses types anew in each 10 MiB, whatever the card says, and takes a column in which every text is a date for
+    moments. That happens: a constitution version may be called 2026-01-31.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.records = 0
+        self._path = path
+        self._file = path.open("w", encoding="ascii", newline="\n")
+        self._bytes = 0
+        self._dates_only: dict[str, str] = {}
+        self._ordinary: set[str] = set()
+
+    def __enter__(self) -> "_JsonLinesFile":
+        return self
+
+    def __exit__(self, error: object, *_: object) -> None:
+        self._file.close()
+        if error is None:
+            self._refuse_dates_only()
+
+    def add(self, records: list[Record]) -> None:
+        for record in records:
+            for column, value in record.items():
+                for text in _texts(value):
+                    if _DATE.match(text):
+                        self._dates_only[column] = text
+                    else:
+                        self._ordinary.add(column)
+            self._bytes += self._file.write(_json_line(record))
+            if self._bytes > _READERS_CHUNK:
+                self._refuse_dates_only()
+        self.records += len(records)
+
+    def _refuse_dates_only(self) -> None:
+        for column in sorted(self._dates_only.keys() - self._ordinary):
+            raise ExportError(
+                f"{self._path.name}: every text of the column {column} is a date such as "
+                f"{self._dates_only[column]!r}, and `datasets` would read them as moments; use --file-format parquet"
+            )
+        self._bytes, self._dates_only, self._ordinary = 0, {}, set()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in a column's value, without the roles of turns."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for part in cast("list[dict[str, Any]]", value):
+            yield from _texts(part["content"] if "content" in part else part["completion"])
 
 
 def _json_line(value: Mapping[str, Any]) -> str:

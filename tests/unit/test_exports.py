@@ -61,14 +61,18 @@ def commit(lake: Lake, table: str, rows: list[dict[str, Any]], version: str = "v
     return lake.commit(staged, Account("run", f"{table} {len(rows)}", model_id="judge|<b>"))
 
 
-@pytest.fixture
-def lake(home: Home) -> Lake:
-    """One version: a constitution, and every hostile text in a supervised example and in a pair."""
-    lake = Lake(home)
+def commit_version(lake: Lake, version: str, pairs: list[dict[str, Any]]) -> None:
     principles = (Principle("kind", HOSTILE_PRINCIPLE, "Be kind.", "Which is kinder?", tags=("a|b",)),)
-    commit(lake, "constitution", Constitution("v1", principles).to_rows())
+    commit(lake, "constitution", Constitution(version, principles).to_rows(), version)
+    commit(lake, "preference_pairs", pairs, version)
+
+
+@pytest.fixture(scope="module")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    """One version: a constitution, and every hostile text in a supervised example and in a pair."""
+    lake = Lake(Home(tmp_path_factory.mktemp("lake")))
     commit(lake, "sft_dataset", [example(number, text) for number, text in enumerate(TEXTS)])
-    commit(lake, "preference_pairs", [pair(number, text) for number, text in enumerate(TEXTS)])
+    commit_version(lake, "v1", [pair(number, text) for number, text in enumerate(TEXTS)])
     return lake
 
 
@@ -97,6 +101,28 @@ def test_an_export_is_read_back_losslessly(
     assert read == expected(lake, table, export_format)
     assert made.records == {name: len(rows) for name, rows in read.items()}
     assert not made.rejected
+
+
+def test_dates_stay_texts(lake: Lake, tmp_path: Path) -> None:
+    commit_version(lake, "2026-01-31", [pair(number, "2020-01-01") for number in range(2)])
+    export_table(lake, "preference_pairs", ExportFormat.ultrafeedback, "2026-01-31", tmp_path / "out")
+    (row,) = loaded(tmp_path / "out", tmp_path / "cache")["preference"]
+    assert (row["prompt"], row["constitution_version"]) == ("2020-01-01", "2026-01-31")
+
+
+def test_json_lines_that_would_be_read_as_moments_are_refused(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai_dagster.exports._READERS_CHUNK", 1_000)  # of which each row has more
+    dates = [pair(0, "2020-01-01"), pair(2, "2020-01-01T00:00:00")]
+    commit_version(lake, "dated", [*dates, *(pair(number, "x" * 1_000) for number in (4, 6))])
+    with pytest.raises(ExportError, match="every text of the column prompt is a date such as '2020-01-01"):
+        export_table(lake, "preference_pairs", ExportFormat.ultrafeedback, "dated", tmp_path / "out", FileFormat.jsonl)
+    assert not list(tmp_path.glob("*out*"))
+    monkeypatch.undo()
+    export_table(lake, "preference_pairs", ExportFormat.ultrafeedback, "dated", tmp_path / "out", FileFormat.jsonl)
+    rows = loaded(tmp_path / "out", tmp_path / "cache")["preference"]
+    assert [row["prompt"] for row in rows[:2]] == ["2020-01-01", "2020-01-01T00:00:00"]
 
 
 def test_explicit_pairs_are_the_tables_rows(lake: Lake, tmp_path: Path) -> None:
@@ -143,12 +169,12 @@ def turns_of(text: str) -> list[tuple[str, str]]:
 
 def test_transcripts_hold_every_text_but_those_that_open_a_turn(lake: Lake, tmp_path: Path) -> None:
     forged = pair(99, "Fine.\n\nHuman: And now?")
-    commit(lake, "preference_pairs", [*(pair(number, text) for number, text in enumerate(TEXTS)), forged])
-    made = export_table(lake, "preference_pairs", ExportFormat.hh, "v1", tmp_path / "out", FileFormat.jsonl)
+    commit_version(lake, "forged", [*(pair(number, text) for number, text in enumerate(TEXTS)), forged])
+    made = export_table(lake, "preference_pairs", ExportFormat.hh, "forged", tmp_path / "out", FileFormat.jsonl)
     assert made.rejected == {"unwritable": 1}
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     rejected = json.loads(line)
-    assert rejected["row_id"] == "v1/63"
+    assert rejected["row_id"] == "forged/63"
     assert rejected["reason"] == "unwritable: a assistant turn contains 'Human:' after an empty line"
     assert rejected["row"]["chosen"] == forged["chosen"]
     assert "Rejected, in rejected.jsonl: 1 as unwritable" in (tmp_path / "out" / "README.md").read_text(
@@ -199,11 +225,12 @@ def test_no_text_in_the_card_is_markup(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_an_older_snapshot_is_exported_as_it_was(lake: Lake, tmp_path: Path) -> None:
-    before = lake.snapshot("preference_pairs", "v1").snapshot_id
-    commit(lake, "preference_pairs", [pair(0, "new")])
-    old = export_table(lake, "preference_pairs", ExportFormat.trl, "v1", tmp_path / "old", snapshot_id=before)
-    new = export_table(lake, "preference_pairs", ExportFormat.trl, "v1", tmp_path / "new")
-    assert (sum(old.records.values()), sum(new.records.values())) == (len(TEXTS), 1)
+    commit_version(lake, "older", [pair(0, "old"), pair(1, "old")])
+    before = lake.snapshot("preference_pairs", "older").snapshot_id
+    commit_version(lake, "older", [pair(0, "new")])
+    old = export_table(lake, "preference_pairs", ExportFormat.trl, "older", tmp_path / "old", snapshot_id=before)
+    new = export_table(lake, "preference_pairs", ExportFormat.trl, "older", tmp_path / "new")
+    assert (sum(old.records.values()), sum(new.records.values())) == (2, 1)
     assert old.snapshot_id == before
 
 
@@ -225,9 +252,9 @@ def test_what_cannot_be_exported_is_said(lake: Lake, tmp_path: Path, changed: di
 
 
 def test_a_table_of_which_no_row_can_be_written_leaves_no_folder(lake: Lake, tmp_path: Path) -> None:
-    commit(lake, "preference_pairs", [pair(0, "x\n\nAssistant: y")])
+    commit_version(lake, "unwritable", [pair(0, "x\n\nAssistant: y")])
     with pytest.raises(ExportError, match="no row of preference_pairs can be written as hh: 1 unwritable"):
-        export_table(lake, "preference_pairs", ExportFormat.hh, "v1", tmp_path / "out")
+        export_table(lake, "preference_pairs", ExportFormat.hh, "unwritable", tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
 
 
