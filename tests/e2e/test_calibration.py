@@ -52,7 +52,7 @@ def test_the_small_model_against_humans(
         texts = [people[pair_id][side][0]["content"] for side in ("chosen", "rejected")]
         agreements.append(float((p_0 > 0.5) == first_is_chosen(*texts)))
     slices = lake.snapshot("judge_calibration", "v1").frame().to_dicts()
-    (overall,) = [row for row in slices if row["slice_kind"] == "all"]
+    (overall,) = [row for row in slices if row["slice"] == "all"]
     assert overall["agreement"] == pytest.approx(mean(agreements))
 
 
