@@ -205,10 +205,10 @@ def score(
             sys.stdout.flush()
         else:
             bad += 1
-            messages.print(printable(f"line {line.line}: {line.error}"), markup=False)
+            messages.print(printable(f"line {line.line}: {line.error}"), markup=False, soft_wrap=True)
         if (scored + bad) % LINES_A_REPORT == 0:
             messages.print(f"{scored:,} lines scored, {bad:,} refused")
-    messages.print(f"{scored:,} lines scored, {bad:,} refused, with {folder}")
+    messages.print(f"{scored:,} lines scored, {bad:,} refused, with {folder}", soft_wrap=True)
     if bad:
         raise typer.Exit(1)
 

@@ -65,7 +65,7 @@ def print_plan(made: CostPlan, console: Console) -> None:
         table.add_column(column, justify="left" if column in {"asset", "version"} else "right")
     for stage in made.stages:
         bound = "" if stage.exact else "≤ "
-        tokens, seconds = "not measured yet", "not measured yet"
+        tokens, seconds = "not measured yet", "–"
         if stage.tokens_estimate is not None:
             tokens = f"{stage.tokens_estimate:,} ({stage.tokens_low:,}–{stage.tokens_high:,})"
         if stage.seconds_estimate is not None:
@@ -74,7 +74,9 @@ def print_plan(made: CostPlan, console: Console) -> None:
         table.add_row(stage.asset, stage.constitution_version or "all", *counts, tokens, seconds)
     for checkpoint in made.checkpoints:
         seconds = "" if checkpoint.seconds_estimate is None else f"{checkpoint.seconds_estimate:,.0f}"
-        state = {True: "there already", False: "to be trained", None: "depends on the stages before"}[checkpoint.exists]
+        state = {True: "there already", False: "to be trained", None: "as the stages before turn out"}[
+            checkpoint.exists
+        ]
         table.add_row(checkpoint.asset, checkpoint.constitution_version, "", "", "", state, seconds)
     console.print(table)
     new = sum(stage.new for stage in made.stages)
