@@ -74,9 +74,7 @@ def print_plan(made: CostPlan, console: Console) -> None:
         table.add_row(stage.asset, stage.constitution_version or "all", *counts, tokens, seconds)
     for checkpoint in made.checkpoints:
         seconds = "" if checkpoint.seconds_estimate is None else f"{checkpoint.seconds_estimate:,.0f}"
-        state = {True: "there already", False: "to be trained", None: "as the stages before turn out"}[
-            checkpoint.exists
-        ]
+        state = {True: "there already", False: "to be trained", None: "as earlier stages turn out"}[checkpoint.exists]
         table.add_row(checkpoint.asset, checkpoint.constitution_version, "", "", "", state, seconds)
     console.print(table)
     new = sum(stage.new for stage in made.stages)

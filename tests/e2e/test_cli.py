@@ -57,7 +57,7 @@ def test_a_plan_for_people_marks_its_bounds(run: "Cai") -> None:
     shown = run("plan", "--version", "v1").stdout
     assert "≤" in shown
     assert "initial_responses" in shown
-    assert "to be trained" in shown or "as the stages before turn out" in shown
+    assert "to be trained" in shown or "as earlier stages turn out" in shown
 
 
 @pytest.mark.parametrize(
