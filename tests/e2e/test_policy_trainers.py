@@ -120,14 +120,14 @@ def test_rloo_raises_the_reward_and_keeps_its_curves(tiny_model: Path, tmp_path:
         asked.extend(prompts)
         return share_of_small_letters(prompts, completions)
 
-    settings = rlaif(learning_rate=1e-2, epochs=12, completions_per_prompt=8, max_tokens=6, kl_coefficient=0.001)
+    settings = rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=0.001)
     outcome = train_rlaif(tiny_model, PROMPTS, reward, settings, False, print, tmp_path / "model")
     rewards = [value for _, value in outcome.curves["reward"]]
-    assert np.mean(rewards[-3:]) > np.mean(rewards[:3]) + 0.05
-    assert outcome.curves["kl_per_token"][0][1] == pytest.approx(0, abs=1e-4)
-    assert outcome.curves["kl_per_token"][-1][1] > 0.001
+    assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
+    divergence = [value for _, value in outcome.curves["kl_per_token"]]
+    assert divergence[-1] > max(0.01, divergence[0])
     assert all(0 < length <= 6 for _, length in outcome.curves["completion_tokens"])
-    assert outcome.row_counts == {"trained": 4, "steps": 12}
+    assert outcome.row_counts == {"trained": 4, "steps": 40}
     assert set(asked) == {prompt.messages for prompt in PROMPTS}
     assert (tmp_path / "model" / "model.safetensors").exists()
 
@@ -140,14 +140,14 @@ def test_a_stronger_kl_coefficient_keeps_the_policy_closer(tiny_model: Path, tmp
             tiny_model,
             PROMPTS,
             share_of_small_letters,
-            rlaif(learning_rate=1e-2, epochs=15, completions_per_prompt=8, max_tokens=6, kl_coefficient=beta),
+            rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=beta),
             False,
             print,
             tmp_path / str(beta),
         ).metrics["kl_per_token"]
         for beta in (0.001, 10.0)
     ]
-    assert divergence[1] < divergence[0] * 0.8
+    assert divergence[1] < divergence[0] / 2
 
 
 def test_fewer_prompts_than_a_batch_are_one_step(tiny_model: Path, tmp_path: Path) -> None:
