@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
-from assets.stage import run_stage, stage_frame
+from assets.stage import new_rows, run_stage, stage_rows
 from assets.training import current_checkpoint
 from cai_dagster.settings import BestOfNSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
@@ -62,10 +62,12 @@ def best_of_n(
     from cai_dagster.best_of_n import best_of_n as pick
     from cai_dagster.policy_optimization import rewards_of
 
+    staged = new_rows(context, lake)
     checkpoint = reward_model.frame().row(0, named=True)
     candidates = best_of_n_candidates.frame()
     with ACCELERATOR.reserved(context.log.info):
         rewards = rewards_of(checkpoint, candidates, prompts.frame(), context.log.info)
     picked = pick(candidates, rewards).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
     means = picked.select(pl.col("reward", "mean_reward").mean()).row(0, named=True)
-    return stage_frame(context, lake, picked, {name: value for name, value in means.items() if value is not None})
+    staged.add_frame(picked)
+    return stage_rows(context, lake, staged, {name: value for name, value in means.items() if value is not None})

@@ -33,13 +33,13 @@ def cost_plan(
     from cai_dagster.cost_plan import plan
 
     version = context.partition_key
+    staged = new_rows(context, lake)
     try:
         made = plan(
             Home.from_environment(), active_settings(), policy, feedback_model, [version], report=context.log.info
         )
     except MendableError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
-    staged = new_rows(context, lake)
     staged.add(asdict(stage) for stage in made.stages)
     new = sum(stage.new for stage in made.stages)
     training = [checkpoint.asset for checkpoint in made.checkpoints if not checkpoint.exists]

@@ -126,12 +126,12 @@ def policy_evaluation(
     from cai_dagster.policy_evaluation import evaluate_policies, markdown_table, win_rate_plot
     from cai_dagster.policy_optimization import rewards_of
 
+    staged = new_rows(context, lake)
     responses = policy_responses.frame()
     checkpoint = reward_model.frame().row(0, named=True)
     with ACCELERATOR.reserved(context.log.info):
         rewards = rewards_of(checkpoint, responses, prompts.frame(), context.log.info)
     scores = evaluate_policies(responses, policy_judgements.frame(), rewards, config)
-    staged = new_rows(context, lake)
     staged.add(score.to_row() for score in scores)
     metadata = {
         "policies": dg.MetadataValue.md(markdown_table(scores)),
