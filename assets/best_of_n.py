@@ -52,6 +52,7 @@ def best_of_n_candidates(
 def best_of_n(
     context: dg.AssetExecutionContext,
     best_of_n_candidates: TableSnapshot,
+    constitution: TableSnapshot,
     prompts: TableSnapshot,
     reward_model: TableSnapshot,
     lake: LakeResource,
@@ -66,7 +67,7 @@ def best_of_n(
     checkpoint = reward_model.frame().row(0, named=True)
     candidates = best_of_n_candidates.frame()
     with ACCELERATOR.reserved(context.log.info):
-        rewards = rewards_of(checkpoint, candidates, prompts.frame(), context.log.info)
+        rewards = rewards_of(checkpoint, candidates, prompts.frame(), constitution.frame(), context.log.info)
     picked = pick(candidates, rewards).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
     means = picked.select(pl.col("reward", "mean_reward").mean()).row(0, named=True)
     staged.add_frame(picked)

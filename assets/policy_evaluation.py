@@ -116,6 +116,7 @@ class PolicyEvaluationConfig(PolicyEvaluationSettings, dg.Config):
 def policy_evaluation(
     context: dg.AssetExecutionContext,
     config: PolicyEvaluationConfig,
+    constitution: TableSnapshot,
     prompts: TableSnapshot,
     policy_responses: TableSnapshot,
     policy_judgements: TableSnapshot,
@@ -130,7 +131,7 @@ def policy_evaluation(
     responses = policy_responses.frame()
     checkpoint = reward_model.frame().row(0, named=True)
     with ACCELERATOR.reserved(context.log.info):
-        rewards = rewards_of(checkpoint, responses, prompts.frame(), context.log.info)
+        rewards = rewards_of(checkpoint, responses, prompts.frame(), constitution.frame(), context.log.info)
     scores = evaluate_policies(responses, policy_judgements.frame(), rewards, config)
     staged.add(score.to_row() for score in scores)
     metadata = {

@@ -34,6 +34,7 @@ class RlaifModelConfig(RlaifModelSettings, dg.Config):
 def rlaif_model(
     context: dg.AssetExecutionContext,
     config: RlaifModelConfig,
+    constitution: TableSnapshot,
     prompts: TableSnapshot,
     reward_model: TableSnapshot,
     sl_cai_model: TableSnapshot,
@@ -43,28 +44,32 @@ def rlaif_model(
     """sl_cai_model optimized by RLOO for the reward of its own answers to the prompts of the split `preference`."""
     import polars as pl
 
-    from cai_dagster.policy_optimization import prompts_hash
+    from cai_dagster.policy_optimization import prompts_hash, reward_reading
 
     base = current_checkpoint(sl_cai_model)
     judge = reward_model.frame().row(0, named=True)
+    reading = reward_reading(judge, constitution.frame())
+    principles = [one.id for one in reading.principles.principles] if reading.principles else []
     answered = prompts.frame().filter(pl.col("split") == "preference")
     ingredients = Ingredients(
         asset="rlaif_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
-        rows=content_hash([prompts_hash(answered), judge["checkpoint_key"]]),
+        rows=content_hash([prompts_hash(answered), judge["checkpoint_key"], *principles]),
         settings=config.model_dump(),
-        lake_snapshots={table.table: table.snapshot_id for table in (prompts, reward_model, sl_cai_model)},
+        lake_snapshots={
+            table.table: table.snapshot_id for table in (constitution, prompts, reward_model, sl_cai_model)
+        },
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.policy_optimization import trained_length, training_prompts
+        from cai_dagster.policy_optimization import training_prompts
         from cai_dagster.policy_trainers import reward_of_checkpoint, train_rlaif
 
         chat_format = ChatFormat(base.folder, policy.trust_remote_code)
         usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)
         require("rlaif_model", len(usable), "min_prompts", config.min_prompts, _TOO_FEW)
-        reward = reward_of_checkpoint(Path(judge["path"]), trained_length(judge), policy.trust_remote_code)
+        reward = reward_of_checkpoint(Path(judge["path"]), reading, policy.trust_remote_code)
         return train_rlaif(base.folder, usable, reward, config, policy.trust_remote_code, context.log.info, folder)
 
     return stage_checkpoint(context, lake, ingredients, max(1, answered.height), train)

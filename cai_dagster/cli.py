@@ -56,11 +56,7 @@ def setup() -> None:
 
     os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
     home = Home.from_environment()
-    instance = home.dagster / "dagster.yaml"
-    if not instance.exists():
-        home.dagster.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / "dagster.yaml", instance)
-        _run("dagster", "instance", "concurrency", "set", "gpu", "1")
+    _prepare_instance(home)
     started = time.monotonic()
     folder = prepare_offline_model(home)
     _console().print(f"offline model: {folder} ({time.monotonic() - started:.0f} s)")
@@ -302,7 +298,17 @@ def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
             return
 
 
+def _prepare_instance(home: Home) -> None:
+    """Make this home's Dagster instance, where it has none yet."""
+    instance = home.dagster / "dagster.yaml"
+    if not instance.exists():
+        home.dagster.mkdir(parents=True, exist_ok=True)
+        shutil.copy(PROJECT / "dagster.yaml", instance)
+        _run("dagster", "instance", "concurrency", "set", "gpu", "1")
+
+
 def _materialize(selection: str, version: str | None, config_of: dict[str, dict[str, Any]] | None = None) -> None:
+    _prepare_instance(Home.from_environment())
     target = ["-m", GRAPH, "--select", selection, *(["--partition", version] if version else [])]
     ops = {asset: {"config": values} for asset, values in (config_of or {}).items()}
     config = ["--config-json", json.dumps({**_LOG_CONFIG, **({"ops": ops} if ops else {})})]

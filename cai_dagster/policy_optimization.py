@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cai_dagster.chat_format import ChatFormat
+from cai_dagster.constitution import Constitution
 from cai_dagster.hashing import content_hash
 from cai_dagster.requests import Message, Messages, to_messages
+from cai_dagster.reward_modelling import conditioned
 
 if TYPE_CHECKING:
     import polars as pl
@@ -86,25 +88,47 @@ def prompts_hash(prompts: "pl.DataFrame") -> str:
     return content_hash(prompts.sort("prompt_id")["messages"].to_list())
 
 
+@dataclass(frozen=True)
+class RewardReading:
+    """How a reward model trained in this graph reads an answer: as it read the pairs of its training.
+
+    `principles` is None for a model that reads no principle. For one that does, each prompt draws one, the same for all
+    answers to it, so that their rewards can be compared.
+    """
+
+    max_length: int
+    principles: Constitution | None
+
+    def prompt(self, messages: Messages) -> Messages:
+        """What comes before the answer."""
+        if self.principles is None:
+            return messages
+        prompt_id = content_hash([(turn.role, turn.content) for turn in messages])
+        return conditioned(messages, self.principles.draw(prompt_id, "reward", 0)[0].comparison_request)
+
+
+def reward_reading(checkpoint: Mapping[str, Any], constitution: "pl.DataFrame") -> RewardReading:
+    """How the reward model of a row of `reward_model` reads; `constitution` has the principles that are drawn."""
+    settings = json.loads(checkpoint["record"])["settings"]
+    principles = Constitution.from_rows(constitution.to_dicts()) if settings.get("principle_conditioned") else None
+    return RewardReading(int(settings["max_length"]), principles)
+
+
 def scored_dialogues(
-    prompts: Sequence[Messages], completions: Sequence[str], chat_format: ChatFormat, max_length: int
+    prompts: Sequence[Messages], completions: Sequence[str], chat_format: ChatFormat, reading: RewardReading
 ) -> list[list[int]]:
     """What a reward model reads of each completion: the same tokens as of a preference pair in its training."""
     return [
-        chat_format.dialogue_ids((*prompt, Message("assistant", completion)))[:max_length]
+        chat_format.dialogue_ids((*reading.prompt(prompt), Message("assistant", completion)))[: reading.max_length]
         for prompt, completion in zip(prompts, completions, strict=True)
     ]
-
-
-def trained_length(checkpoint: Mapping[str, Any]) -> int:
-    """The tokens of a text that the reward model of a row of `reward_model` was trained to read."""
-    return int(json.loads(checkpoint["record"])["settings"]["max_length"])
 
 
 def rewards_of(
     checkpoint: Mapping[str, Any],
     answers: "pl.DataFrame",
     prompts: "pl.DataFrame",
+    constitution: "pl.DataFrame",
     report: Callable[[str], None],
 ) -> list[float]:
     """The reward of each row's `completion` to the prompt that its `prompt_id` names, by a row of `reward_model`."""
@@ -113,5 +137,6 @@ def rewards_of(
     messages = dict(prompts.select("prompt_id", "messages").iter_rows())
     asked = [to_messages(messages[prompt_id]) for prompt_id in answers["prompt_id"]]
     folder = Path(checkpoint["path"])
-    rows = scored_dialogues(asked, answers["completion"].to_list(), ChatFormat(folder), trained_length(checkpoint))
+    reading = reward_reading(checkpoint, constitution)
+    rows = scored_dialogues(asked, answers["completion"].to_list(), ChatFormat(folder), reading)
     return score_texts(folder, rows, SCORE_BATCH, report)

@@ -23,7 +23,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import Curve, TrainingOutcome
-from cai_dagster.policy_optimization import CompletionPair, TrainingPrompt, scored_dialogues
+from cai_dagster.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
 from cai_dagster.requests import Messages
 from cai_dagster.scoring import Scorer
 from cai_dagster.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
@@ -133,12 +133,12 @@ def train_rlaif(
     return TrainingOutcome(counts, metrics, progress.loss_curve, progress.curves)
 
 
-def reward_of_checkpoint(checkpoint: Path, max_length: int, trust_remote_code: bool) -> Reward:
+def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, trust_remote_code: bool) -> Reward:
     """The reward of a reward model that stays in memory; it reads dialogues as in its own training."""
     chat_format, scorer = ChatFormat(checkpoint, trust_remote_code), Scorer(checkpoint)
 
     def reward(prompts: Sequence[Messages], completions: Sequence[str]) -> list[float]:
-        return scorer.rewards(scored_dialogues(prompts, completions, chat_format, max_length))
+        return scorer.rewards(scored_dialogues(prompts, completions, chat_format, reading))
 
     return reward
 

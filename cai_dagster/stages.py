@@ -22,6 +22,7 @@ from cai_dagster.settings import (
     InitialResponsesSettings,
     JudgeCalibrationSettings,
     JudgementsSettings,
+    JudgingMethod,
     PairSource,
     PolicyResponsesSettings,
     ResponsePairsSettings,
@@ -189,7 +190,7 @@ def policy_responses_stage(policy: str, settings: PolicyResponsesSettings) -> St
 
 def policy_judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
     """What the feedback model says of the answers of each two policies to each prompt, in both orders."""
-    settings = settings.model_copy(update={"both_orders": True})
+    settings = _with_a_judge(settings).model_copy(update={"both_orders": True})
 
     async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
         pair = pair_to_judge(row)
@@ -214,6 +215,7 @@ def calibration_stage(
 
     A larger sample keeps the pairs of a smaller one, and so its calls.
     """
+    settings = _with_a_judge(settings)
 
     async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
         texts = seated(*(row[name][0]["content"] for name in ("chosen", "rejected")))
@@ -231,3 +233,10 @@ def calibration_stage(
         recipe=compare,
         max_rejected_share=settings.max_rejected_share,
     )
+
+
+def _with_a_judge(settings: JudgementsSettings) -> JudgementsSettings:
+    """The settings, with a judge where the method `direct` asks none: what is compared here are no revisions."""
+    if settings.method != JudgingMethod.direct:
+        return settings
+    return settings.model_copy(update={"method": JudgingMethod.one_principle})

@@ -14,7 +14,7 @@ import safetensors.numpy
 
 from cai_dagster.checkpoints import TrainingOutcome
 from cai_dagster.hashing import content_hash, seed_of
-from cai_dagster.policy_optimization import CompletionPair, TrainingPrompt
+from cai_dagster.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
 from cai_dagster.reward_modelling import TokenPair
 from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.supervised import TokenRow
@@ -67,7 +67,7 @@ def train_dpo(
     return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve, {"margin": curve})
 
 
-def reward_of_checkpoint(checkpoint: Path, max_length: int, trust_remote_code: bool) -> Any:
+def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, trust_remote_code: bool) -> Any:
     """As `policy_trainers.reward_of_checkpoint`: the length of each completion."""
     return lambda prompts, completions: [float(len(text)) for text in completions]
 

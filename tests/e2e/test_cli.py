@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake import Lake
 
 CAI = [str(Path(sys.executable).parent / "cai")]
 
@@ -74,3 +75,17 @@ def test_a_mistake_is_one_sentence_and_no_traceback(run: "Cai", arguments: tuple
     assert finished.returncode == 1
     assert said in finished.stderr
     assert "Traceback" not in finished.stderr + finished.stdout
+
+
+def test_preferences_are_imported_from_a_file_with_columns_of_ones_own(run: "Cai", tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    asked = "Human: Is it late?\n\nAssistant:"
+    rows = [{"good": f"\n\n{asked} It is nine.", "bad": f"\n\n{asked} No idea."}, {"good": f"\n\n{asked} Yes."}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    columns = ("--chosen", "good", "--rejected", "bad", "--max-rejected-share", "0.5")
+    finished = run("import", "preferences", str(file), *columns)
+    assert finished.returncode == 0, finished.stderr
+    assert "human_preferences: 1 rows, 1 rejected" in finished.stdout
+    assert 'chosen_column = "good"' in finished.stdout
+    (pair,) = Lake(run.home).snapshot("human_preferences").frame().to_dicts()
+    assert (pair["prompt"][0]["content"], pair["chosen"][0]["content"]) == ("Is it late?", "It is nine.")

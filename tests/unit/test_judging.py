@@ -14,6 +14,7 @@ from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
 from cai_dagster.requests import Message, MissingLabelError, Request, RowError, Slot
 from cai_dagster.settings import JudgementsSettings, JudgingMethod, active_settings
+from cai_dagster.stages import calibration_stage, policy_judgements_stage
 from cai_dagster.tables import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
@@ -243,6 +244,23 @@ async def test_the_rows_of_every_method_fit_the_table(method: JudgingMethod) -> 
     assert table.model.validate(frame).height == len(made) > 0
     assert set(rows[0]) == set(table.schema.names())
     assert set(frame["method"]) == {method.value}
+
+
+async def test_what_compares_no_revisions_asks_a_judge_even_where_the_method_is_direct() -> None:
+    settings = configured(method=JudgingMethod.direct)
+    calibration = active_settings().judge_calibration
+    turn = [{"role": "user", "content": "q"}]
+    completions = {
+        "completion_0": "x",
+        "completion_1": "y",
+        "chosen": [{"content": "x"}],
+        "rejected": [{"content": "y"}],
+    }
+    row = {"pair_id": "ab", "prompt_id": "cd", "policy_0": "one", "policy_1": "two", "prompt": turn, "messages": turn}
+    stages = (policy_judgements_stage(CONSTITUTION, settings), calibration_stage(CONSTITUTION, settings, calibration))
+    for stage in stages:
+        rows = await stage.recipe(ScriptedModel(ScriptedEngine()), {**row, **completions})
+        assert {made["method"] for made in rows} == {JudgingMethod.one_principle}
 
 
 async def test_direct_principle_feedback_prefers_the_revision_without_a_call() -> None:

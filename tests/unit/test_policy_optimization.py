@@ -1,12 +1,22 @@
 """What a policy is optimized on: pairs and prompts as tokens."""
 
+import json
 from typing import Any
 
 import polars as pl
 import pytest
 
-from cai_dagster.policy_optimization import completion_pairs, prompts_hash, scored_dialogues, training_prompts
+from cai_dagster.constitution import Constitution, Principle
+from cai_dagster.policy_optimization import (
+    RewardReading,
+    completion_pairs,
+    prompts_hash,
+    reward_reading,
+    scored_dialogues,
+    training_prompts,
+)
 from cai_dagster.requests import Message
+from cai_dagster.reward_modelling import conditioned
 from cai_dagster.supervised import answered_prompts
 from tests.scripted_graph import ScriptedChatFormat
 
@@ -64,8 +74,24 @@ def test_the_hash_of_prompts_follows_their_texts_and_not_the_order_of_rows() -> 
 
 def test_a_reward_model_reads_whole_dialogues_as_in_its_training() -> None:
     asked = [(Message("user", "ab"),)]
-    assert scored_dialogues(asked, ["xyz"], FORMAT, 100) == [[0, *tokens("ab"), 0, *tokens("xyz")]]
-    assert scored_dialogues(asked, ["xyz"], FORMAT, 5) == [[0, *tokens("ab"), 0, ord("x")]]
+    assert scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(100, None)) == [[0, *tokens("ab"), 0, *tokens("xyz")]]
+    assert scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(5, None)) == [[0, *tokens("ab"), 0, ord("x")]]
+
+
+def test_a_conditioned_reward_model_reads_one_principle_for_all_answers_to_a_prompt() -> None:
+    texts = [f"principle {number}" for number in range(4)]
+    principles = tuple(Principle(text.replace(" ", "-"), "c", "r", text) for text in texts)
+    record = json.dumps({"settings": {"max_length": 100, "principle_conditioned": True}})
+    rows = pl.DataFrame(Constitution("v1", principles).to_rows())
+    reading = reward_reading({"record": record}, rows)
+    drawn: set[str] = set()
+    for number in range(30):
+        asked = (Message("user", f"prompt {number}"),)
+        first, second = scored_dialogues([asked, asked], ["same", "same"], FORMAT, reading)
+        assert first == second
+        (principle,) = [text for text in texts if reading.prompt(asked) == conditioned(asked, text)]
+        drawn.add(principle)
+    assert drawn == set(texts)
 
 
 def test_a_teachers_answer_is_the_last_turn_of_its_prompts_dialogue() -> None:

@@ -129,7 +129,7 @@ def test_the_teachers_answers_and_checkpoint_are_the_same_for_every_version(made
 
 def test_a_checkpoint_says_what_it_was_made_from_and_keeps_its_curves(made: Made) -> None:
     record = json.loads(made.table("rlaif_model")["record"].item())
-    assert set(record["lake_snapshots"]) == {"prompts", "reward_model", "sl_cai_model"}
+    assert set(record["lake_snapshots"]) == {"constitution", "prompts", "reward_model", "sl_cai_model"}
     assert set(record["curves"]) == {"reward", "kl_per_token", "completion_tokens"}
     assert made.metadata["first"]["rlaif_model"]["reward_curve"].startswith("![reward](data:image/png")
     record = json.loads(made.table("dpo_model")["record"].item())
