@@ -32,6 +32,7 @@ from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
+INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 RETRY_SECONDS = 120
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
@@ -106,6 +107,10 @@ class Lake:
         files = self._move_in("rejected_rows", staged.rejected_parts)
         self._transaction(lambda: self._replace_rejected(staged, files))
         shutil.rmtree(staged.folder)
+
+    def append(self, table: str, row: Mapping[str, Any]) -> None:
+        """Add one row to a table whose rows are appended, such as check_results."""
+        self._transaction(lambda: self._insert(table, row))
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """The table as it is now.
@@ -230,10 +235,12 @@ class Lake:
             "engine_seconds": account.engine_seconds,
             "model_id": account.model_id,
         }
+        self._insert("materializations", values)
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> None:
         places = ", ".join("?" for _ in values)
         columns = ", ".join(f'"{name}"' for name in values)
-        insert = f"INSERT INTO lake.materializations ({columns}) VALUES ({places})"
-        self._connection.execute(insert, list(values.values()))
+        self._connection.execute(f"INSERT INTO lake.{table} ({columns}) VALUES ({places})", list(values.values()))
 
     def _move_in(self, table: str, parts: list[Path]) -> list[Path]:
         """Move staged files to where DuckLake keeps the table's files.
@@ -270,6 +277,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     try:
         _retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
         _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+        _retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
         if _is_conflict(error):
             raise
@@ -315,6 +323,16 @@ def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
             )
         for name in added:
             connection.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {types[name]}')
+
+
+def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have rows that come one at a time kept in the catalog; a table's option can be set once its creation is known."""
+    query = "SELECT scope_entry FROM lake.options() WHERE option_name = 'data_inlining_row_limit' AND scope = 'TABLE'"
+    inlined = {entry for (entry,) in connection.execute(query).fetchall()}
+    for table in TABLES.values():
+        if table.appended and f"main.{table.name}" not in inlined:
+            option = f"'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{table.name}'"
+            connection.execute(f"CALL lake.set_option({option})")
 
 
 def _is_conflict(error: BaseException) -> bool:

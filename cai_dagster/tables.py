@@ -354,13 +354,33 @@ class Materializations(_Model):
     model_id: str = pa.Field(nullable=True, description="The model that was called, if any.")
 
 
+class CheckResults(_Model):
+    """What one run of a data-quality check measured; appended, so that a version's history stays."""
+
+    table_name: str
+    constitution_version: str = pa.Field(nullable=True)
+    check_name: str
+    run_id: str
+    checked_at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
+    passed: bool
+    severity: str = pa.Field(isin=["ERROR", "WARN"], description="ERROR: a failure stops what depends on the table.")
+    value: float = pa.Field(nullable=True, description="The measured value; null: there was nothing to measure.")
+    bounds: str = pa.Field(description="What it was held against, in words.")
+    rows: int = pa.Field(ge=0, description="Rows it was measured on.")
+    data_version: str = pa.Field(description="Of the rows that were measured: that of their materialization.")
+
+
 @dataclass(frozen=True)
 class Table:
-    """A table: its name (that of the asset), its pandera model, and the columns that identify a row."""
+    """A table: its name (that of the asset), its pandera model, and the columns that identify a row.
+
+    `appended`: its rows come one at a time and stay, so DuckLake keeps them in the catalog and not in a file each.
+    """
 
     name: str
     model: type[pa.DataFrameModel]
     key: tuple[str, ...]
+    appended: bool = False
 
     @property
     def versioned(self) -> bool:
@@ -420,6 +440,17 @@ TABLES = {
         Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice", "slice_value")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
-        Table("materializations", Materializations, ("table_name", "constitution_version", "materialized_at")),
+        Table(
+            "materializations",
+            Materializations,
+            ("table_name", "constitution_version", "materialized_at"),
+            appended=True,
+        ),
+        Table(
+            "check_results",
+            CheckResults,
+            ("table_name", "constitution_version", "check_name", "checked_at"),
+            appended=True,
+        ),
     )
 }

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -616,3 +617,24 @@ def test_a_home_may_be_moved(home: Home, tmp_path: Path) -> None:
     lake._connection.close()
     home.root.rename(tmp_path / "elsewhere")
     assert completions(Lake(Home(tmp_path / "elsewhere"))) == ["old"]
+
+
+def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home: Home) -> None:
+    result = {
+        "table_name": "revision_rounds",
+        "constitution_version": "v1",
+        "check_name": "unchanged_revisions",
+        "run_id": "run",
+        "passed": True,
+        "severity": "WARN",
+        "value": 0.25,
+        "bounds": "at most 0.5",
+        "rows": 8,
+        "data_version": "8-1",
+    }
+    for day in (1, 2):
+        Lake(home).append("check_results", {**result, "checked_at": datetime(2026, 1, day)})
+    kept = Lake(home).select("FROM lake.check_results ORDER BY checked_at", {})
+    assert kept["checked_at"].dt.day().to_list() == [1, 2]
+    assert kept.drop("checked_at").unique().to_dicts() == [result]
+    assert not [*home.tables.rglob("*.parquet")]

@@ -86,7 +86,7 @@ FIXED = {
     },
 }
 UNVERSIONED = {"prompts", "human_preferences", "initial_responses", "teacher_responses"}
-UNVERSIONED |= {"rejected_rows", "materializations"}
+UNVERSIONED |= {"rejected_rows", "materializations", "check_results"}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)

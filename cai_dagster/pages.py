@@ -1,0 +1,78 @@
+"""HTML pages that open from disk: one file, no network, every text escaped.
+
+A page is a Jinja template in `templates/` that extends `page.html`. It knows nothing of what a page shows.
+"""
+
+import base64
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import jinja2
+from markupsafe import Markup, escape
+
+from cai_dagster.text import printable
+from cai_dagster.word_diff import Piece, word_diff
+
+LONGEST_TEXT = 4_000  # characters of one text on a page
+_ELEMENTS = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
+
+
+def render(template: str, title: str, script: str = "", **values: Any) -> str:
+    """The page. Values are text wherever the template puts them; `script` is our own code, and the only one allowed.
+
+    In a template, `| shown` makes control characters visible and cuts a long text; `difference(before, after)` is a
+    word diff with <del> and <ins>.
+    """
+    page = _environment().get_template(template)
+    style = Markup(_source("page.css"))  # noqa: S704 - our own file
+    security = _content_security_policy(script)
+    return page.render(
+        title=title,
+        style=style,
+        script=Markup(script),  # noqa: S704 - our own code
+        content_security_policy=security,
+        **values,
+    )
+
+
+@cache
+def _environment() -> jinja2.Environment:
+    environment: Any = jinja2.Environment(
+        loader=jinja2.PackageLoader("cai_dagster"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["shown"] = _shown
+    environment.globals["difference"] = _difference
+    return environment
+
+
+def _shown(value: object) -> str:
+    return printable(str(value), LONGEST_TEXT)
+
+
+def _difference(before: str, after: str) -> Markup:
+    return _pieces(word_diff(_shown(before), _shown(after)))
+
+
+def _pieces(pieces: Iterable[Piece]) -> Markup:
+    return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(piece.text)) for piece in pieces)  # noqa: S704
+
+
+def _content_security_policy(script: str) -> str:
+    """Nothing is loaded from anywhere, and no script runs but the one whose hash is named."""
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    scripts = f"'sha256-{digest}'" if script else "'none'"
+    return (
+        f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {scripts}; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _source(name: str) -> str:
+    loader = jinja2.PackageLoader("cai_dagster")
+    return loader.get_source(jinja2.Environment(autoescape=True), name)[0]

@@ -1,0 +1,61 @@
+"""Pages show every text as text."""
+
+import re
+from html import unescape
+from html.parser import HTMLParser
+
+import jinja2
+import pytest
+
+from cai_dagster import pages
+from tests.hostile import HOSTILE
+
+TEMPLATE = """
+{% extends "page.html" %}
+{% block content %}<p title="{{ text | shown }}">{{ text | shown }}</p><p>{{ difference("old " + text, text) }}</p>
+{% endblock %}
+"""
+
+
+class Elements(HTMLParser):
+    """The tags and the names of the attributes of a page."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+@pytest.fixture
+def template(monkeypatch: pytest.MonkeyPatch) -> str:
+    ours = jinja2.ChoiceLoader([jinja2.DictLoader({"test.html": TEMPLATE}), jinja2.PackageLoader("cai_dagster")])
+    monkeypatch.setattr(pages._environment(), "loader", ours)
+    return "test.html"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_markup(template: str, text: str) -> None:
+    page = pages.render(template, title=text, text=text)
+    body = page.split("<body>", 1)[1]
+    harmless = Elements(pages.render(template, title="harmless", text="harmless").split("<body>", 1)[1])
+    assert Elements(body).tags <= harmless.tags | {"ins", "del"}
+    assert Elements(body).attributes == harmless.attributes
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", page)
+    assert len(page) < 60_000
+
+
+def test_only_the_pages_own_script_may_run(template: str) -> None:
+    assert "script-src 'none';" in unescape(pages.render(template, title="t", text="x"))
+    page = pages.render(template, title="t", text="x", script="1 < 2")
+    assert "<script>1 < 2</script>" in page
+    assert "script-src 'sha256-" in unescape(page)
+
+
+def test_a_forgotten_value_is_an_error(template: str) -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        pages.render(template, title="t")
