@@ -170,9 +170,7 @@ def _rounds(prompts: pl.DataFrame, principle_ids: list[str]) -> pl.DataFrame:
     frames: list[pl.DataFrame] = []
     latest = prompts.select("prompt_id", response=_text(pl.col("prompt_id"), 11))
     for round_number in range(1, ROUNDS + 1):
-        drawn = latest.with_columns(
-            (pl.col("prompt_id").hash(round_number) % PRINCIPLES).cast(pl.Int64).alias("principle")
-        )
+        draw = (pl.col("prompt_id").hash(round_number) % PRINCIPLES).cast(pl.Int64)
         key = _hexadecimal(pl.col("response"), pl.col("principle_id"), digits=40)
         drawn = latest.with_columns(draw.alias("principle"))
         one = drawn.join(principles, on="principle", maintain_order="left").with_columns(key.alias("key"))
