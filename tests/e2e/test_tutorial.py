@@ -151,7 +151,7 @@ def launch(walk: Walk) -> None:
 def progress(walk: Walk) -> None:
     walk.ui.wait_for_step(walk.run, "revision_rounds")
     walk.ui.open(walk.run)
-    walk.ui.page.get_by_placeholder("Filter").last.fill("revision_rounds")
+    walk.ui.page.get_by_placeholder("Filter").last.fill("revision_rounds: ")
     line = re.compile(r"revision_rounds: \d+ of \d+ rows, \d+ rejected, \d+ calls, \d+ tokens/s, about .* left")
     expect(walk.ui.page.get_by_text(line).first).to_be_visible(timeout=300_000)
     walk.ui.picture(walk.pictures / "tutorial-progress.png")
