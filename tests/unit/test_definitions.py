@@ -10,6 +10,7 @@ import pytest
 from cai_dagster.cli import DEMO_SELECTION
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT
+from cai_dagster.settings import active_settings
 
 HEAVY = [
     "torch",
@@ -114,3 +115,13 @@ def test_every_launchpad_field_has_a_description_and_the_profiles_default() -> N
         for name, field in getattr(schema.config_type if schema else None, "fields", {}).items():
             assert field.description, f"{node.name}.{name}"
             assert field.default_provided, f"{node.name}.{name}"
+
+
+@pytest.mark.parametrize("name", ["policy", "feedback_model"])
+def test_a_model_in_the_launchpad_keeps_what_is_not_named(name: str) -> None:
+    """Dagster does not take what is missing from the resource as it was configured, only from its class."""
+    job = build_definitions().resolve_implicit_global_asset_job_def()
+    config = {"resources": {name: {"config": {"engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}}}}
+    resolved = dg.validate_run_config(job, config)["resources"][name]["config"]
+    given = getattr(active_settings(), name).model_dump(mode="json")
+    assert resolved == {**given, "engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}
