@@ -7,6 +7,7 @@ import re
 import shlex
 import tomllib
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 from cai_dagster.home import PROJECT
@@ -97,7 +98,7 @@ def _check_extras(words: list[str]) -> None:
         missing = set(named[1].split(",")) - set(extras) if named else set[str]()
         if missing:
             raise CommandLineError(f"pyproject.toml has no extra {', '.join(sorted(missing))}")
-    for flag, file in zip(words, words[1:], strict=False):
+    for flag, file in pairwise(words):
         if flag == "-r" and not (PROJECT / file).exists():
             raise CommandLineError(f"there is no {file}")
 

@@ -174,7 +174,8 @@ def test_the_readme_stays_short() -> None:
         "cai plans",
         "cai import constitution charter.md",
         ".venv/bin/cai score < texts.jsonl",
-        "CAI_PROFILE=demo cai retry --table revision_rounds && cai plan --json yes",
+        "CAI_PROFILE=demo cai retry --table revision_rounds",
+        "cai plan --json yes",
         "make everything",
         "python -m benchmarks.nothing",
         "pip install -e .[tpu]",
@@ -182,15 +183,16 @@ def test_the_readme_stays_short() -> None:
     ],
 )
 def test_a_command_that_would_be_refused_is_found(line: str) -> None:
+    refused = commands(line)[0]
     with pytest.raises(CommandLineError):
-        for words in commands(line):
-            check_command(words)
+        check_command(refused)
 
 
 def test_a_script_is_split_into_its_commands() -> None:
     script = (
         "# a comment\nCAI_PROFILE=demo cai plan --version v2   # another\n"
-        "vllm serve <folder> --x \\\n    --y 1 > log.txt 2>&1 &\ncai score --model 3f9a < a.jsonl | head -3 && make ui\n"
+        "vllm serve <folder> --x \\\n    --y 1 > log.txt 2>&1 &\n"
+        "cai score --model 3f9a < a.jsonl | head -3 && make ui\n"
     )
     assert commands(script) == [
         ["cai", "plan", "--version", "v2"],
