@@ -12,6 +12,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,8 +24,9 @@ import pytest
 import yaml
 
 from cai_dagster.constitution import load_constitution
-from cai_dagster.home import PROJECT
+from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import SETTINGS_FILE, load_settings
+from resources.lake import open_lake
 from tests.documents import Block, all_blocks, name_of
 from tests.shell_lines import check_command, commands
 
@@ -64,6 +66,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert made.returncode == 0, made.stderr[-4000:]
+    shutil.copytree(folder / ".cai", folder / "pristine")
     return folder
 
 
@@ -102,9 +105,12 @@ HANDED: dict[str, Callable[[Path], dict[str, Any]]] = {
 
 
 class Page:
-    """The blocks of one document, run in order, each once, in one namespace."""
+    """The blocks of one document, run in order, each once, in one namespace and on a home as it was made."""
 
     def __init__(self, workplace: Path, document: Path) -> None:
+        open_lake.cache_clear()
+        shutil.rmtree(workplace / ".cai")
+        shutil.copytree(workplace / "pristine", workplace / ".cai")
         self.blocks = [block for block in EXECUTED if block.document == document and block.remark != "not run"]
         handed = HANDED.get(name_of(document))
         self.names: dict[str, Any] = handed(workplace) if handed else {}
@@ -210,9 +216,6 @@ def test_json_parses(block: Block) -> None:
 
 
 def test_the_home_in_which_code_runs_has_both_versions(workplace: Path) -> None:
-    from cai_dagster.home import Home
-    from resources.lake import open_lake
-
-    lake = open_lake(Home(workplace / ".cai"))
+    lake = open_lake(Home(workplace / "pristine"))
     assert lake.snapshot("preference_pairs", "v1").frame().height
     assert lake.snapshot("reward_model", "v2").frame().height == 1

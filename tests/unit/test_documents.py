@@ -120,6 +120,13 @@ def test_every_command_in_a_sentence_is_there(document: Path) -> None:
 
 
 @each_document
+def test_every_test_that_is_named_is_there(document: Path) -> None:
+    written = "\n".join(file.read_text(encoding="utf-8") for file in (PROJECT / "tests").rglob("test_*.py"))
+    named = [(line, span) for line, span in PARSED[document].spans if re.fullmatch(r"test_\w+", span)]
+    assert [f"{document.name}:{line}: {name}" for line, name in named if f"def {name}(" not in written] == []
+
+
+@each_document
 def test_every_block_says_its_language(document: Path) -> None:
     assert [str(block) for block in PARSED[document].blocks if block.language not in LANGUAGES] == []
 
@@ -201,3 +208,10 @@ def test_a_script_is_split_into_its_commands() -> None:
         ["head", "-3"],
         ["make", "ui"],
     ]
+
+
+def test_every_concept_says_where_it_is() -> None:
+    page = (PROJECT / "docs/concepts.md").read_text(encoding="utf-8")
+    rows = [row.split(" | ") for row in page.splitlines() if row.startswith("| ") and not row.startswith("| term")]
+    assert {"constitution", "slot", "asset", "reward model", "data version", "clamping"} <= {row[0][2:] for row in rows}
+    assert [row[0] for row in rows if "](" not in "".join(row[2:])] == []
