@@ -1,5 +1,6 @@
 """The code location: what loading it does not do, and what the launchpad and the UI are told."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -40,6 +41,23 @@ print(json.dumps(sorted(sys.modules)))
     finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     loaded = set(json.loads(finished.stdout.splitlines()[-1]))
     assert loaded.isdisjoint(HEAVY)
+
+
+MAY_NOT_IMPORT = {"cai_dagster": {"dagster", "assets", "resources"}, "resources": {"assets"}}
+
+
+def test_imports_run_one_way() -> None:
+    found: list[str] = []
+    for package, forbidden in MAY_NOT_IMPORT.items():
+        for file in sorted((PROJECT / package).rglob("*.py")):
+            if file.name == "definitions.py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{file}: {name}" for name in names if name.split(".")[0] in forbidden]
+                found += [f"{file}: {name}" for name in names if name == "cai_dagster.definitions"]
+    assert found == []
 
 
 def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
