@@ -5,6 +5,7 @@ that version and in that run.
 """
 
 import warnings
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -12,9 +13,11 @@ import dagster as dg
 from assets.partitions import constitution_versions
 from cai_dagster.checks import CHECKS, Check
 from cai_dagster.settings import CheckSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:
+    from cai_dagster.lake import Lake
     from cai_dagster.measurements import Measurement, Tables
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
@@ -37,19 +40,35 @@ def _asset_check(check: Check, settings: CheckSettings) -> dg.AssetChecksDefinit
         from cai_dagster import measurements
 
         version = context.partition_key if versioned else None
-        measured = getattr(measurements, check.name)(_tables(lake, check.table, version))
+        store = lake.open()
+        rows = store.snapshot(check.table, version)
+        measured = getattr(measurements, check.name)(_tables(store, rows))
+        passed = measured.value is None or settings.passes(measured.value)
+        result = {
+            "table_name": check.table,
+            "constitution_version": version,
+            "check_name": check.name,
+            "run_id": context.run.run_id,
+            "checked_at": datetime.now(UTC).replace(tzinfo=None),
+            "passed": passed,
+            "severity": settings.severity.value,
+            "value": measured.value,
+            "bounds": settings.bounds,
+            "rows": measured.rows,
+            "data_version": store.data_version_of(rows),
+        }
+        store.append("check_results", result)
         return _result(check, settings, measured, version)
 
     return measure
 
 
-def _tables(lake: LakeResource, table: str, version: str | None) -> "Tables":
+def _tables(store: "Lake", snapshot: TableSnapshot) -> "Tables":
     from cai_dagster.measurements import Tables
 
-    store = lake.open()
-    rows = store.snapshot(table, version)
-    principles = store.snapshot("constitution", version).frame() if version else rows.frame().clear()
-    return Tables(rows.frame(), store.rejected(table, version), principles)
+    version, rows = snapshot.constitution_version, snapshot.frame()
+    principles = store.snapshot("constitution", version).frame() if version else rows.clear()
+    return Tables(rows, store.rejected(snapshot.table, version), principles)
 
 
 def _result(check: Check, settings: CheckSettings, measured: "Measurement", version: str | None) -> dg.AssetCheckResult:

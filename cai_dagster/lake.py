@@ -131,6 +131,13 @@ class Lake:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
         return bool(_retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
 
+    def data_version_of(self, snapshot: TableSnapshot) -> str:
+        """The data version of a snapshot's rows: that of the materialization that wrote them."""
+        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
+        table = _literal(snapshot.table)
+        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
+        return self.query(query, accounts=accounts).item()
+
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
         table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]

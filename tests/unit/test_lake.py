@@ -638,3 +638,15 @@ def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home
     assert kept["checked_at"].dt.day().to_list() == [1, 2]
     assert kept.drop("checked_at").unique().to_dicts() == [result]
     assert not [*home.tables.rglob("*.parquet")]
+
+
+def test_the_data_version_of_a_snapshot_is_that_of_the_rows_it_shows(home: Home) -> None:
+    lake = Lake(home)
+    seen = []
+    for text in ("old", "new"):
+        commit(lake, "initial_responses", responses(text))
+        snapshot = lake.snapshot("initial_responses")
+        seen.append((snapshot, lake.data_version_of(snapshot)))
+    latest = lake.select("FROM lake.materializations ORDER BY materialized_at DESC LIMIT 1", {})
+    assert seen[1][1] == latest["data_version"].item()
+    assert [lake.data_version_of(snapshot) for snapshot, _ in seen] == [version for _, version in seen]
