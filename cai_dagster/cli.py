@@ -18,6 +18,7 @@ from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.selections import CONSTITUTIONAL_AI
 from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
 
@@ -43,7 +44,6 @@ Version = Annotated[str, typer.Option(help="Constitution version: the stem of a 
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 GRAPH = "cai_dagster.definitions"
 LINES_A_REPORT = 100
-DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -72,7 +72,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    _materialize(DEMO_SELECTION, version)
+    _materialize(CONSTITUTIONAL_AI, version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
