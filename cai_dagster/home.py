@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+CONSTITUTIONS = PROJECT / "constitutions"
 
 
 @dataclass(frozen=True)
