@@ -9,7 +9,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -174,13 +174,13 @@ class Lake:
                 yield from pl.DataFrame(batch).iter_rows(named=True)
 
     @contextlib.contextmanager
-    def scan(self, snapshot: Rows) -> Iterator[pl.LazyFrame]:
+    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
         """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
         with self._copied(_select(snapshot), {}) as file:
             yield pl.scan_parquet(file)
 
     @contextlib.contextmanager
-    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Iterator[Path]:
+    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
         """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
         _ = self._connection
         with scratch_folder(self._home.staging) as folder:

@@ -3,10 +3,7 @@
 # pyright: reportMissingTypeStubs=false
 
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from py3langid.langid import LanguageIdentifier
+from typing import Any
 
 LOOKED_AT = 500  # characters: enough for prose, and what comes after costs time
 SURE = 0.8
@@ -14,12 +11,14 @@ SURE = 0.8
 
 def language(text: str) -> str | None:
     """Its ISO 639 code; None where the model is not sure, as of code, names, numbers or a few words."""
-    code, confidence = _identifier().classify(text[:LOOKED_AT])
+    found: tuple[str, float] = _identifier().classify(text[:LOOKED_AT])
+    code, confidence = found
     return code if confidence >= SURE else None
 
 
 @cache
-def _identifier() -> "LanguageIdentifier":
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+def _identifier() -> Any:  # py3langid has no types
+    from py3langid import langid
 
-    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+    identifier: Any = langid.LanguageIdentifier
+    return identifier.from_model_file(langid.MODEL_FILE, norm_probs=True)

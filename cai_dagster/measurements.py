@@ -181,7 +181,7 @@ def missing_judgements(tables: Tables) -> Measurement:
     if not most:
         return Measurement(1.0 if counts.height else None, counts.height, _with_completions(counts, tables))
     expected = most * counts.height
-    share = (expected - counts["judgements"].sum()) / expected
+    share = (expected - int(counts["judgements"].sum())) / expected
     missing = counts.filter(pl.col("judgements") < most).sort("judgements", "pair_id")
     return Measurement(share, expected, _with_completions(missing, tables))
 
@@ -291,7 +291,7 @@ def _before(tables: Tables, check: str) -> dict[str, Any] | None:
     else:
         names: list[str] = results["constitution_version"].unique().to_list()
         older = [name for name in names if natural_order(name) < natural_order(version)]
-        earlier = results.filter(pl.col("constitution_version") == max(older, key=natural_order, default=None))
+        earlier = results.filter(pl.col("constitution_version") == max(older, key=natural_order, default=""))
     return earlier.row(-1, named=True) if earlier.height else None
 
 
@@ -319,7 +319,7 @@ def _answers(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _sample(rows: pl.LazyFrame, most: int) -> pl.DataFrame:
-    """About `most` rows, all those of some prompts: ids are hashes, so the first do as well as any, in every version."""
+    """About `most` rows, all of some prompts: ids are hashes, so the first do as well as any, and in every version."""
     share = most / max(1, _count(rows))
     if share < 1:
         rows = rows.filter(pl.col("prompt_id").str.slice(0, 8) < f"{int(share * 16**8):08x}")
