@@ -15,7 +15,7 @@ import dagster as dg
 
 from assets.partitions import constitution_versions
 from cai_dagster.checks import CHECKS, Check
-from cai_dagster.settings import CheckSettings, active_settings
+from cai_dagster.settings import CheckSettings, Severity, active_settings
 from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
@@ -31,12 +31,14 @@ _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 
 def _spec(check: Check) -> dg.AssetCheckSpec:
-    settings = active_settings().checks.of(check.name).held_to(check.table)
+    checks = active_settings().checks.of(check.name)
+    settings = checks.held_to(check.table)
+    severities = {checks.held_to(check.table, version).severity for version in (None, *checks.versions)}
     return dg.AssetCheckSpec(
         check.name,
         asset=check.table,
         description=f"{check.description} Bound: {settings.bounds} ({settings.severity}). {check.advice}",
-        blocking=True,
+        blocking=Severity.ERROR in severities,  # automation waits for every blocking check, whatever its severity
         partitions_def=None if check.table in _UNVERSIONED else constitution_versions,
     )
 

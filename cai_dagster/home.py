@@ -57,6 +57,11 @@ class Home:
         return self.root / "dagster"
 
     @property
+    def failures(self) -> Path:
+        """A line for each run that failed, where the sensor `failed_runs` is on."""
+        return self.root / "failures.jsonl"
+
+    @property
     def accelerator_lock(self) -> Path:
         """Held by the one process that has a model loaded."""
         return self.root / "accelerator.lock"

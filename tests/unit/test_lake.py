@@ -650,3 +650,12 @@ def test_the_data_version_of_a_snapshot_is_that_of_the_rows_it_shows(home: Home)
     latest = lake.select("FROM lake.materializations ORDER BY materialized_at DESC LIMIT 1", {})
     assert seen[1][1] == latest["data_version"].item()
     assert [lake.data_version_of(snapshot) for snapshot, _ in seen] == [version for _, version in seen]
+
+
+def test_a_snapshot_can_be_looked_at_lazily_while_its_table_changes_and_leaves_nothing_behind(home: Home) -> None:
+    lake = Lake(home)
+    commit(lake, "initial_responses", responses("old", "older"))
+    with lake.scan(lake.snapshot("initial_responses")) as rows:
+        commit(lake, "initial_responses", responses("new"))
+        assert sorted(rows.select("completion").collect()["completion"]) == ["old", "older"]
+    assert not [*home.staging.iterdir()]
