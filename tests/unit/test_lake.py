@@ -632,10 +632,12 @@ def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home
         "rows": 8,
         "data_version": "8-1",
     }
-    for day in (1, 2):
-        Lake(home).append("check_results", {**result, "checked_at": datetime.fromisoformat(f"2026-01-0{day}")})
+    results = [{**result, "checked_at": datetime.fromisoformat(f"2026-01-{day}")} for day in range(10, 31)]
+    Lake(home).append("check_results", *results[:19])
+    for one in results[19:]:
+        Lake(home).append("check_results", one)
     kept = Lake(home).select("FROM lake.check_results ORDER BY checked_at", {})
-    assert kept["checked_at"].dt.day().to_list() == [1, 2]
+    assert kept["checked_at"].dt.day().to_list() == list(range(10, 31))
     assert kept.drop("checked_at").unique().to_dicts() == [result]
     assert not [*home.tables.rglob("*.parquet")]
 
