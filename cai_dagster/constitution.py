@@ -197,6 +197,11 @@ def constitution_versions(folder: Path) -> list[str]:
     return [stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem]
 
 
+def natural_order(version: str) -> list[str | int]:
+    """A key to sort versions by, numbers in their names as numbers: v2 comes before v10."""
+    return [*(int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", version)), version]
+
+
 def load_constitution(file: Path) -> Constitution:
     """Read and check `<version>.yaml`.
 

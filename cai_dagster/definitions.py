@@ -5,6 +5,7 @@ from typing import Any
 
 import dagster as dg
 
+from assets.automation import automated, changed_prompts, failed_runs, new_versions
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.constitution import constitution
@@ -77,9 +78,10 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*ASSETS, *POLICY_OPTIMIZATION),
+        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION),
         asset_checks=asset_checks,
         jobs=[constitutional_ai],
+        sensors=[new_versions, changed_prompts, failed_runs],
         resources={
             "io_manager": LakeIOManager(),
             "lake": LakeResource(),
