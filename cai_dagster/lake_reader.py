@@ -28,6 +28,10 @@ class LakeError(MendableError):
     """The lake cannot do what was asked; the message says why and what to do."""
 
 
+class NoSuchSnapshotError(LakeError):
+    """A snapshot that is asked for is not in the lake: it has been expired."""
+
+
 class LakeReader:
     """The tables in one home, as they are now, for reading (tables are `lake.<name>`)."""
 
@@ -47,6 +51,10 @@ class LakeReader:
                 if self._mended:
                     raise
                 self._mend()
+            except duckdb.InvalidInputException as error:
+                if "No snapshot found" not in str(error):
+                    raise
+                raise NoSuchSnapshotError(f"{error}; it has been expired") from error
 
     def _rows(self, sql: str, parameters: Row) -> list[Row]:
         result = self._connection.execute(sql, parameters)

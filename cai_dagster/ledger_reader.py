@@ -5,9 +5,9 @@ Only by request id or its beginning, which is the ledger's index: nothing here s
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from cai_dagster.home import Home
@@ -43,6 +43,12 @@ class LedgerReader:
     def __init__(self, home: Home) -> None:
         self._file = home.ledger
 
+    @cached_property
+    def _connection(self) -> sqlite3.Connection | None:
+        if not self._file.exists():
+            return None
+        return sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=60)
+
     def calls(self, request_ids: Iterable[str]) -> dict[str, LedgerCall]:
         """The calls there are, by request id."""
         asked = json.dumps(sorted(set(request_ids)))
@@ -53,14 +59,5 @@ class LedgerReader:
         return self._found(f"{_CALL} WHERE c.request_id BETWEEN ? AND ? LIMIT ?", digits, digits + "g", most)
 
     def _found(self, query: str, *parameters: Any) -> dict[str, LedgerCall]:
-        with self._connection() as connection:
-            calls = [LedgerCall(*row) for row in connection.execute(query, parameters)] if connection else []
+        calls = [LedgerCall(*row) for row in self._connection.execute(query, parameters)] if self._connection else []
         return {call.request_id: call for call in calls}
-
-    @contextmanager
-    def _connection(self) -> Iterator[sqlite3.Connection | None]:
-        if not self._file.exists():
-            yield None
-            return
-        with closing(sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=60)) as connection:
-            yield connection

@@ -1,14 +1,282 @@
-"""What each checkpoint was trained on: its record, and which rows of the lake those were, as of its snapshots.
+"""What each checkpoint was trained on: which rows of the lake, as of the snapshots in its record.
 
-One query for all checkpoints whose tables have not been replaced since, one for each of the others. It knows the tables
-that the trainers read, nothing of training.
+Checkpoints whose tables were not replaced since are answered together from the tables as they are; each of the others
+by a query of its own, `AT (VERSION => n)`. It knows which tables a trainer reads, nothing of training.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
-from cai_dagster.errors import MendableError
+from cai_dagster.column_lineage import COLUMN_LINEAGE
 from cai_dagster.home import Home
-from cai_dagster.lake_reader import LakeReader, literal
+from cai_dagster.lake_reader import LakeReader, NoSuchSnapshotError, Row, literal
+
+MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
+_NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
+
+_PREFERENCE_SPLIT = "t.split = 'preference'"
+# A principle-conditioned reward model reads the judgements themselves.
+_JUDGED_PREFERENCES = """t.pair_id IN (
+    SELECT p.pair_id FROM {response_pairs} p JOIN {prompts} q USING (prompt_id) WHERE q.split = 'preference')"""
+_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), $ids)"
+_UNDER_PRINCIPLE = {
+    "constitution": "t.principle_id IN (SELECT unnest($ids))",
+    "revision_rounds": "t.principle_id IN (SELECT unnest($ids))",
+    "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
+        AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round
+        AND r.principle_id IN (SELECT unnest($ids)))""",
+    "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
+        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), $ids))""",
+    "judgements": _UNDER,
+    "calibration_judgements": _UNDER,
+    "policy_judgements": _UNDER,
+}
+"""Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one table (`t`) that fulfil a condition; tables in the condition are named in braces."""
+
+    table: str
+    condition: str = "true"
+
+    def and_also(self, condition: str) -> "Rows":
+        """Those of them that fulfil another condition too."""
+        return Rows(self.table, f"{self.condition} AND {condition}")
+
+    @property
+    def tables(self) -> list[str]:
+        """Every table that is read."""
+        return [self.table, *(name for name in COLUMN_LINEAGE if f"{{{name}}}" in self.condition)]
+
+    def select(self, what: str, tables: Mapping[str, str]) -> str:
+        """SQL that reads each table from what `tables` says in its place."""
+        return f"SELECT {what} FROM {tables[self.table]} t WHERE {self.condition.format_map(tables)}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's record as it lies in the lake, or beside the weights where it is in use no more."""
+
+    asset: str
+    key: str
+    versions: tuple[str, ...]
+    record: Mapping[str, Any]
+
+    @property
+    def constitution_version(self) -> str:
+        """The version it was first trained for; `versions` are those that use it now."""
+        return self.record["constitution_version"]
+
+    @property
+    def snapshots(self) -> Mapping[str, int]:
+        """The snapshot of each table that it was trained on."""
+        return self.record["lake_snapshots"]
+
+    def starts_from(self, other: "Checkpoint") -> bool:
+        """Whether its training began with the weights of the other one."""
+        return self.record["base_model"].startswith(f"{other.asset}-{other.key[:_NAMED_DIGITS]}@")
+
+    @property
+    def rows(self) -> list[Rows]:
+        """The rows it was trained on: what the trainers of `assets` read."""
+        settings: Mapping[str, Any] = self.record["settings"]
+        match self.asset:
+            case "sl_cai_model":
+                return [Rows("sft_dataset")]
+            case "teacher_sft_model":
+                return [Rows("teacher_responses")]
+            case "dpo_model":
+                return [Rows("preference_pairs", _PREFERENCE_SPLIT)]
+            case "rlaif_model":
+                return [Rows("prompts", _PREFERENCE_SPLIT)]
+            case _:
+                conditioned = Rows("judgements", _JUDGED_PREFERENCES)
+                labelled = Rows("preference_pairs", _PREFERENCE_SPLIT)
+                by_people = [Rows("human_preferences", _PREFERENCE_SPLIT)] if settings.get("human_weight") else []
+                return [conditioned if settings.get("principle_conditioned") else labelled, *by_people]
+
+    def snapshot_of(self, table: str) -> int:
+        """The snapshot at which it read a table, or what the tables it read were made from."""
+        return self.snapshots.get(table) or max(self.snapshots.values(), default=0)
+
+    def as_of(self, tables: Iterable[str]) -> dict[str, str]:
+        """SQL for each table as it was when this checkpoint was trained."""
+        return {table: self._as_of(table) for table in tables}
+
+    def _as_of(self, table: str) -> str:
+        rows = f"lake.{table} AT (VERSION => {self.snapshot_of(table)})"
+        if not is_versioned(table):
+            return rows
+        return f"(SELECT *, snapshot_id FROM {rows} WHERE constitution_version = {literal(self.constitution_version)})"
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs."""
+
+    kind: Literal["prompt", "pair", "principle"]
+    ids: Sequence[str]
+    pair_ids: Sequence[str] = ()
+
+    def among(self, rows: Rows) -> Rows | None:
+        """Those of the rows that are sought; None where the table can have none."""
+        has = COLUMN_LINEAGE[rows.table]
+        if self.kind == "principle":
+            return rows.and_also(_UNDER_PRINCIPLE[rows.table]) if rows.table in _UNDER_PRINCIPLE else None
+        if self.kind == "prompt" and "prompt_id" in has:
+            return rows.and_also("t.prompt_id IN (SELECT unnest($ids))")
+        if "pair_id" in has:
+            ids = "$pair_ids" if self.kind == "prompt" else "$ids"
+            return rows.and_also(f"t.pair_id IN (SELECT unnest({ids}))")
+        return None
+
+    def parameters(self, sql: str) -> dict[str, list[str]]:
+        """What stands for the parameters in SQL that was made of `among`."""
+        values = {"ids": self.ids, "pair_ids": self.pair_ids}
+        return {name: list(value) for name, value in values.items() if f"${name}" in sql}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that saw what is sought: in so many of its training rows, or by what it was made of.
+
+    `exact` is false where its snapshot has been expired: the rows are then counted as they are now.
+    """
+
+    checkpoint: Checkpoint
+    training_rows: int
+    exact: bool = True
+    through: Checkpoint | None = None
+
+
+class TrainingRows:
+    """The checkpoints of a home and the rows they were trained on."""
+
+    def __init__(self, reader: LakeReader, home: Home) -> None:
+        self._reader = reader
+        self._home = home
+
+    @cached_property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those in use, and those whose folder is still there; the newest first."""
+        selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in MODELS]
+        records: dict[tuple[str, str], Mapping[str, Any]] = {}
+        versions: dict[tuple[str, str], list[str]] = {}
+        for row in self._reader.rows(" UNION ALL ".join(selects)):
+            record = json.loads(row["record"])
+            name = (row["asset"], record["checkpoint_key"])
+            records[name] = record
+            versions.setdefault(name, []).append(row["constitution_version"])
+        for asset, folder in self._folders():
+            name = (asset, folder.name)
+            if name not in records:
+                records[name] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        found = [Checkpoint(*name, tuple(sorted(versions.get(name, ()))), record) for name, record in records.items()]
+        return sorted(found, key=lambda checkpoint: checkpoint.record["created_at"], reverse=True)
+
+    def _folders(self) -> Iterable[tuple[str, Path]]:
+        for asset in MODELS:
+            for record in (self._home.models / asset).glob("*/record.json"):
+                yield asset, record.parent
+
+    @cached_property
+    def _written(self) -> dict[tuple[str, str | None], int]:
+        """The snapshot that last replaced each table (of each version)."""
+        query = "SELECT table_name, constitution_version, max(snapshot_id) AS written FROM lake.materializations"
+        rows = self._reader.rows(f"{query} GROUP BY ALL")
+        return {(row["table_name"], row["constitution_version"]): row["written"] for row in rows}
+
+    def unchanged(self, checkpoint: Checkpoint, table: str) -> bool:
+        """Whether the table still has the rows that the checkpoint was trained on."""
+        version = checkpoint.constitution_version if is_versioned(table) else None
+        written = self._written.get((table, version))
+        return written is not None and written <= checkpoint.snapshot_of(table)
+
+    def read(
+        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", **parameters: Any
+    ) -> tuple[list[Row], bool]:
+        """Training rows of a checkpoint as of its snapshots, and whether these are still there.
+
+        Where a snapshot has been expired, the rows as they are now. `tail` is SQL such as ORDER BY.
+        """
+        try:
+            query = rows.select(what, checkpoint.as_of(rows.tables))
+            return self._reader.rows(f"{query} {tail}", **parameters), True
+        except NoSuchSnapshotError:
+            if is_versioned(rows.table):
+                rows = rows.and_also(f"t.constitution_version = {literal(checkpoint.constitution_version)}")
+            return self._reader.rows(f"{rows.select(what, in_lake(rows.tables))} {tail}", **parameters), False
+
+    def that_saw(self, sought: Sought) -> list[Trained]:
+        """The checkpoints with a training row that is sought, then those that were made from such a checkpoint."""
+        now: dict[Rows, dict[str | None, int]] = {}
+        found: list[Trained] = []
+        for checkpoint in self.checkpoints:
+            total, exact = 0, True
+            for rows in filter(None, map(sought.among, checkpoint.rows)):
+                if all(self.unchanged(checkpoint, table) for table in rows.tables):
+                    if rows not in now:
+                        now[rows] = self._counts_now(rows, sought)
+                    total += now[rows].get(checkpoint.constitution_version if is_versioned(rows.table) else None, 0)
+                else:
+                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", **sought.parameters(rows.condition))
+                    total, exact = total + counted[0]["n"], exact and as_of
+            if total:
+                found.append(Trained(checkpoint, total, exact))
+        return [*found, *self.made_from(found)]
+
+    def _counts_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
+        version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
+        query = rows.select(f"{version} AS version, count(*) AS n", in_lake(rows.tables))
+        counted = self._reader.rows(f"{query} GROUP BY ALL", **sought.parameters(query))
+        return {row["version"]: row["n"] for row in counted}
+
+    def made_from(self, found: Sequence[Trained]) -> list[Trained]:
+        """The checkpoints whose base model or reward model is one of these, or was made from one of them."""
+        seen = {one.checkpoint.key for one in found}
+        made: list[Trained] = []
+        waiting = [one.checkpoint for one in found]
+        while waiting:
+            parent = waiting.pop()
+            for checkpoint in self.checkpoints:
+                if checkpoint.key not in seen and self._comes_from(checkpoint, parent):
+                    seen.add(checkpoint.key)
+                    made.append(Trained(checkpoint, 0, through=parent))
+                    waiting.append(checkpoint)
+        return made
+
+    def _comes_from(self, checkpoint: Checkpoint, parent: Checkpoint) -> bool:
+        if checkpoint.starts_from(parent):
+            return True
+        return parent.asset == "reward_model" and self.reward_model_key(checkpoint) == parent.key
+
+    def reward_model_key(self, checkpoint: Checkpoint) -> str | None:
+        """The reward model whose rewards a checkpoint was optimized for."""
+        if "reward_model" not in checkpoint.snapshots:
+            return None
+        if self.unchanged(checkpoint, "reward_model"):
+            keys = [
+                one.key
+                for one in self.checkpoints
+                if one.asset == "reward_model" and checkpoint.constitution_version in one.versions
+            ]
+        else:
+            rows, _ = self.read(checkpoint, Rows("reward_model"), "checkpoint_key")
+            keys = [row["checkpoint_key"] for row in rows]
+        return keys[0] if keys else None
+
+
+def in_lake(tables: Iterable[str]) -> dict[str, str]:
+    """SQL for each table as it is now."""
+    return {table: f"lake.{table}" for table in tables}
+
+
+def is_versioned(table: str) -> bool:
+    """Whether a table's rows belong to a constitution version."""
+    return "constitution_version" in COLUMN_LINEAGE[table]
