@@ -158,9 +158,9 @@ class _Tracer:
 
     def _find(self, identifier: str) -> Found:
         found: dict[tuple[str, str], Found] = {}
-        for candidates in (self._principles, self._prompts, self._checkpoint_keys, self._requests, self._pairs):
-            for one in candidates(identifier):
-                if identifier in (one.id, *one.ids):
+        for search in (self._prompts, self._checkpoints, self._requests, self._pairs, self._principles):
+            for one in search(identifier):
+                if one.id == identifier:
                     return one  # a whole id, or a slug
                 found[one.kind, one.id] = one
         if len(found) == 1:
@@ -176,42 +176,45 @@ class _Tracer:
             "key or request_id (or the beginning of one), or a principle's slug, as they are in the tables."
         )
 
-    def _principles(self, identifier: str) -> Iterable[Found]:
-        ids_of: dict[str, set[str]] = {}
-        for row in self._reader.rows("SELECT DISTINCT slug, principle_id FROM lake.constitution"):
-            ids_of.setdefault(row["slug"], set()).add(row["principle_id"])
-        if identifier in ids_of:
-            return [Found("principle", identifier, sorted(ids_of[identifier]))]
-        by_slug = [Found("principle", slug, sorted(ids)) for slug, ids in ids_of.items() if slug.startswith(identifier)]
-        ids = set().union(*ids_of.values()) if _is_beginning(identifier, ROW_ID) else set[str]()
-        return [*by_slug, *(Found("principle", one, [one]) for one in sorted(ids) if one.startswith(identifier))]
-
     def _prompts(self, identifier: str) -> Iterable[Found]:
-        return self._beginning_with("prompt", identifier, ["SELECT prompt_id AS id FROM lake.prompts"])
+        return self._beginning_with("prompt", identifier, "prompt_id", ["prompts"])
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
-        return self._beginning_with(
-            "pair", identifier, [f"SELECT pair_id AS id FROM lake.{name}" for name in _TABLES_OF_PAIRS]
-        )
+        return self._beginning_with("pair", identifier, "pair_id", _TABLES_OF_PAIRS)
 
-    def _beginning_with(self, kind: Kind, identifier: str, selects: Sequence[str]) -> Iterable[Found]:
-        if not _is_beginning(identifier, ROW_ID):
-            return []
-        ids = " UNION ALL ".join(f"{select} WHERE id BETWEEN $first AND $last" for select in selects)
-        query = f"SELECT DISTINCT id FROM ({ids}) ORDER BY id LIMIT {MOST_NAMED + 1}"
-        rows = self._reader.rows(query, first=identifier, last=identifier + "g")
-        return [Found(kind, row["id"], [row["id"]]) for row in rows]
-
-    def _checkpoint_keys(self, identifier: str) -> Iterable[Found]:
-        if not _is_beginning(identifier, ROW_ID):
-            return []
-        keys = [one.key for one in self._training.checkpoints if one.key.startswith(identifier)]
-        return [Found("checkpoint", key, [key]) for key in dict.fromkeys(keys)]
+    def _checkpoints(self, identifier: str) -> Iterable[Found]:
+        if _is_beginning(identifier, ROW_ID):
+            keys = [checkpoint.key for checkpoint in self._training.checkpoints]
+            return [Found("checkpoint", key, [key]) for key in keys if key.startswith(identifier)]
+        return []
 
     def _requests(self, identifier: str) -> Iterable[Found]:
-        if not _is_beginning(identifier, REQUEST_ID):
+        if _is_beginning(identifier, REQUEST_ID):
+            return [Found("request", call, [call]) for call in self._ledger.beginning_with(identifier, MOST_NAMED + 1)]
+        return []
+
+    def _principles(self, identifier: str) -> Iterable[Found]:
+        query = """
+            SELECT slug, principle_id FROM lake.constitution WHERE starts_with(slug, $id) OR starts_with(principle_id, $id)
+            GROUP BY ALL ORDER BY slug, max(snapshot_id) DESC
+        """
+        ids_of: dict[str, list[str]] = {}
+        for row in self._reader.rows(query, id=identifier) if identifier else []:
+            if row["slug"].startswith(identifier):
+                ids_of.setdefault(row["slug"], []).append(row["principle_id"])
+            if _is_beginning(identifier, ROW_ID) and row["principle_id"].startswith(identifier):
+                yield Found("principle", row["principle_id"], [row["principle_id"]])
+        for slug, ids in ids_of.items():
+            yield Found("principle", slug, ids)
+
+    def _beginning_with(self, kind: Kind, identifier: str, column: str, tables: Iterable[str]) -> Iterable[Found]:
+        if not _is_beginning(identifier, ROW_ID):
             return []
-        return [Found("request", call, [call]) for call in self._ledger.beginning_with(identifier, MOST_NAMED + 1)]
+        held = "= $id" if len(identifier) == ROW_ID else "BETWEEN $id AND $last"
+        ids = " UNION ALL ".join(f"SELECT {column} AS id FROM lake.{table} WHERE {column} {held}" for table in tables)
+        query = f"SELECT DISTINCT id FROM ({ids}) ORDER BY id LIMIT {MOST_NAMED + 1}"
+        rows = self._reader.rows(query, id=identifier, last=f"{identifier}g")
+        return [Found(kind, row["id"], [row["id"]]) for row in rows]
 
     # each kind of thing
 
@@ -262,12 +265,7 @@ class _Tracer:
         for table, columns in _REQUESTS.items():
             rows = sought.among(Rows(table))
             if rows is not None:
-                lists = [f"list_contains(t.{name}, $request)" for name in columns if name.endswith("s")]
-                held.append(
-                    rows.and_also(
-                        f"({' OR '.join([*(f't.{name} = $request' for name in columns if not name.endswith('s')), *lists])})"
-                    )
-                )
+                held.append(rows.and_also(f"({' OR '.join(_holds_request(name) for name in columns)})"))
         return self._counted(held, sought, request=call.request_id)
 
     def _trace_checkpoint(self, key: str, version: str | None, examples: int) -> Trace:
@@ -371,7 +369,7 @@ class _Tracer:
     def _texts_of_principles(self, moment: _Moment, ids: Sequence[str]) -> dict[str, tuple[str, Row]]:
         if not ids:
             return {}
-        rows = self._of(moment, "constitution", "principle_id IN (SELECT unnest($ids))", ids=list(set(ids)))
+        rows = self._of(moment, "constitution", "principle_id IN ($ids)", ids=list(set(ids)))
         return {row["principle_id"]: (row["slug"], row) for row in rows}
 
     def _pair(self, moment: _Moment, pair_id: str) -> Node:
@@ -465,7 +463,8 @@ class _Tracer:
             SELECT principle_id, slug, critique_request, revision_request, comparison_request,
                 list(constitution_version ORDER BY constitution_version) AS versions,
                 list(weight ORDER BY constitution_version) AS weights
-            FROM lake.constitution WHERE principle_id IN (SELECT unnest($ids)) GROUP BY ALL ORDER BY max(snapshot_id) DESC
+            FROM lake.constitution WHERE principle_id IN ($ids) GROUP BY ALL
+            ORDER BY max(snapshot_id) DESC
         """
         editions = self._reader.rows(query, ids=list(found.ids))
         editions.sort(key=lambda row: version not in row["versions"])
@@ -547,6 +546,10 @@ def dialogue(turns: Sequence[Mapping[str, str]]) -> str:
     if len(turns) == 1:
         return turns[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def _holds_request(column: str) -> str:
+    return f"list_contains(t.{column}, $request)" if column.endswith("s") else f"t.{column} = $request"
 
 
 def _is_beginning(identifier: str, digits: int) -> bool:

@@ -22,15 +22,15 @@ _PREFERENCE_SPLIT = "t.split = 'preference'"
 # A principle-conditioned reward model reads the judgements themselves.
 _JUDGED_PREFERENCES = """t.pair_id IN (
     SELECT p.pair_id FROM {response_pairs} p JOIN {prompts} q USING (prompt_id) WHERE q.split = 'preference')"""
-_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), $ids)"
+_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), [$ids])"
 _UNDER_PRINCIPLE = {
-    "constitution": "t.principle_id IN (SELECT unnest($ids))",
-    "revision_rounds": "t.principle_id IN (SELECT unnest($ids))",
+    "constitution": "t.principle_id IN ($ids)",
+    "revision_rounds": "t.principle_id IN ($ids)",
     "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
         AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round
-        AND r.principle_id IN (SELECT unnest($ids)))""",
+        AND r.principle_id IN ($ids))""",
     "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
-        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), $ids))""",
+        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
     "judgements": _UNDER,
     "calibration_judgements": _UNDER,
     "policy_judgements": _UNDER,
@@ -130,10 +130,10 @@ class Sought:
         if self.kind == "principle":
             return rows.and_also(_UNDER_PRINCIPLE[rows.table]) if rows.table in _UNDER_PRINCIPLE else None
         if self.kind == "prompt" and "prompt_id" in has:
-            return rows.and_also("t.prompt_id IN (SELECT unnest($ids))")
+            return rows.and_also("t.prompt_id IN ($ids)")
         if "pair_id" in has:
             ids = "$pair_ids" if self.kind == "prompt" else "$ids"
-            return rows.and_also(f"t.pair_id IN (SELECT unnest({ids}))")
+            return rows.and_also(f"t.pair_id IN ({ids})")
         return None
 
     def parameters(self, sql: str) -> dict[str, list[str]]:
