@@ -16,7 +16,17 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader, Row, literal
 from cai_dagster.ledger_reader import LedgerCall, LedgerReader
-from cai_dagster.trained_on import MODELS, Checkpoint, Rows, Sought, Trained, TrainingRows, in_lake, is_versioned
+from cai_dagster.row_lineage import (
+    MODELS,
+    TABLES_OF_PAIRS,
+    Checkpoint,
+    RowCount,
+    RowLineage,
+    Rows,
+    Sought,
+    Trained,
+    is_versioned,
+)
 
 Kind = Literal["prompt", "pair", "principle", "checkpoint", "request"]
 
@@ -24,7 +34,6 @@ MOST_NAMED = 10  # ids in an error
 FEWEST_DIGITS = 4
 ROW_ID, REQUEST_ID = 32, 64  # digits of an id that nothing is missing of
 _HEX = re.compile(r"[0-9a-f]+")
-_TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements")
 _REQUESTS = {
     table: columns
     for table, lineage in COLUMN_LINEAGE.items()
@@ -45,20 +54,6 @@ class Node:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
     texts: Mapping[str, str] = field(default_factory=dict[str, str])
     children: Sequence["Node"] = ()
-
-
-@dataclass(frozen=True)
-class RowCount:
-    """Rows of a table (of one version) that have to do with it; `example` is an id to trace next.
-
-    `snapshot` is the one that wrote them.
-    """
-
-    table: str
-    constitution_version: str | None
-    rows: int
-    snapshot: int
-    example: str | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +82,7 @@ class Trace:
             "backwards": asdict(self.backwards),
             "forwards": {
                 "rows": [asdict(row) for row in self.rows],
-                "checkpoints": None if self.checkpoints is None else [trained_json(one) for one in self.checkpoints],
+                "checkpoints": None if self.checkpoints is None else [one.to_json() for one in self.checkpoints],
             },
         }
 
@@ -120,25 +115,11 @@ def trace(home: Home, identifier: str, constitution_version: str | None = None, 
     return _Tracer(home).trace(identifier.strip(), constitution_version, examples)
 
 
-def trained_json(trained: Trained) -> dict[str, Any]:
-    """A checkpoint that saw something, as the commands print it in JSON."""
-    through = trained.through
-    return {
-        "asset": trained.checkpoint.asset,
-        "checkpoint_key": trained.checkpoint.key,
-        "constitution_version": trained.checkpoint.constitution_version,
-        "in_use_for": list(trained.checkpoint.versions),
-        "training_rows": trained.training_rows,
-        "exact": trained.exact,
-        "through": through and f"{through.asset}/{through.key}",
-    }
-
-
 class _Tracer:
     def __init__(self, home: Home) -> None:
         self._reader = LakeReader(home)
         self._ledger = LedgerReader(home)
-        self._training = TrainingRows(self._reader, home)
+        self._lineage = RowLineage(self._reader, home)
 
     def trace(self, identifier: str, version: str | None, examples: int) -> Trace:
         found = self._find(identifier)
@@ -180,11 +161,11 @@ class _Tracer:
         return self._beginning_with("prompt", identifier, "prompt_id", ["prompts"])
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
-        return self._beginning_with("pair", identifier, "pair_id", _TABLES_OF_PAIRS)
+        return self._beginning_with("pair", identifier, "pair_id", TABLES_OF_PAIRS)
 
     def _checkpoints(self, identifier: str) -> Iterable[Found]:
         if _is_beginning(identifier, ROW_ID):
-            keys = [checkpoint.key for checkpoint in self._training.checkpoints]
+            keys = [checkpoint.key for checkpoint in self._lineage.checkpoints]
             return [Found("checkpoint", key, [key]) for key in keys if key.startswith(identifier)]
         return []
 
@@ -195,7 +176,8 @@ class _Tracer:
 
     def _principles(self, identifier: str) -> Iterable[Found]:
         query = """
-            SELECT slug, principle_id FROM lake.constitution WHERE starts_with(slug, $id) OR starts_with(principle_id, $id)
+            SELECT slug, principle_id FROM lake.constitution WHERE starts_with(slug, $id)
+                OR starts_with(principle_id, $id)
             GROUP BY ALL ORDER BY slug, max(snapshot_id) DESC
         """
         ids_of: dict[str, list[str]] = {}
@@ -211,7 +193,10 @@ class _Tracer:
         if not _is_beginning(identifier, ROW_ID):
             return []
         held = "= $id" if len(identifier) == ROW_ID else "BETWEEN $id AND $last"
-        ids = " UNION ALL ".join(f"SELECT {column} AS id FROM lake.{table} WHERE {column} {held}" for table in tables)
+        there = [table for table in tables if table in self._lineage.filled]
+        if not there:
+            return []
+        ids = " UNION ALL ".join(f"SELECT {column} AS id FROM lake.{table} WHERE {column} {held}" for table in there)
         query = f"SELECT DISTINCT id FROM ({ids}) ORDER BY id LIMIT {MOST_NAMED + 1}"
         rows = self._reader.rows(query, id=identifier, last=f"{identifier}g")
         return [Found(kind, row["id"], [row["id"]]) for row in rows]
@@ -219,35 +204,30 @@ class _Tracer:
     # each kind of thing
 
     def _trace_prompt(self, prompt_id: str, version: str | None) -> Trace:
-        sought = Sought("prompt", [prompt_id], self._pairs_of(prompt_id))
-        counts = self._counts(sought)
+        sought = self._lineage.of_prompt(prompt_id)
+        counts = self._lineage.counts(sought)
         versions = _versions(counts)
         moment = _Moment(_chosen(version, versions, f"prompt {prompt_id}"))
         backwards = self._prompt(moment, prompt_id)
-        return Trace("prompt", prompt_id, moment.version, versions, backwards, counts, self._training.that_saw(sought))
-
-    def _pairs_of(self, prompt_id: str) -> list[str]:
-        selects = (f"SELECT pair_id FROM lake.{name} WHERE prompt_id = $id" for name in _TABLES_OF_PAIRS)
-        rows = self._reader.rows(f"SELECT DISTINCT pair_id FROM ({' UNION ALL '.join(selects)})", id=prompt_id)
-        return [row["pair_id"] for row in rows]
+        return Trace("prompt", prompt_id, moment.version, versions, backwards, counts, self._lineage.that_saw(sought))
 
     def _trace_pair(self, pair_id: str, version: str | None) -> Trace:
-        sought = Sought("pair", [pair_id])
-        counts = self._counts(sought)
+        sought = Sought("pair", (pair_id,))
+        counts = self._lineage.counts(sought)
         versions = _versions(counts)
         moment = _Moment(_chosen(version, versions, f"pair {pair_id}"))
         backwards = self._pair(moment, pair_id)
-        return Trace("pair", pair_id, moment.version, versions, backwards, counts, self._training.that_saw(sought))
+        return Trace("pair", pair_id, moment.version, versions, backwards, counts, self._lineage.that_saw(sought))
 
     def _trace_principle(self, found: Found, version: str | None) -> Trace:
-        sought = Sought("principle", found.ids)
-        counts = self._counts(sought)
+        sought = Sought("principle", tuple(found.ids))
+        counts = self._lineage.counts(sought)
         versions = _versions(counts)
         chosen = _chosen(version, versions, f"principle {found.id}")
         if version is not None:
             counts = [count for count in counts if count.constitution_version == version]
         backwards = self._principle(found, chosen)
-        return Trace("principle", found.id, chosen, versions, backwards, counts, self._training.that_saw(sought))
+        return Trace("principle", found.id, chosen, versions, backwards, counts, self._lineage.that_saw(sought))
 
     def _trace_request(self, request_id: str, version: str | None) -> Trace:
         call = self._ledger.calls([request_id])[request_id]
@@ -260,50 +240,26 @@ class _Tracer:
 
     def _rows_of_call(self, call: LedgerCall) -> list[RowCount]:
         """The rows that hold a call's id: the ledger knows its prompt, so only that prompt's rows are looked at."""
-        sought = Sought("prompt", [call.prompt_id], self._pairs_of(call.prompt_id))
+        sought = self._lineage.of_prompt(call.prompt_id)
         held: list[Rows] = []
         for table, columns in _REQUESTS.items():
-            rows = sought.among(Rows(table))
+            rows = sought.among(Rows(table)) if table in self._lineage.filled else None
             if rows is not None:
                 held.append(rows.and_also(f"({' OR '.join(_holds_request(name) for name in columns)})"))
-        return self._counted(held, sought, request=call.request_id)
+        return self._lineage.count(held, sought, request=call.request_id)
 
     def _trace_checkpoint(self, key: str, version: str | None, examples: int) -> Trace:
-        checkpoint = next(one for one in self._training.checkpoints if one.key == key)
+        checkpoint = next(one for one in self._lineage.checkpoints if one.key == key)
         versions = checkpoint.versions or (checkpoint.constitution_version,)
         chosen = _chosen(version, versions, f"checkpoint {key}")
         backwards = self._checkpoint(checkpoint, examples)
-        made = self._training.made_from([Trained(checkpoint, 0)])
+        made = self._lineage.made_from([checkpoint])
         return Trace("checkpoint", key, chosen, versions, backwards, self._rows_of_checkpoint(key), made)
 
     def _rows_of_checkpoint(self, key: str) -> list[RowCount]:
         held = [Rows(table, "t.checkpoint_key = $key") for table in (*MODELS, "reward_model_evaluation")]
         held.append(Rows("best_of_n", "t.reward_model = $key"))
-        return self._counted(held, None, key=key)
-
-    # forwards
-
-    def _counts(self, sought: Sought) -> list[RowCount]:
-        return self._counted([rows for table in COLUMN_LINEAGE if (rows := sought.among(Rows(table)))], sought)
-
-    def _counted(self, held: Sequence[Rows], sought: Sought | None, **parameters: Any) -> list[RowCount]:
-        """How many rows there are, by table and version."""
-        selects: list[str] = []
-        for rows in held:
-            version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
-            example = _example(rows.table, sought)
-            what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {example} AS example"
-            what += ", max(t.snapshot_id) AS snapshot"
-            selects.append(f"{rows.select(what, in_lake(rows.tables))} GROUP BY ALL")
-        query = " UNION ALL ".join(selects)
-        found = self._reader.rows(query, **(sought.parameters(query) if sought else {}), **parameters)
-        order = list(COLUMN_LINEAGE)
-        counts = [
-            RowCount(row["table_name"], row["version"], row["n"], row["snapshot"], row["example"])
-            for row in found
-            if row["n"]
-        ]
-        return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
+        return self._lineage.count([rows for rows in held if rows.table in self._lineage.filled], key=key)
 
     # backwards
 
@@ -312,6 +268,8 @@ class _Tracer:
 
     def _of(self, moment: _Moment, table: str, condition: str, **parameters: Any) -> list[Row]:
         """The rows of a table at a moment, with the snapshot that wrote each."""
+        if table not in self._lineage.filled:
+            return []
         if is_versioned(table):
             if moment.version is None:
                 return []
@@ -503,31 +461,31 @@ class _Tracer:
             Node(
                 "snapshot",
                 f"{table}@{snapshot}",
-                {"table": table, "snapshot": snapshot, "unchanged_since": self._training.unchanged(checkpoint, table)},
+                {"table": table, "snapshot": snapshot, "unchanged_since": self._lineage.unchanged(checkpoint, table)},
             )
             for table, snapshot in checkpoint.snapshots.items()
         ]
-        parents = [one for one in self._training.checkpoints if checkpoint.starts_from(one)]
-        reward_model = self._training.reward_model_key(checkpoint)
-        parents += [one for one in self._training.checkpoints if one.key == reward_model]
+        parents = [one for one in self._lineage.checkpoints if checkpoint.starts_from(one)]
+        reward_model = self._lineage.reward_model_key(checkpoint)
+        parents += [one for one in self._lineage.checkpoints if one.key == reward_model]
         for parent in parents:
             kind = "reward model" if parent.key == reward_model else "base model"
             version = {"asset": parent.asset, "constitution_version": parent.constitution_version}
             children.append(Node(kind, parent.key, version))
-        children += [node for rows in checkpoint.rows for node in self._training_rows(checkpoint, rows, examples)]
+        children += [node for rows in checkpoint.rows for node in self._lineage_rows(checkpoint, rows, examples)]
         return Node("checkpoint", checkpoint.key, facts, {}, children)
 
     def _training_rows(self, checkpoint: Checkpoint, rows: Rows, examples: int) -> Iterable[Node]:
         """How many rows of a table it was trained on, the SQL that gives them back, and the first of them."""
         ids = [name for name in ("pair_id", "prompt_id", "sample", "round") if name in COLUMN_LINEAGE[rows.table]]
-        counted, exact = self._training.read(checkpoint, rows, "count(*) AS n")
+        counted, exact = self._lineage.read(checkpoint, rows, "count(*) AS n")
         sql = rows.select("t.*", checkpoint.as_of(rows.tables))
         facts = {"table": rows.table, "rows": counted[0]["n"], "exact": exact, "sql": " ".join(sql.split())}
         columns = ", ".join(f"t.{name}" for name in ids)
-        found, _ = self._training.read(checkpoint, rows, columns, f"ORDER BY {columns} LIMIT {examples}")
+        found, _ = self._lineage.read(checkpoint, rows, columns, f"ORDER BY {columns} LIMIT {examples}")
         snapshot = checkpoint.snapshot_of(rows.table) if exact else None
         moment = _Moment(checkpoint.constitution_version, snapshot)
-        yield Node("training rows", rows.table, facts, {}, [self._training_row(moment, row) for row in found])
+        yield Node("training rows", rows.table, facts, {}, [self._lineage_row(moment, row) for row in found])
 
     def _training_row(self, moment: _Moment, row: Row) -> Node:
         if "pair_id" in row:
@@ -573,16 +531,6 @@ def _chosen(asked: str | None, versions: Sequence[str], what: str) -> str | None
         there = ", ".join(versions[-MOST_NAMED:]) or "none"
         raise TraceError(f"{what} has no rows in constitution version {asked!r}; the last versions that have: {there}")
     return asked
-
-
-def _example(table: str, sought: Sought | None) -> str:
-    """SQL of an id in a table's rows that is not the one that is sought."""
-    has = COLUMN_LINEAGE[table]
-    if sought is None or sought.kind == "pair":
-        return "NULL"
-    if "pair_id" in has:
-        return "min(t.pair_id)"
-    return "min(t.prompt_id)" if sought.kind == "principle" and "prompt_id" in has else "NULL"
 
 
 def _principles_of(judgement: Row) -> list[str]:

@@ -14,8 +14,8 @@ from cai_dagster.home import Home
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.trace import Node, RowCount, Trace
-    from cai_dagster.trained_on import Trained
+    from cai_dagster.row_lineage import RowCount, Trained
+    from cai_dagster.trace import Node, Trace
 
 LONGEST_TEXT = 300
 MOST_VERSIONS = 6  # named, of the versions that have rows

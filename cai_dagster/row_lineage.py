@@ -1,7 +1,8 @@
-"""What each checkpoint was trained on: which rows of the lake, as of the snapshots in its record.
+"""Which rows have to do with a prompt, a pair or a principle, and which checkpoints were trained on such rows.
 
-Checkpoints whose tables were not replaced since are answered together from the tables as they are; each of the others
-by a query of its own, `AT (VERSION => n)`. It knows which tables a trainer reads, nothing of training.
+Training rows are those of the snapshots in a checkpoint's record. Where no table was replaced since, they are counted
+together with all others, as they are now; for each other checkpoint by a query of its own, `AT (VERSION => n)`. It knows
+which tables a trainer reads, nothing of training.
 """
 
 import json
@@ -16,6 +17,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader, NoSuchSnapshotError, Row, literal
 
 MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
+TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements")
 _NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
 
 _PREFERENCE_SPLIT = "t.split = 'preference'"
@@ -27,8 +29,7 @@ _UNDER_PRINCIPLE = {
     "constitution": "t.principle_id IN ($ids)",
     "revision_rounds": "t.principle_id IN ($ids)",
     "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
-        AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round
-        AND r.principle_id IN ($ids))""",
+        AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round AND r.principle_id IN ($ids))""",
     "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
         AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
     "judgements": _UNDER,
@@ -54,9 +55,56 @@ class Rows:
         """Every table that is read."""
         return [self.table, *(name for name in COLUMN_LINEAGE if f"{{{name}}}" in self.condition)]
 
-    def select(self, what: str, tables: Mapping[str, str]) -> str:
-        """SQL that reads each table from what `tables` says in its place."""
-        return f"SELECT {what} FROM {tables[self.table]} t WHERE {self.condition.format_map(tables)}"
+    def select(self, what: str, tables: Mapping[str, str] | None = None) -> str:
+        """SQL that reads each table from what `tables` says in its place: from the lake as it is, without it."""
+        places = tables or {name: f"lake.{name}" for name in self.tables}
+        return f"SELECT {what} FROM {places[self.table]} t WHERE {self.condition.format_map(places)}"
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs."""
+
+    kind: Literal["prompt", "pair", "principle"]
+    ids: Sequence[str]
+    pair_ids: Sequence[str] = ()
+
+    def among(self, rows: Rows) -> Rows | None:
+        """Those of the rows that are sought; None where the table can have none."""
+        has = COLUMN_LINEAGE[rows.table]
+        if self.kind == "principle":
+            return rows.and_also(_UNDER_PRINCIPLE[rows.table]) if rows.table in _UNDER_PRINCIPLE else None
+        if self.kind == "prompt" and "prompt_id" in has:
+            return rows.and_also("t.prompt_id IN ($ids)")
+        if "pair_id" in has:
+            return rows.and_also(f"t.pair_id IN ({'$pair_ids' if self.kind == 'prompt' else '$ids'})")
+        return None
+
+    @property
+    def parameters(self) -> dict[str, Sequence[str]]:
+        """What stands for the parameters in the SQL of `among`."""
+        return {"ids": self.ids, "pair_ids": self.pair_ids}
+
+    def example(self, table: str) -> str:
+        """SQL of an id in a table's rows that is not the one that is sought."""
+        has = COLUMN_LINEAGE[table]
+        if self.kind != "pair" and "pair_id" in has:
+            return "min(t.pair_id)"
+        return "min(t.prompt_id)" if self.kind == "principle" and "prompt_id" in has else "NULL"
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """Rows of a table (of one version) that have to do with something, and the snapshot that wrote them.
+
+    `example` is an id to trace next.
+    """
+
+    table: str
+    constitution_version: str | None
+    rows: int
+    snapshot: int
+    example: str | None = None
 
 
 @dataclass(frozen=True)
@@ -113,33 +161,7 @@ class Checkpoint:
         rows = f"lake.{table} AT (VERSION => {self.snapshot_of(table)})"
         if not is_versioned(table):
             return rows
-        return f"(SELECT *, snapshot_id FROM {rows} WHERE constitution_version = {literal(self.constitution_version)})"
-
-
-@dataclass(frozen=True)
-class Sought:
-    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs."""
-
-    kind: Literal["prompt", "pair", "principle"]
-    ids: Sequence[str]
-    pair_ids: Sequence[str] = ()
-
-    def among(self, rows: Rows) -> Rows | None:
-        """Those of the rows that are sought; None where the table can have none."""
-        has = COLUMN_LINEAGE[rows.table]
-        if self.kind == "principle":
-            return rows.and_also(_UNDER_PRINCIPLE[rows.table]) if rows.table in _UNDER_PRINCIPLE else None
-        if self.kind == "prompt" and "prompt_id" in has:
-            return rows.and_also("t.prompt_id IN ($ids)")
-        if "pair_id" in has:
-            ids = "$pair_ids" if self.kind == "prompt" else "$ids"
-            return rows.and_also(f"t.pair_id IN ({ids})")
-        return None
-
-    def parameters(self, sql: str) -> dict[str, list[str]]:
-        """What stands for the parameters in SQL that was made of `among`."""
-        values = {"ids": self.ids, "pair_ids": self.pair_ids}
-        return {name: list(value) for name, value in values.items() if f"${name}" in sql}
+        return f"(FROM {rows} WHERE constitution_version = {literal(self.constitution_version)})"
 
 
 @dataclass(frozen=True)
@@ -154,21 +176,49 @@ class Trained:
     exact: bool = True
     through: Checkpoint | None = None
 
+    def to_json(self) -> dict[str, Any]:
+        """As the commands print it."""
+        through = self.through
+        return {
+            "asset": self.checkpoint.asset,
+            "checkpoint_key": self.checkpoint.key,
+            "constitution_version": self.checkpoint.constitution_version,
+            "in_use_for": list(self.checkpoint.versions),
+            "training_rows": self.training_rows,
+            "exact": self.exact,
+            "through": through and f"{through.asset}/{through.key}",
+        }
 
-class TrainingRows:
-    """The checkpoints of a home and the rows they were trained on."""
+
+class RowLineage:
+    """The rows and checkpoints of a home, asked for by what they have to do with."""
 
     def __init__(self, reader: LakeReader, home: Home) -> None:
         self._reader = reader
         self._home = home
+        self._now: dict[tuple[Sought, Rows], dict[str | None, int]] = {}
+
+    @cached_property
+    def written(self) -> dict[tuple[str, str | None], int]:
+        """The snapshot that last replaced each table (of each version)."""
+        query = "SELECT table_name, constitution_version, max(snapshot_id) AS written FROM lake.materializations"
+        rows = self._reader.rows(f"{query} GROUP BY ALL")
+        return {(row["table_name"], row["constitution_version"]): row["written"] for row in rows}
+
+    @cached_property
+    def filled(self) -> list[str]:
+        """The tables that were ever materialized: a look at one of the others is lost time."""
+        written = {table for table, _ in self.written}
+        return [table for table in COLUMN_LINEAGE if table in written]
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Those in use, and those whose folder is still there; the newest first."""
-        selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in MODELS]
         records: dict[tuple[str, str], Mapping[str, Any]] = {}
         versions: dict[tuple[str, str], list[str]] = {}
-        for row in self._reader.rows(" UNION ALL ".join(selects)):
+        models = [asset for asset in MODELS if asset in self.filled]
+        selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in models]
+        for row in self._reader.rows(" UNION ALL ".join(selects)) if selects else []:
             record = json.loads(row["record"])
             name = (row["asset"], record["checkpoint_key"])
             records[name] = record
@@ -185,21 +235,57 @@ class TrainingRows:
             for record in (self._home.models / asset).glob("*/record.json"):
                 yield asset, record.parent
 
-    @cached_property
-    def _written(self) -> dict[tuple[str, str | None], int]:
-        """The snapshot that last replaced each table (of each version)."""
-        query = "SELECT table_name, constitution_version, max(snapshot_id) AS written FROM lake.materializations"
-        rows = self._reader.rows(f"{query} GROUP BY ALL")
-        return {(row["table_name"], row["constitution_version"]): row["written"] for row in rows}
+    def of_prompt(self, prompt_id: str) -> Sought:
+        """All rows of a prompt and of its pairs."""
+        tables = [table for table in TABLES_OF_PAIRS if table in self.filled]
+        selects = [f"SELECT pair_id FROM lake.{table} WHERE prompt_id = $id" for table in tables]
+        if not selects:
+            return Sought("prompt", (prompt_id,))
+        rows = self._reader.rows(f"SELECT DISTINCT pair_id FROM ({' UNION ALL '.join(selects)})", id=prompt_id)
+        return Sought("prompt", (prompt_id,), tuple(row["pair_id"] for row in rows))
+
+    def counts(self, sought: Sought) -> list[RowCount]:
+        """How many rows are sought, by table and version."""
+        rows = [found for table in self.filled if (found := sought.among(Rows(table)))]
+        return self.count(rows, sought)
+
+    def count(self, held: Sequence[Rows], sought: Sought | None = None, **parameters: str) -> list[RowCount]:
+        """How many rows there are, by table and version; of what is sought, where it is, with an example."""
+        selects: list[str] = []
+        for rows in held:
+            version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
+            trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if "split" in COLUMN_LINEAGE[rows.table] else "count(*)"
+            example = sought.example(rows.table) if sought else "NULL"
+            what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
+            what += f", max(t.snapshot_id) AS snapshot, {example} AS example"
+            selects.append(f"{rows.select(what)} GROUP BY ALL")
+        if not selects:
+            return []
+        found = self._reader.rows(" UNION ALL ".join(selects), **(sought.parameters if sought else {}), **parameters)
+        if sought is not None and not parameters:
+            self._keep(held, sought, found)
+        order = list(COLUMN_LINEAGE)
+        names = ("table_name", "version", "n", "snapshot", "example")
+        counts = [RowCount(*(row[name] for name in names)) for row in found if row["n"]]
+        return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
+
+    def _keep(self, held: Sequence[Rows], sought: Sought, found: Sequence[Row]) -> None:
+        """The counts that `that_saw` would make again: of all rows, and of those of the split that is trained on."""
+        for table in {rows.table for rows in held}:
+            counted = {row["version"]: row for row in found if row["table_name"] == table}
+            condition = _PREFERENCE_SPLIT if "split" in COLUMN_LINEAGE[table] else "true"
+            training = sought.among(Rows(table, condition))
+            if training is not None:
+                self._now[sought, training] = {version: row["trained"] for version, row in counted.items()}
 
     def unchanged(self, checkpoint: Checkpoint, table: str) -> bool:
         """Whether the table still has the rows that the checkpoint was trained on."""
         version = checkpoint.constitution_version if is_versioned(table) else None
-        written = self._written.get((table, version))
+        written = self.written.get((table, version))
         return written is not None and written <= checkpoint.snapshot_of(table)
 
     def read(
-        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", **parameters: Any
+        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", **parameters: Sequence[str]
     ) -> tuple[list[Row], bool]:
         """Training rows of a checkpoint as of its snapshots, and whether these are still there.
 
@@ -211,37 +297,37 @@ class TrainingRows:
         except NoSuchSnapshotError:
             if is_versioned(rows.table):
                 rows = rows.and_also(f"t.constitution_version = {literal(checkpoint.constitution_version)}")
-            return self._reader.rows(f"{rows.select(what, in_lake(rows.tables))} {tail}", **parameters), False
+            return self._reader.rows(f"{rows.select(what)} {tail}", **parameters), False
 
     def that_saw(self, sought: Sought) -> list[Trained]:
         """The checkpoints with a training row that is sought, then those that were made from such a checkpoint."""
-        now: dict[Rows, dict[str | None, int]] = {}
         found: list[Trained] = []
         for checkpoint in self.checkpoints:
             total, exact = 0, True
             for rows in filter(None, map(sought.among, checkpoint.rows)):
                 if all(self.unchanged(checkpoint, table) for table in rows.tables):
-                    if rows not in now:
-                        now[rows] = self._counts_now(rows, sought)
-                    total += now[rows].get(checkpoint.constitution_version if is_versioned(rows.table) else None, 0)
+                    version = checkpoint.constitution_version if is_versioned(rows.table) else None
+                    total += self._counted_now(rows, sought).get(version, 0)
                 else:
-                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", **sought.parameters(rows.condition))
+                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", **sought.parameters)
                     total, exact = total + counted[0]["n"], exact and as_of
             if total:
                 found.append(Trained(checkpoint, total, exact))
-        return [*found, *self.made_from(found)]
+        return [*found, *self.made_from([one.checkpoint for one in found])]
 
-    def _counts_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
-        version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
-        query = rows.select(f"{version} AS version, count(*) AS n", in_lake(rows.tables))
-        counted = self._reader.rows(f"{query} GROUP BY ALL", **sought.parameters(query))
-        return {row["version"]: row["n"] for row in counted}
+    def _counted_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
+        if (sought, rows) not in self._now:
+            version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
+            query = f"{rows.select(f'{version} AS version, count(*) AS n')} GROUP BY ALL"
+            counted = self._reader.rows(query, **sought.parameters)
+            self._now[sought, rows] = {row["version"]: row["n"] for row in counted}
+        return self._now[sought, rows]
 
-    def made_from(self, found: Sequence[Trained]) -> list[Trained]:
+    def made_from(self, parents: Sequence[Checkpoint]) -> list[Trained]:
         """The checkpoints whose base model or reward model is one of these, or was made from one of them."""
-        seen = {one.checkpoint.key for one in found}
+        seen = {parent.key for parent in parents}
         made: list[Trained] = []
-        waiting = [one.checkpoint for one in found]
+        waiting = list(parents)
         while waiting:
             parent = waiting.pop()
             for checkpoint in self.checkpoints:
@@ -261,20 +347,12 @@ class TrainingRows:
         if "reward_model" not in checkpoint.snapshots:
             return None
         if self.unchanged(checkpoint, "reward_model"):
-            keys = [
-                one.key
-                for one in self.checkpoints
-                if one.asset == "reward_model" and checkpoint.constitution_version in one.versions
-            ]
+            version = checkpoint.constitution_version
+            keys = [one.key for one in self.checkpoints if one.asset == "reward_model" and version in one.versions]
         else:
             rows, _ = self.read(checkpoint, Rows("reward_model"), "checkpoint_key")
             keys = [row["checkpoint_key"] for row in rows]
         return keys[0] if keys else None
-
-
-def in_lake(tables: Iterable[str]) -> dict[str, str]:
-    """SQL for each table as it is now."""
-    return {table: f"lake.{table}" for table in tables}
 
 
 def is_versioned(table: str) -> bool:
