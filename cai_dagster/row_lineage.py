@@ -1,7 +1,7 @@
 """Which rows have to do with a prompt, a pair or a principle, and which checkpoints were trained on such rows.
 
 Training rows are those of the snapshots in a checkpoint's record. Where no table was replaced since, they are counted
-together with all others, as they are now; for each other checkpoint by a query of its own, `AT (VERSION => n)`. It knows
+for all checkpoints at once, as they are now; for each other one by a query of its own, `AT (VERSION => n)`. It knows
 which tables a trainer reads, nothing of training.
 """
 
@@ -158,10 +158,10 @@ class Checkpoint:
         return {table: self._as_of(table) for table in tables}
 
     def _as_of(self, table: str) -> str:
-        rows = f"lake.{table} AT (VERSION => {self.snapshot_of(table)})"
+        rows = f"FROM lake.{table} AT (VERSION => {self.snapshot_of(table)})"
         if not is_versioned(table):
-            return rows
-        return f"(FROM {rows} WHERE constitution_version = {literal(self.constitution_version)})"
+            return f"({rows})"
+        return f"({rows} WHERE constitution_version = {literal(self.constitution_version)})"
 
 
 @dataclass(frozen=True)
@@ -285,12 +285,13 @@ class RowLineage:
         return written is not None and written <= checkpoint.snapshot_of(table)
 
     def read(
-        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", **parameters: Sequence[str]
+        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", sought: Sought | None = None
     ) -> tuple[list[Row], bool]:
         """Training rows of a checkpoint as of its snapshots, and whether these are still there.
 
         Where a snapshot has been expired, the rows as they are now. `tail` is SQL such as ORDER BY.
         """
+        parameters = sought.parameters if sought else {}
         try:
             query = rows.select(what, checkpoint.as_of(rows.tables))
             return self._reader.rows(f"{query} {tail}", **parameters), True
@@ -309,7 +310,7 @@ class RowLineage:
                     version = checkpoint.constitution_version if is_versioned(rows.table) else None
                     total += self._counted_now(rows, sought).get(version, 0)
                 else:
-                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", **sought.parameters)
+                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", sought=sought)
                     total, exact = total + counted[0]["n"], exact and as_of
             if total:
                 found.append(Trained(checkpoint, total, exact))

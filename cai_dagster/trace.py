@@ -263,9 +263,6 @@ class _Tracer:
 
     # backwards
 
-    def _one(self, query: str, **parameters: Any) -> Row | None:
-        return next(iter(self._reader.rows(query, **parameters)), None)
-
     def _of(self, moment: _Moment, table: str, condition: str, **parameters: Any) -> list[Row]:
         """The rows of a table at a moment, with the snapshot that wrote each."""
         if table not in self._lineage.filled:
@@ -314,7 +311,7 @@ class _Tracer:
         principles = self._texts_of_principles(moment, [row["principle_id"] for row in kept])
         nodes: list[Node] = []
         for row in kept:
-            slug, texts = principles.get(row["principle_id"], (None, {}))
+            slug, texts = principles.get(row["principle_id"], (None, dict[str, Any]()))
             facts = {name: row[name] for name in ("constitution_version", "sample", "round", "principle_id")}
             facts |= {"principle": slug, "snapshot": row["snapshot_id"]}
             asked = {name: texts[name] for name in ("critique_request", "revision_request") if texts}
@@ -472,7 +469,7 @@ class _Tracer:
             kind = "reward model" if parent.key == reward_model else "base model"
             version = {"asset": parent.asset, "constitution_version": parent.constitution_version}
             children.append(Node(kind, parent.key, version))
-        children += [node for rows in checkpoint.rows for node in self._lineage_rows(checkpoint, rows, examples)]
+        children += [node for rows in checkpoint.rows for node in self._training_rows(checkpoint, rows, examples)]
         return Node("checkpoint", checkpoint.key, facts, {}, children)
 
     def _training_rows(self, checkpoint: Checkpoint, rows: Rows, examples: int) -> Iterable[Node]:
@@ -485,7 +482,7 @@ class _Tracer:
         found, _ = self._lineage.read(checkpoint, rows, columns, f"ORDER BY {columns} LIMIT {examples}")
         snapshot = checkpoint.snapshot_of(rows.table) if exact else None
         moment = _Moment(checkpoint.constitution_version, snapshot)
-        yield Node("training rows", rows.table, facts, {}, [self._lineage_row(moment, row) for row in found])
+        yield Node("training rows", rows.table, facts, {}, [self._training_row(moment, row) for row in found])
 
     def _training_row(self, moment: _Moment, row: Row) -> Node:
         if "pair_id" in row:
@@ -545,10 +542,10 @@ def _p_completion_0(judgement: Row) -> float | None:
     return (a if judgement["order"] == "01" else b) / (a + b)
 
 
-def _as_list(value: Any) -> list[str]:
+def _as_list(value: str | list[str] | None) -> list[str]:
     if value is None:
         return []
-    return value if isinstance(value, list) else [value]
+    return [value] if isinstance(value, str) else value
 
 
 def _request_node(

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -45,14 +45,19 @@ def trace(
     if as_json:
         sys.stdout.write(json.dumps(found.to_json(), indent=2, ensure_ascii=False, default=str) + "\n")
     else:
-        print_trace(found, Console(highlight=False), None if full else LONGEST_TEXT)
+        print_trace(found, terminal(), None if full else LONGEST_TEXT)
+
+
+def terminal() -> Console:
+    """Standard output, as wide as a page where it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 110)
 
 
 def print_trace(found: "Trace", console: Console, longest: int | None) -> None:
     """Print the tree backwards, then the rows and checkpoints forwards."""
     tree = Tree(_line("backwards", found.versions, found.constitution_version), guide_style="dim")
     _grow(tree, found.backwards, longest)
-    console.print(tree, soft_wrap=False)
+    console.print(tree)
     forwards = Tree(Text("forwards", style="bold"), guide_style="dim")
     rows = forwards.add(Text("rows", style="bold"))
     for table in dict.fromkeys(count.table for count in found.rows):
@@ -79,15 +84,44 @@ def _grow(tree: Tree, node: "Node", longest: int | None) -> None:
     label = Text(node.kind, style="bold")
     label.append(f" {printable(node.id)}", style="cyan not bold")
     branch = tree.add(label)
-    known = {name: value for name, value in node.facts.items() if value not in (None, [], {})}
-    if known:
-        branch.add(Text("  ".join(f"{name}={printable(_shown(value))}" for name, value in known.items()), style="dim"))
+    facts = _FACTS.get(node.kind, _all_facts)(node.facts)
+    if facts:
+        branch.add(Text(printable(facts), style="dim"))
     for name, text in node.texts.items():
         branch.add(
             Text(f"{printable(name)}: ", style="green").append(printable(text.strip(), longest), style="default")
         )
     for child in node.children:
         _grow(branch, child, longest)
+
+
+def _all_facts(facts: Mapping[str, Any]) -> str:
+    known = {name: value for name, value in facts.items() if value not in (None, [], {})}
+    return ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in known.items())
+
+
+def _request_facts(facts: Mapping[str, Any]) -> str:
+    if not facts["in_ledger"]:
+        return f"{facts['made']}: not in the ledger"
+    tokens = f"{facts['prompt_tokens']:,} + {facts['completion_tokens']:,} tokens in {facts['seconds']:.1f} s"
+    ended = f"ended with {facts['finish_reason']}"
+    again = f", made again for {facts['retried_for']}" if "retried_for" in facts else ""
+    return (
+        f"{facts['made']}: {facts['stage']}, {tokens} at {facts['created_at']} by {facts['model_id']}, {ended}{again}"
+    )
+
+
+def _judgement_facts(facts: Mapping[str, Any]) -> str:
+    shown = f"{facts['shown_as_a']} as (A): P(A) = {facts['p_a']:.3f}, P(B) = {facts['p_b']:.3f}"
+    better = facts["p_completion_0"]
+    says = "neither is possible" if better is None else f"P(completion_0 is better) = {better:.3f}"
+    under = ", ".join(facts["principles"]) or facts["principle_id"]
+    return (
+        f"{shown}; {says}, under {under}; {facts['method']} by {facts['feedback_model']}; snapshot {facts['snapshot']}"
+    )
+
+
+_FACTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"request": _request_facts, "judgement": _judgement_facts}
 
 
 def _shown(value: Any) -> str:
