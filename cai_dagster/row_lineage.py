@@ -132,8 +132,10 @@ class Checkpoint:
 
     @property
     def rows(self) -> list[Rows]:
-        """The rows it was trained on: what the trainers of `assets` read."""
+        """The rows it was trained on: what the trainers of `assets` read. None where its record names no snapshot."""
         settings: Mapping[str, Any] = self.record["settings"]
+        if not self.snapshots:
+            return []
         match self.asset:
             case "sl_cai_model":
                 return [Rows("sft_dataset")]

@@ -282,19 +282,19 @@ class _Tracer:
         facts = {name: row[name] for name in ("source", "sources", "category", "split")}
         facts["snapshot"] = row["snapshot_id"]
         children = [
-            Node(
-                "first response",
-                f"{prompt_id}/{first['sample']}",
-                {name: first[name] for name in ("sample", "policy_model", "finish_reason")}
-                | {"snapshot": first["snapshot_id"]},
-                {"completion": first["completion"]},
-                self._requests_of(first, "request_id"),
-            )
-            for first in self._of(moment, "initial_responses", "prompt_id = $id ORDER BY sample", id=prompt_id)
-            if sample in {None, first["sample"]}
+            *self._responses(moment, "initial_responses", "first response", prompt_id, sample),
+            *self._responses(moment, "teacher_responses", "teacher's response", prompt_id, sample),
+            *self._rounds(moment, prompt_id, sample, rounds),
         ]
-        children += self._rounds(moment, prompt_id, sample, rounds)
         return Node("prompt", prompt_id, facts, {"messages": dialogue(row["messages"])}, children)
+
+    def _responses(self, moment: _Moment, table: str, kind: str, prompt_id: str, sample: int | None) -> Iterable[Node]:
+        for row in self._of(moment, table, "prompt_id = $id ORDER BY sample", id=prompt_id):
+            if sample in {None, row["sample"]}:
+                facts = {name: row[name] for name in ("sample", "policy_model", "finish_reason")}
+                facts["snapshot"] = row["snapshot_id"]
+                requests = self._requests_of(row, "request_id")
+                yield Node(kind, f"{prompt_id}/{row['sample']}", facts, {"completion": row["completion"]}, requests)
 
     def _imported_prompt(self, moment: _Moment, prompt_id: str) -> Node:
         """A prompt that is in no table but that of human preferences."""
