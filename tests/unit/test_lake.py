@@ -633,7 +633,7 @@ def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home
         "data_version": "8-1",
     }
     for day in (1, 2):
-        Lake(home).append("check_results", {**result, "checked_at": datetime(2026, 1, day)})
+        Lake(home).append("check_results", {**result, "checked_at": datetime.fromisoformat(f"2026-01-0{day}")})
     kept = Lake(home).select("FROM lake.check_results ORDER BY checked_at", {})
     assert kept["checked_at"].dt.day().to_list() == [1, 2]
     assert kept.drop("checked_at").unique().to_dicts() == [result]
