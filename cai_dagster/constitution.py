@@ -197,6 +197,11 @@ def constitution_versions(folder: Path) -> list[str]:
     return [stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem]
 
 
+def natural_order(version: str) -> list[tuple[int, str]]:
+    """Sorts `v9` before `v10`: runs of digits count as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", version) if part]
+
+
 def load_constitution(file: Path) -> Constitution:
     """Read and check `<version>.yaml`.
 
