@@ -197,9 +197,10 @@ def constitution_versions(folder: Path) -> list[str]:
     return [stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem]
 
 
-def natural_order(version: str) -> list[tuple[int, str]]:
-    """Sorts `v9` before `v10`: runs of digits count as numbers."""
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", version) if part]
+def natural_order(version: str) -> list[tuple[bool, int, str]]:
+    """Sorts `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
+    parts = [part for part in re.split(r"(\d+)", version) if part]
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
 def load_constitution(file: Path) -> Constitution:
