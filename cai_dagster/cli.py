@@ -3,9 +3,6 @@
 import json
 import os
 import resource
-import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.diff import diff
 from cai_dagster.commands.status import status
 from cai_dagster.constitution import constitution_versions
-from cai_dagster.errors import HOW_TO_GO_ON, MendableError
+from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, run_program
+from cai_dagster.errors import MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
@@ -39,16 +38,11 @@ app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 app.command("status")(status)
+app.command("diff")(diff)
 Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
 
-# Progress bars and load reports of the libraries would bury the run's own log.
-_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
-GRAPH = "cai_dagster.definitions"
 LINES_A_REPORT = 100
-DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization"
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
-GRACE_SECONDS = 20.0
-_LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization and not group:comparison"
 
 
 @app.command()
@@ -56,9 +50,9 @@ def setup() -> None:
     """Prepare CAI_HOME: the Dagster instance, its pool for the accelerator, and the offline model."""
     from cai_dagster.offline_model import prepare_offline_model
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     home = Home.from_environment()
-    _prepare_instance(home)
+    prepare_instance(home)
     started = time.monotonic()
     folder = prepare_offline_model(home)
     _console().print(f"offline model: {folder} ({time.monotonic() - started:.0f} s)")
@@ -74,7 +68,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    _materialize(DEMO_SELECTION, version)
+    materialize(DEMO_SELECTION, version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -127,7 +121,7 @@ def retry(
         )
     Ledger(home.ledger).retry(calls, reason, max_tokens)
     _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
-    _materialize(table, version)
+    materialize(table, version)
 
 
 @imports.command("preferences")
@@ -161,7 +155,7 @@ def import_preferences(
     }
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
     config |= {name: value for name, value in given.items() if value is not None}
-    _materialize("human_preferences", None, {"human_preferences": config})
+    materialize("human_preferences", None, {"human_preferences": config})
     print_import(Lake(Home.from_environment()), "human_preferences", config, _console())
 
 
@@ -187,7 +181,7 @@ def score(
     from cai_dagster.checkpoints import find_checkpoint
     from cai_dagster.scored_texts import reading_of, score_lines
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     folder = find_checkpoint(Home.from_environment(), "reward_model", model)
     messages = Console(stderr=True, highlight=False)
     reading = reading_of(folder)
@@ -267,61 +261,14 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> 
     os.environ.setdefault("CAI_PROFILE", "demo")
     if not (Home.from_environment().dagster / "dagster.yaml").exists():
         setup()
-    _run("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
-
-
-def _run(program: str, *arguments: str, interrupted: str = "") -> None:
-    """Run a program of this environment in the project folder on this project's instance; exit as it did.
-
-    Ctrl-C goes to it as well, and it is left the time to end in good order; `interrupted` is then said last.
-    """
-    executable = Path(sys.executable).parent / program
-    environment = {**_QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
-    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment)  # noqa: S603
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        _wait_for_interrupted(process)
-        if interrupted:
-            _console().print(interrupted, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if status:
-        raise typer.Exit(status)
-
-
-def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end of a program that got the terminal's Ctrl-C too; interrupt it again when it takes too long."""
-    while True:
-        try:
-            process.wait(GRACE_SECONDS)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.send_signal(signal.SIGINT)
-        else:
-            return
-
-
-def _prepare_instance(home: Home) -> None:
-    """Make this home's Dagster instance, where it has none yet."""
-    instance = home.dagster / "dagster.yaml"
-    if not instance.exists():
-        home.dagster.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / "dagster.yaml", instance)
-        _run("dagster", "instance", "concurrency", "set", "gpu", "1")
-
-
-def _materialize(selection: str, version: str | None, config_of: dict[str, dict[str, Any]] | None = None) -> None:
-    _prepare_instance(Home.from_environment())
-    target = ["-m", GRAPH, "--select", selection, *(["--partition", version] if version else [])]
-    ops = {asset: {"config": values} for asset, values in (config_of or {}).items()}
-    config = ["--config-json", json.dumps({**_LOG_CONFIG, **({"ops": ops} if ops else {})})]
-    _run("dagster", "asset", "materialize", *target, *config, interrupted=HOW_TO_GO_ON)
+    run_program("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
 
 
 def _plan(versions: list[str], selection: list[str]) -> "CostPlan":
     from cai_dagster.configured_model import ConfiguredModel
     from cai_dagster.cost_plan import plan as make_plan
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     settings = active_settings()
     policy, feedback_model = (
         ConfiguredModel(**model.model_dump()) for model in (settings.policy, settings.feedback_model)

@@ -203,6 +203,12 @@ def natural_order(version: str) -> list[tuple[bool, int, str]]:
     return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
 
 
+def previous_version(versions: Iterable[str], version: str) -> str | None:
+    """The one before it in natural order; None for the first."""
+    earlier = [one for one in versions if natural_order(one) < natural_order(version)]
+    return max(earlier, key=natural_order, default=None)
+
+
 def load_constitution(file: Path) -> Constitution:
     """Read and check `<version>.yaml`.
 

@@ -8,6 +8,7 @@ import dagster as dg
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.constitution import constitution
+from assets.constitution_diff import constitution_diff, version_judgements
 from assets.cost_plan import cost_plan
 from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
@@ -59,13 +60,16 @@ POLICY_OPTIMIZATION = (
     policy_evaluation,
 )
 
+# A version beside an earlier one, on demand too.
+COMPARISON = (version_judgements, constitution_diff)
+
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The graph with its resources; tests replace some of them."""
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*ASSETS, *POLICY_OPTIMIZATION),
+        assets=(*ASSETS, *POLICY_OPTIMIZATION, *COMPARISON),
         asset_checks=asset_checks,
         resources={
             "io_manager": LakeIOManager(),

@@ -13,16 +13,16 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import duckdb
 import polars as pl
 import pyarrow.parquet
 from filelock import FileLock
 
-from cai_dagster.catalog import LakeError, attach, connect, is_conflict, literal, retry_conflicts, with_advice
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
+from cai_dagster.lake_reader import LakeError, is_conflict, literal, retry_conflicts, started_duckdb
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.staging import StagedRows
@@ -30,8 +30,14 @@ from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
+_OTHER_VERSION = (
+    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
+)
+_RESTORE = (
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "again without paying for a completion."
+)
 
-Result = TypeVar("Result")
 Rows = TableSnapshot | StagedRows
 
 
@@ -43,12 +49,12 @@ class Lake:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = connect()
+        connection = started_duckdb()
         self._home.root.mkdir(parents=True, exist_ok=True)
         self._home.staging.mkdir(exist_ok=True)
         remove_abandoned(self._home.staging)
         with full_disk_named(self._home.root):
-            _prepare(connection, self._home)
+            _attach(connection, self._home)
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -244,19 +250,31 @@ class Lake:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
 
 
-def _prepare(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     """Attach the catalog as `lake` and create the tables that are missing.
 
     Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
     program.
     """
-    attach(connection, home)
-
-    def complete() -> None:
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and _has_committed_files(home):
+        raise LakeError(f"the catalog {home.catalog} is gone, but the tables that it described are not. {_RESTORE}")
+    source = literal(f"ducklake:sqlite:{home.catalog}")
+    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    try:
+        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
         retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         retry_conflicts(lambda: _inline_appended_rows(connection))
+    except duckdb.Error as error:
+        if is_conflict(error):
+            raise
+        advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
+        raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
 
-    with_advice(home, complete)
+
+def _has_committed_files(home: Home) -> bool:
+    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
+    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
 
 
 def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:

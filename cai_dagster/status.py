@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cai_dagster.catalog import LakeReader
 from cai_dagster.constitution import (
     Constitution,
     ConstitutionError,
@@ -22,6 +21,7 @@ from cai_dagster.constitution import (
 )
 from cai_dagster.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.home import Home
+from cai_dagster.lake_reader import LakeReader
 
 _ACCOUNTS = """
     SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
@@ -114,9 +114,8 @@ class Status:
 
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
-    reader = LakeReader(home)
-    accounts = reader.rows(_ACCOUNTS) if "materializations" in reader.tables else []
-    results = reader.rows(_CHECKS) if "check_results" in reader.tables else []
+    reader = LakeReader(home) if home.catalog.exists() else None
+    accounts, results = (reader.rows(query) if reader else [] for query in (_ACCOUNTS, _CHECKS))
     files = constitution_versions(constitutions)
     known = {account["constitution_version"] for account in accounts} - {None}
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
@@ -124,7 +123,7 @@ def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> St
     made = {version: at for (table, version), at in _made_at(accounts).items() if table == "constitution"}
     changed: dict[str, str] = {}
     for version in chosen:
-        if version in files and (at := made.get(version)) is not None:
+        if reader and version in files and (at := made.get(version)):
             reason = _changed_since(reader, constitutions / f"{version}.yaml", at)
             changed |= {version: reason} if reason else {}
     return status_of(accounts, results, chosen, files, changed)
@@ -204,7 +203,7 @@ class _Judge:
 
         What was materialized again and has the same rows changes nothing.
         """
-        if table == "constitution" and version in self._changed:
+        if table == "constitution" and version is not None and version in self._changed:
             return self._changed[version]
         for upstream in UPSTREAM[table]:
             key = (upstream, None if upstream in SHARED else version)
@@ -255,7 +254,7 @@ def _changed_since(reader: LakeReader, file: Path, made_at: datetime) -> str:
         now = load_constitution(file)
     except ConstitutionError as error:
         return f"{file.name} has a mistake now: {str(error).splitlines()[0].removeprefix(str(file))}"
-    then = Constitution.from_rows(reader.rows(_PRINCIPLES, {"version": file.stem}))
+    then = Constitution.from_rows(reader.rows(_PRINCIPLES, version=file.stem))
     return "" if _content(now) == _content(then) else f"{file.name} changed since"
 
 
