@@ -273,8 +273,8 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
                     _text_changes(one, other),
                     weight_before=one and one.weight,
                     weight_after=other and other.weight,
-                    drawn_before=drawn_before and drawn_before[slug],
-                    drawn_after=drawn_after and drawn_after[slug],
+                    drawn_before=None if drawn_before is None else drawn_before[slug],
+                    drawn_after=None if drawn_after is None else drawn_after[slug],
                 )
             )
     return changes

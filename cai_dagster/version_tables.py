@@ -20,7 +20,9 @@ _CHECKS = """
 _ACCOUNTS = """
     SELECT table_name, sum(ledger_misses) AS calls_paid, arg_max(ledger_hits, materialized_at) AS calls_found,
         sum(prompt_tokens + completion_tokens) AS tokens, sum(seconds) AS seconds
-    FROM lake.materializations WHERE constitution_version = $version GROUP BY table_name ORDER BY min(materialized_at)
+    FROM lake.materializations
+    WHERE constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff')
+    GROUP BY table_name ORDER BY min(materialized_at)
 """
 
 
