@@ -6,7 +6,7 @@ nothing of them becomes markup.
 
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -30,7 +30,7 @@ _STYLES = {"same": ("{}", ""), "removed": ("[-{}-]", "red"), "added": ("{{+{}+}}
 
 def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     """Print all of it; a part that one of the versions does not have yet is named as missing."""
-    console.print(Text(f"{printable(diff.before)} → {printable(diff.after)}", "bold"))
+    console.print(Text(_shown(f"{diff.before} → {diff.after}"), "bold"))
     _heading(console, "Principles", headline(diff))
     for principle in diff.principles:
         _print_principle(principle, console)
@@ -41,7 +41,7 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     _print_labels(diff, console)
     _heading(console, "Whose revisions are preferred", "")
     for line in win_rate_lines(diff):
-        console.print(Text(line))
+        console.print(Text(_shown(line)))
     if diff.checks:
         _heading(console, "Checks", "")
         console.print(_checks_table(diff))
@@ -77,9 +77,7 @@ def markdown_summary(diff: ConstitutionDiff) -> str:
         for one in diff.tables
     ]
     lines += _markdown_table(["table", diff.before, diff.after, "shared", "changed"], rows)
-    if diff.completions:
-        lines.append(escaped(completions_line(diff)))
-    lines += ["", escaped(labels_line(diff)), ""]
+    lines += ["", escaped(completions_line(diff)), "", escaped(labels_line(diff)), ""]
     if diff.labels:
         flips = [
             [one.prompt, one.label_before, one.label_after, f"{one.p_before:.3f} → {one.p_after:.3f}"]
@@ -118,7 +116,7 @@ def labels_line(diff: ConstitutionDiff) -> str:
     if labels is None:
         return _not_made(diff, "preference_pairs")
     if not labels.pairs:
-        return "No pair was judged in both versions: their completions differ (sampled from each version's own model)."
+        return "No pair was judged in both versions: each has completions of its own."
     kappa = "undefined (all labels are the same)" if labels.cohen_kappa is None else f"{labels.cohen_kappa:.3f}"
     return (
         f"{labels.pairs:,} pairs were judged in both versions: agreement {labels.agreement:.1%}, Cohen's kappa "
@@ -178,15 +176,19 @@ def _check(result: CheckResult | None) -> str:
     return f"{_number(result.value)} {mark} ({result.bounds})"
 
 
+def _shown(text: str) -> str:
+    return printable(text, LONGEST_TEXT)
+
+
 def _heading(console: Console, title: str, explained: str) -> None:
     console.print()
-    console.print(Text(title, "bold"), Text(printable(explained), "dim"), sep="  ")
+    console.print(Text(title, "bold"), Text(_shown(explained), "dim"), sep="  ")
 
 
 def _difference(before: str, after: str) -> Text:
     """A word diff with the marks of `git diff --word-diff`."""
     text = Text()
-    for piece in word_diff(printable(before, LONGEST_TEXT), printable(after, LONGEST_TEXT)):
+    for piece in word_diff(_shown(before), _shown(after)):
         mark, style = _STYLES[piece.kind]
         # The marks enclose the words and leave the white space after them outside.
         words = piece.text.rstrip()
@@ -196,7 +198,7 @@ def _difference(before: str, after: str) -> Text:
 
 
 def _print_principle(principle: PrincipleChange, console: Console) -> None:
-    title = Text(f"\n{printable(principle.slug)}", "bold")
+    title = Text(f"\n{_shown(principle.slug)}", "bold")
     title.append(f"  {principle.change}; weight {_weights(principle)}; drawn in {_drawn(principle)} rounds", "dim")
     console.print(title)
     for text in principle.texts:
@@ -213,8 +215,8 @@ def _print_completions(diff: ConstitutionDiff, console: Console) -> None:
         way = f"round {example.round}, {example.principle_before}"
         if example.principle_after != example.principle_before:
             way += f" → {example.principle_after}"
-        console.print(Text(f"\nprompt {example.prompt_id[:8]} ({printable(way)}): ", "dim"), end="")
-        console.print(Text(printable(example.prompt, LONGEST_TEXT)))
+        text = Text(f"\nprompt {example.prompt_id[:8]} ({_shown(way)}): ", "dim")
+        console.print(text.append_text(Text(_shown(example.prompt), "not dim")))
         console.print(_difference(example.before, example.after))
 
 
@@ -235,24 +237,25 @@ def _pair(title: str, example: PairExample) -> Text:
         f"{example.label_after}\n"
     )
     principles = [", ".join(slugs) for slugs in (example.principles_before, example.principles_after)]
-    text.append(f"judged by {printable(' → '.join(dict.fromkeys(principles)))}\n", "dim")
+    text.append(f"judged by {_shown(' → '.join(dict.fromkeys(principles)))}\n", "dim")
     for name, content in (
         ("prompt", example.prompt),
         ("completion_0", example.completion_0),
         ("completion_1", example.completion_1),
     ):
         text.append(f"  {name}: ", "dim")
-        text.append(f"{printable(content.strip(), LONGEST_TEXT)}\n")
+        text.append(f"{_shown(content.strip())}\n")
     text.rstrip()
     return text
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]], justify: JustifyMethod = "right") -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for number, column in enumerate(columns):
-        table.add_column(Text(printable(column)), justify="right" if number else "left", overflow="fold")
+        name = Text(_shown(column))
+        table.add_column(name, justify=justify if number else "left", overflow="fold", no_wrap=not number)
     for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
+        table.add_row(*(Text(_shown(cell)) for cell in row))
     return table
 
 
@@ -268,7 +271,7 @@ def _rows_table(diff: ConstitutionDiff) -> Table:
 
 def _checks_table(diff: ConstitutionDiff) -> Table:
     rows = ([f"{one.table}/{one.check}", _check(one.before), _check(one.after)] for one in diff.checks)
-    return _table(["check", diff.before, diff.after], rows)
+    return _table(["check", diff.before, diff.after], rows, "left")
 
 
 def _costs_table(diff: ConstitutionDiff) -> Table:
