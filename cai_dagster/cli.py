@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.completion import complete_exported, complete_reward_model, complete_table, complete_version
 from cai_dagster.commands.diff import diff
 from cai_dagster.commands.status import status
 from cai_dagster.constitution import constitution_versions
@@ -18,6 +19,7 @@ from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, ru
 from cai_dagster.errors import MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.selections import CONSTITUTIONAL_AI
 from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
 
@@ -34,20 +36,33 @@ class _App(typer.Typer):
             sys.exit(1)
 
 
-app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
+app = _App(
+    help="Constitutional AI as a Dagster graph: from a written constitution to preference data and a reward model.",
+    epilog="Everything lies in CAI_HOME (default .cai); CAI_PROFILE chooses the settings. Exit status: 0 good, 1 an "
+    "error that the message explains, 2 a wrong option, 130 interrupted. Each command with an example: docs/cli.md",
+    no_args_is_help=True,
+)
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 app.command("status")(status)
 app.command("diff")(diff)
-Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
+Version = Annotated[
+    str,
+    typer.Option(help="Constitution version: the stem of a file in constitutions/.", autocompletion=complete_version),
+]
 
 LINES_A_REPORT = 100
-DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization and not group:comparison"
+# `cai --help` shows the commands in these groups and in this order.
+HELP_PANELS = {
+    "Run": ("setup", "demo", "ui", "plan", "retry"),
+    "Look": ("status", "summary", "diff"),
+    "Data and models": ("import", "export", "score"),
+}
 
 
 @app.command()
 def setup() -> None:
-    """Prepare CAI_HOME: the Dagster instance, its pool for the accelerator, and the offline model."""
+    """Prepare CAI_HOME: the Dagster instance and the offline model."""
     from cai_dagster.offline_model import prepare_offline_model
 
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
@@ -60,7 +75,7 @@ def setup() -> None:
 
 @app.command()
 def demo(version: Version = "v1") -> None:
-    """Materialize the whole graph for one constitution version on the offline model, and say what came out."""
+    """Run the whole graph for one version on the small offline model."""
     versions = constitution_versions(PROJECT / "constitutions")
     if version not in versions:
         raise typer.BadParameter(f"there is no constitutions/{version}.yaml; there are {', '.join(versions)}")
@@ -68,7 +83,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    materialize(DEMO_SELECTION, version)
+    materialize(CONSTITUTIONAL_AI, version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -83,12 +98,19 @@ def demo(version: Version = "v1") -> None:
 @app.command()
 def plan(
     version: Annotated[
-        list[str] | None, typer.Option(help="Constitution version; once for each. All, without it.")
+        list[str] | None,
+        typer.Option(help="Constitution version; once for each. All, without it.", autocompletion=complete_version),
     ] = None,
-    select: Annotated[list[str] | None, typer.Option(help="Asset to plan; once for each. All, without it.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Asset to plan; once for each. All, without it.", autocompletion=complete_table),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what a materialization would pay for: calls, tokens, time. Loads no model and calls none."""
+    """Say what a run would pay for: calls, tokens, time.
+
+    Loads no model and calls none.
+    """
     from cai_dagster.summary import print_plan
 
     made = _plan(version or constitution_versions(PROJECT / "constitutions"), select or [])
@@ -100,12 +122,18 @@ def plan(
 
 @app.command()
 def retry(
-    table: Annotated[str, typer.Option(help="Table whose calls to make again, such as revision_rounds.")],
+    table: Annotated[
+        str,
+        typer.Option(help="Table whose calls to make again, such as revision_rounds.", autocompletion=complete_table),
+    ],
     reason: Annotated[str, typer.Option(help="How they ended: length, empty_completion, missing_label, …")],
-    version: Annotated[str | None, typer.Option(help="Constitution version; none for initial_responses.")] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Constitution version; none for initial_responses.", autocompletion=complete_version),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
 ) -> None:
-    """Make the calls of a table that ended badly again, and only those and what follows from them."""
+    """Make calls that ended badly again, and what follows from them."""
     from cai_dagster.lake import Lake
     from cai_dagster.ledger import Ledger
     from cai_dagster.retries import RetryError, calls_to_retry
@@ -140,7 +168,10 @@ def import_preferences(
         float | None, typer.Option(min=0, max=1, help="More rejected rows than this fail the import.")
     ] = None,
 ) -> None:
-    """Fill the table human_preferences from preference data sets, and say what was set aside and why."""
+    """Fill human_preferences from data sets that people labelled.
+
+    Says what was set aside and why.
+    """
     from cai_dagster.lake import Lake
     from cai_dagster.summary import print_import
 
@@ -161,7 +192,7 @@ def import_preferences(
 
 @app.command()
 def summary(version: Version = "v1") -> None:
-    """Print an example, its labels, the reward model's evaluation, rows and cost of one constitution version."""
+    """Show an example, its labels, evaluation and cost of a version."""
     from cai_dagster.lake import Lake
     from cai_dagster.summary import print_summary
 
@@ -170,9 +201,16 @@ def summary(version: Version = "v1") -> None:
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Option(help="A reward model: its key, the first digits of it, or a folder.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A reward model: its key, the first digits of it, or a folder.", autocompletion=complete_reward_model
+        ),
+    ],
 ) -> None:
-    """Score texts: JSON lines on standard input, a JSON line with the reward for each on standard output.
+    """Score texts with a reward model, JSON lines in and out.
+
+    A JSON line on standard input gets a JSON line with its reward on standard output.
 
     {"prompt", "completion"} gets a reward; {"prompt", "chosen", "rejected"} both rewards, their margin and P(chosen).
     `messages` may stand in place of `prompt`; `principle` belongs to a principle-conditioned model. A bad line is named
@@ -207,7 +245,7 @@ def score(
 
 @app.command()
 def export(
-    table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.")],
+    table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.", autocompletion=complete_exported)],
     output: Annotated[Path, typer.Option(help="Folder to make: a data set that `datasets.load_dataset` reads.")],
     export_format: Annotated[
         ExportFormat, typer.Option("--format", help="Whose format; docs/exports.md describes each.")
@@ -220,7 +258,7 @@ def export(
     licence: Annotated[str, typer.Option(help="Licence for the card, such as cc-by-4.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
-    """Write a table for other tools: SFT, preference, reward and KTO data with a dataset card."""
+    """Write SFT or preference data for other tools, with its card."""
     from cai_dagster.exports import export_table
     from cai_dagster.lake import Lake
 
@@ -245,7 +283,7 @@ def import_constitution(
     licence: Annotated[str, typer.Option(help="Licence of the texts, such as CC0-1.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Turn principles that others have written into a constitution of this project."""
+    """Make a constitution of principles that others have written."""
     from cai_dagster.constitution_imports import read_constitution, write_constitution
 
     found = read_constitution(files)
@@ -257,7 +295,10 @@ def import_constitution(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
-    """Open the Dagster UI on this project's instance, with the demo's settings unless CAI_PROFILE says otherwise."""
+    """Open the Dagster UI on this project's instance.
+
+    With the settings of the profile `demo`, unless CAI_PROFILE says otherwise.
+    """
     os.environ.setdefault("CAI_PROFILE", "demo")
     if not (Home.from_environment().dagster / "dagster.yaml").exists():
         setup()
@@ -285,3 +326,15 @@ def _calls_paid() -> int:
     from cai_dagster.ledger import Ledger
 
     return sum(Ledger(Home.from_environment().ledger).totals().values())
+
+
+def _arrange_help() -> None:
+    panels = {command: panel for panel, commands in HELP_PANELS.items() for command in commands}
+    order = list(panels)
+    for one in (*app.registered_commands, *app.registered_groups):
+        one.name = one.name or getattr(one.callback, "__name__", "")
+        one.rich_help_panel = panels.get(one.name)
+    app.registered_commands.sort(key=lambda one: order.index(one.name or "") if one.name in panels else len(order))
+
+
+_arrange_help()

@@ -13,6 +13,7 @@ from assets.cost_plan import cost_plan
 from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
+from assets.jobs import constitutional_ai
 from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
@@ -71,6 +72,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=(*ASSETS, *POLICY_OPTIMIZATION, *COMPARISON),
         asset_checks=asset_checks,
+        jobs=[constitutional_ai],
         resources={
             "io_manager": LakeIOManager(),
             "lake": LakeResource(),

@@ -2,7 +2,7 @@
 
 from cai_dagster.constitution import constitution_versions, natural_order
 from cai_dagster.graph import UPSTREAM
-from cai_dagster.home import PROJECT
+from cai_dagster.home import PROJECT, Home
 
 
 def complete_version(incomplete: str) -> list[str]:
@@ -14,3 +14,14 @@ def complete_version(incomplete: str) -> list[str]:
 def complete_table(incomplete: str) -> list[str]:
     """Tables that begin so, in the order of the graph."""
     return [table for table in UPSTREAM if table.startswith(incomplete)]
+
+
+def complete_exported(incomplete: str) -> list[str]:
+    """Tables that `cai export` writes."""
+    return [table for table in ("sft_dataset", "preference_pairs") if table.startswith(incomplete)]
+
+
+def complete_reward_model(incomplete: str) -> list[str]:
+    """Keys of the reward models in this home."""
+    folders = (Home.from_environment().models / "reward_model").glob("*/record.json")
+    return sorted(file.parent.name for file in folders if file.parent.name.startswith(incomplete))

@@ -23,7 +23,7 @@ def diff(
         typer.Option("--judge", help="First have the feedback model compare the final revisions; paid for once."),
     ] = False,
 ) -> None:
-    """Compare two versions: principles, rows, revisions, labels, checks, win rate, cost."""
+    """Compare two versions: edits, rows, labels, win rate, cost."""
     from cai_dagster.constitution_diff_views import page, print_diff
     from cai_dagster.dagster_process import materialize
     from cai_dagster.lake import Lake

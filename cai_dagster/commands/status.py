@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cai_dagster.commands.completion import complete_version
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.text import printable
 
@@ -24,7 +25,10 @@ _MARKS = {"fresh": ("✓", "green"), "stale": ("~", "yellow"), "failed": ("✗",
 
 def status(
     version: Annotated[
-        list[str] | None, typer.Option(help="Show this constitution version asset by asset; once for each.")
+        list[str] | None,
+        typer.Option(
+            help="Show this constitution version asset by asset; once for each.", autocompletion=complete_version
+        ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all versions, not only the newest.")] = False,
     exit_code: Annotated[
@@ -32,7 +36,7 @@ def status(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show where every version stands: what is made, stale or failed, rows and cost."""
+    """Show where each version stands: made, stale, failed, cost."""
     from cai_dagster.errors import MendableError
     from cai_dagster.status import State, read_status
 

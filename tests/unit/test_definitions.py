@@ -7,7 +7,6 @@ import sys
 import dagster as dg
 import pytest
 
-from cai_dagster.cli import DEMO_SELECTION
 from cai_dagster.definitions import ASSETS, COMPARISON, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT
 
@@ -69,9 +68,12 @@ def test_what_is_made_on_demand_is_in_groups_of_its_own_that_the_demo_leaves_out
     groups = {key: GRAPH.get(key).group_name for key in GRAPH.materializable_asset_keys}
     for group, assets in (("policy_optimization", POLICY_OPTIMIZATION), ("comparison", COMPARISON)):
         assert {key for key in groups if groups[key] == group} == {asset.key for asset in assets}
-    selection = dg.AssetSelection.from_string(DEMO_SELECTION)
     left_out = dg.AssetKey("cost_plan")
-    assert selection.resolve(GRAPH) == {asset.key for asset in ASSETS} - {left_out}
+    job = build_definitions().resolve_job_def("constitutional_ai")
+    assert job.asset_layer.executable_asset_keys == {asset.key for asset in ASSETS} - {left_out}
+    assert {check.asset_key for check in job.asset_layer.asset_graph.asset_check_keys} <= {
+        asset.key for asset in ASSETS
+    }
 
 
 @pytest.mark.parametrize("key", sorted(GRAPH.materializable_asset_keys), ids=lambda key: key.to_user_string())
