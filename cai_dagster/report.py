@@ -62,10 +62,29 @@ def report_page(facts: Facts, made_at: datetime) -> str:
         facts=facts,
         charts=charts_of(facts),
         curves=curves_of(facts),
+        figures=_figures(facts),
         principles=principles,
         categories=categories,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
     )
+
+
+def _figures(facts: Facts) -> dict[str, str]:
+    """What one wants to know first; what is not known yet is left out."""
+    rows = {stage.table: stage.rows for stage in facts.funnel}
+    figures = {"principles": f"{len(facts.principles) + facts.principles_left_out:,}"}
+    figures |= {table.replace("_", " "): f"{rows[table]:,}" for table in ("prompts", "preference_pairs") if table in rows}
+    if facts.bias and facts.bias.same_letter is not None:
+        figures["same letter in both orders"] = f"{facts.bias.same_letter:.0%}"
+    for row in facts.calibration.slices if facts.calibration else ():
+        if row["slice"] == "all":
+            figures["agreement with humans"] = f"{row['agreement']:.0%}"
+    if facts.reward_model_evaluation:
+        figures["reward model accuracy"] = f"{facts.reward_model_evaluation[0]['accuracy']:.0%}"
+    if facts.checks:
+        figures["checks passed"] = f"{sum(check['passed'] for check in facts.checks)} of {len(facts.checks)}"
+    figures["tokens paid for"] = f"{sum(row['tokens'] for row in facts.spent.values()):,}"
+    return figures
 
 
 def _script() -> str:

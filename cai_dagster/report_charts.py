@@ -18,11 +18,13 @@ from xml.etree import ElementTree
 import polars as pl
 from markupsafe import Markup
 
-from cai_dagster.report_facts import Facts, Histogram
+from cai_dagster.report_facts import LENGTH_RATIOS, Facts, Histogram
 from cai_dagster.text import printable
 
 WIDTH, HEIGHT = 330, 150
-LONGEST_NAME = 40
+PADDING = {"left": 24, "right": 16, "top": 5, "bottom": 5}  # a reader's font may be wider than the one measured here
+LONGEST_NAME = 28
+MOST_DOTS = 40  # on a line
 _COLOURS = ["var(--chart-1)", "var(--chart-2)"]
 _ELEMENTS = frozenset({"svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath", "circle", "title"})
 _CONFIG: dict[str, Any] = {
@@ -81,7 +83,7 @@ def curves_of(facts: Facts) -> dict[str, list[Chart]]:
     """The curves of each checkpoint, its loss first."""
     return {
         record.asset: [
-            _curve(curve, f"{name} of {record.asset}", name.replace("_", " "))
+            _curve(curve, name.replace("_", " "), record.asset)
             for name, curve in {"training_loss": record.loss_curve, **record.curves}.items()
             if curve
         ]
@@ -123,14 +125,22 @@ def _histogram(histogram: Histogram, x: str, y: str, caption: str) -> Chart:
     ]
     frame = pl.DataFrame(rows, schema=["series", "low", "high", "count"], orient="row")
     bars = alt.Chart().mark_bar(binSpacing=0).encode(
-        x=alt.X("low:Q", bin="binned", title=x, scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False)),
+        x=alt.X(
+            "low:Q",
+            bin="binned",
+            title=x,
+            scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False),
+            axis=alt.Axis(values=edges[:: len(edges) // 4], format=".3~g"),
+        ),
         x2="high:Q",
         y=alt.Y("count:Q", title=y, axis=alt.Axis(tickCount=4, format="~s")),
     ).properties(width=WIDTH, height=HEIGHT if len(names) == 1 else HEIGHT * 2 // 3)
-    chart = _with_data(bars, frame)
     if len(names) > 1:
-        row = alt.Row("series:N", sort=names, header=alt.Header(labelOrient="top", labelAnchor="start", labelPadding=2))
+        header = alt.Header(labelOrient="top", labelAnchor="start", labelPadding=2)
+        row = alt.Row("series:N", sort=names, header=header)
         chart = bars.facet(row=row, data=_data(frame), spacing=8)
+    else:
+        chart = _with_data(bars, frame)
     shown = [[name, f"{low:.3g} to {high:.3g}", f"{count:,}"] for name, low, high, count in rows if count]
     return _drawn(chart, caption, ["series", x, y], shown)
 
@@ -140,11 +150,10 @@ def _by_length(facts: Facts) -> Chart | None:
 
     if facts.bias is None or not facts.bias.by_length:
         return None
-    begins = [ratio for ratio, _, _ in facts.bias.by_length]
-    names = [f"{low:g}–{high:g}×" for low, high in zip(begins, begins[1:], strict=False)] + [f"over {begins[-1]:g}×"]
-    rows = [(name, pairs, p) for name, (_, pairs, p) in zip(names, facts.bias.by_length, strict=True)]
+    rows = [(_ratios_from(begin), pairs, p) for begin, pairs, p in facts.bias.by_length]
+    names = [name for name, _, _ in rows]
     frame = pl.DataFrame(rows, schema=["ratio", "pairs", "p"], orient="row")
-    places = alt.X("ratio:N", sort=names, title="length of the longer one to the shorter", axis=alt.Axis(labelAngle=0))
+    places = alt.X("ratio:N", sort=names, title="how many times longer", axis=alt.Axis(labelAngle=0, labelFontSize=11))
     scale = alt.Scale(domain=[0, 1])
     bars = alt.Chart().mark_point().encode(x=places, y=alt.Y("p:Q", title="P(the longer one is better)", scale=scale))
     half = alt.Chart().mark_rule(strokeDash=[4, 3]).encode(y=alt.datum(0.5))
@@ -152,6 +161,12 @@ def _by_length(facts: Facts) -> Chart | None:
     shown = [[name, f"{pairs:,}", f"{p:.3f}"] for name, pairs, p in rows]
     caption = "How likely the longer completion is called better, by how much longer it is; 0.5 is no preference"
     return _drawn(chart, caption, ["ratio of lengths", "pairs", "mean P"], shown)
+
+
+def _ratios_from(begin: float) -> str:
+    """The bin of length ratios that begins there: `1.1–1.25`"""
+    above = [ratio for ratio in LENGTH_RATIOS if ratio > begin]
+    return f"{begin:g}–{above[0]:g}" if above else f"{begin:g}+"
 
 
 def _reliability(facts: Facts) -> Chart | None:
@@ -162,9 +177,10 @@ def _reliability(facts: Facts) -> Chart | None:
     bins = facts.calibration.reliability
     frame = pl.DataFrame(bins, schema=["confidence", "agreement", "share"], orient="row")
     line = alt.Chart(_data(pl.DataFrame({"confidence": [0.5, 1.0], "agreement": [0.5, 1.0]})))
+    tenths = [tenth / 10 for tenth in range(5, 11)]
     scale_x, scale_y = alt.Scale(domain=[0.48, 1.02]), alt.Scale(domain=[0, 1.02])
     dots = _chart(frame).mark_point().encode(
-        x=alt.X("confidence:Q", scale=scale_x, title="confidence of the label"),
+        x=alt.X("confidence:Q", scale=scale_x, title="confidence of the label", axis=alt.Axis(values=tenths)),
         y=alt.Y("agreement:Q", scale=scale_y, title="agreement with humans"),
         size=alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[30, 500]), legend=None),
     )
@@ -239,16 +255,19 @@ def _tokens(facts: Facts) -> Chart | None:
     return _drawn(chart, caption, ["table", "", "calls"], shown, 26 * len(paid))
 
 
-def _curve(points: Sequence[tuple[int, float]], caption: str, measured: str) -> Chart:
+def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Chart:
     import altair as alt
 
     frame = pl.DataFrame(points, schema=["step", "value"], orient="row")
-    few = {"point": True} if len(points) <= 40 else {}
-    chart = _chart(frame).mark_line(**few).encode(
-        x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(tickMinStep=1, format="~s")),
-        y=alt.Y("value:Q", title=measured, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+    dots = {"point": True} if len(points) <= MOST_DOTS else {}
+    first, last = points[0][0], points[-1][0]
+    ticks = sorted({round(first + (last - first) * fifth / 5) for fifth in range(6)})
+    chart = _chart(frame).mark_line(**dots).encode(
+        x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(values=ticks, format="~s")),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
     )
-    return _drawn(chart, caption, ["step", measured], [[f"{step:,}", f"{value:.4g}"] for step, value in points])
+    shown = [[f"{step:,}", f"{value:.4g}"] for step, value in points]
+    return _drawn(chart, f"{measured} of {asset}", ["optimizer step", measured], shown)
 
 
 def _colour(kinds: list[str]) -> Any:
@@ -290,10 +309,8 @@ def _drawn(
 
     specification: dict[str, Any] = chart.to_dict()
     if "facet" not in specification:
-        specification |= {"width": WIDTH, "height": height, "autosize": {"type": "fit", "contains": "padding"}}
-        specification["height"] += 60  # the axis below
-        specification["width"] += 80
-    specification["config"] = _CONFIG
+        specification |= {"width": WIDTH + 80, "height": height + 60, "autosize": {"type": "fit", "contains": "padding"}}
+    specification |= {"config": _CONFIG, "padding": PADDING}
     return Chart(_safe(vl_convert.vegalite_to_svg(specification)), caption, columns, rows)
 
 
