@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
+VERSION ?= v1
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test unit bench lint types validate bench-faults check clean
+.PHONY: help setup demo report ui test unit bench lint types validate bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -27,6 +29,9 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 
 demo: setup ## Materialize the whole graph for constitution v1 on the offline model
 	$(BIN)/cai demo
+
+report: setup ## Write a version's HTML report (VERSION=v1)
+	$(BIN)/cai report $(VERSION)
 
 ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui

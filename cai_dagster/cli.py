@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.report import report
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
@@ -37,13 +38,14 @@ class _App(typer.Typer):
 app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+app.command("report")(report)
 Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
 
 # Progress bars and load reports of the libraries would bury the run's own log.
 _QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
 GRAPH = "cai_dagster.definitions"
 LINES_A_REPORT = 100
-DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization"
+DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization and not group:monitoring"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
@@ -80,6 +82,7 @@ def demo(version: Version = "v1") -> None:
         f"This run paid for {_calls_paid() - paid_before:,} model calls and took {time.monotonic() - started:.0f} s in "
         f"all; peak memory {peak:.1f} GiB.\n"
         "The offline model writes passably and cannot judge: its labels follow the position, not the principle.\n"
+        "All of it on one page: [bold]make report[/bold] (or .venv/bin/cai report)\n"
         "To look at the graph, its checks and its metadata: [bold]make ui[/bold] (or .venv/bin/cai ui)"
     )
 

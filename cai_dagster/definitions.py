@@ -17,6 +17,7 @@ from assets.judgements import judgements
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
+from assets.report import report
 from assets.response_pairs import response_pairs
 from assets.revision_rounds import revision_rounds
 from assets.reward_model import reward_model, reward_model_evaluation
@@ -59,13 +60,16 @@ POLICY_OPTIMIZATION = (
     policy_evaluation,
 )
 
+# Reads what there is and makes nothing of it: on demand as well.
+MONITORING = (report,)
+
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The graph with its resources; tests replace some of them."""
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*ASSETS, *POLICY_OPTIMIZATION),
+        assets=(*ASSETS, *POLICY_OPTIMIZATION, *MONITORING),
         asset_checks=asset_checks,
         resources={
             "io_manager": LakeIOManager(),

@@ -62,18 +62,20 @@ def report_page(facts: Facts, made_at: datetime) -> str:
         facts=facts,
         charts=charts_of(facts),
         curves=curves_of(facts),
-        figures=_figures(facts),
+        figures=figures(facts),
         principles=principles,
         categories=categories,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
     )
 
 
-def _figures(facts: Facts) -> dict[str, str]:
+def figures(facts: Facts) -> dict[str, str]:
     """What one wants to know first; what is not known yet is left out."""
     rows = {stage.table: stage.rows for stage in facts.funnel}
     figures = {"principles": f"{len(facts.principles) + facts.principles_left_out:,}"}
-    figures |= {table.replace("_", " "): f"{rows[table]:,}" for table in ("prompts", "preference_pairs") if table in rows}
+    figures |= {
+        table.replace("_", " "): f"{rows[table]:,}" for table in ("prompts", "preference_pairs") if table in rows
+    }
     if facts.bias and facts.bias.same_letter is not None:
         figures["same letter in both orders"] = f"{facts.bias.same_letter:.0%}"
     for row in facts.calibration.slices if facts.calibration else ():

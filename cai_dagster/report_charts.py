@@ -99,11 +99,15 @@ def _funnel(facts: Facts) -> Chart | None:
     rows = [(stage.table, kind, count) for stage in facts.funnel for kind, count in _kept_and_rejected(stage)]
     frame = pl.DataFrame(rows, schema=["table", "kind", "rows"], orient="row")
     order = [stage.table for stage in facts.funnel]
-    chart = _chart(frame).mark_bar().encode(
-        y=alt.Y("table:N", sort=order, title=None),
-        x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=5)),
-        color=_colour(["kept", "rejected"]),
-        order=alt.Order("kind:N"),
+    chart = (
+        _chart(frame)
+        .mark_bar()
+        .encode(
+            y=alt.Y("table:N", sort=order, title=None),
+            x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=5)),
+            color=_colour(["kept", "rejected"]),
+            order=alt.Order("kind:N"),
+        )
     )
     shown = [[table, kind, f"{count:,}"] for table, kind, count in rows]
     return _drawn(chart, "Rows of each table, kept and rejected", ["table", "", "rows"], shown, 26 * len(order))
@@ -124,17 +128,22 @@ def _histogram(histogram: Histogram, x: str, y: str, caption: str) -> Chart:
         for low, high, count in zip(edges, edges[1:], counts, strict=False)
     ]
     frame = pl.DataFrame(rows, schema=["series", "low", "high", "count"], orient="row")
-    bars = alt.Chart().mark_bar(binSpacing=0).encode(
-        x=alt.X(
-            "low:Q",
-            bin="binned",
-            title=x,
-            scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False),
-            axis=alt.Axis(values=edges[:: len(edges) // 4], format=".3~g"),
-        ),
-        x2="high:Q",
-        y=alt.Y("count:Q", title=y, axis=alt.Axis(tickCount=4, format="~s")),
-    ).properties(width=WIDTH, height=HEIGHT if len(names) == 1 else HEIGHT * 2 // 3)
+    bars = (
+        alt.Chart()
+        .mark_bar(binSpacing=0)
+        .encode(
+            x=alt.X(
+                "low:Q",
+                bin="binned",
+                title=x,
+                scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False),
+                axis=alt.Axis(values=edges[:: len(edges) // 4], format=".3~g"),
+            ),
+            x2="high:Q",
+            y=alt.Y("count:Q", title=y, axis=alt.Axis(tickCount=4, format="~s")),
+        )
+        .properties(width=WIDTH, height=HEIGHT if len(names) == 1 else HEIGHT * 2 // 3)
+    )
     if len(names) > 1:
         header = alt.Header(labelOrient="top", labelAnchor="start", labelPadding=2)
         row = alt.Row("series:N", sort=names, header=header)
@@ -179,14 +188,20 @@ def _reliability(facts: Facts) -> Chart | None:
     line = alt.Chart(_data(pl.DataFrame({"confidence": [0.5, 1.0], "agreement": [0.5, 1.0]})))
     tenths = [tenth / 10 for tenth in range(5, 11)]
     scale_x, scale_y = alt.Scale(domain=[0.48, 1.02]), alt.Scale(domain=[0, 1.02])
-    dots = _chart(frame).mark_point().encode(
-        x=alt.X("confidence:Q", scale=scale_x, title="confidence of the label", axis=alt.Axis(values=tenths)),
-        y=alt.Y("agreement:Q", scale=scale_y, title="agreement with humans"),
-        size=alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[30, 500]), legend=None),
+    dots = (
+        _chart(frame)
+        .mark_point()
+        .encode(
+            x=alt.X("confidence:Q", scale=scale_x, title="confidence of the label", axis=alt.Axis(values=tenths)),
+            y=alt.Y("agreement:Q", scale=scale_y, title="agreement with humans"),
+            size=alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[30, 500]), legend=None),
+        )
     )
     diagonal = line.mark_line(strokeDash=[4, 3], color="var(--quiet)").encode(x="confidence:Q", y="agreement:Q")
     shown = [[f"{confidence:.3f}", f"{agreement:.3f}", f"{share:.1%}"] for confidence, agreement, share in bins]
-    caption = "Reliability: agreement with humans by the confidence of the label; on the diagonal it is as right as it says"
+    caption = (
+        "Reliability: agreement with humans by the confidence of the label; on the diagonal it is as right as it says"
+    )
     return _drawn(diagonal + dots, caption, ["confidence", "agreement", "share of the labels"], shown)
 
 
@@ -245,10 +260,14 @@ def _tokens(facts: Facts) -> Chart | None:
     kinds = {"ledger_misses": "paid for", "ledger_hits": "from the ledger"}
     rows = [(row["table_name"], name, row[column]) for row in paid for column, name in kinds.items()]
     frame = pl.DataFrame(rows, schema=["table", "kind", "calls"], orient="row")
-    chart = _chart(frame).mark_bar().encode(
-        y=alt.Y("table:N", sort=[row["table_name"] for row in paid], title=None),
-        x=alt.X("calls:Q", title="model calls", axis=alt.Axis(format="~s", tickCount=5)),
-        color=_colour(list(kinds.values())),
+    chart = (
+        _chart(frame)
+        .mark_bar()
+        .encode(
+            y=alt.Y("table:N", sort=[row["table_name"] for row in paid], title=None),
+            x=alt.X("calls:Q", title="model calls", axis=alt.Axis(format="~s", tickCount=5)),
+            color=_colour(list(kinds.values())),
+        )
     )
     shown = [[table, kind, f"{calls:,}"] for table, kind, calls in rows]
     caption = "Model calls of the latest materialization of each table, paid for and answered from the ledger"
@@ -262,9 +281,13 @@ def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Ch
     dots = {"point": True} if len(points) <= MOST_DOTS else {}
     first, last = points[0][0], points[-1][0]
     ticks = sorted({round(first + (last - first) * fifth / 5) for fifth in range(6)})
-    chart = _chart(frame).mark_line(**dots).encode(
-        x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(values=ticks, format="~s")),
-        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5)),
+    chart = (
+        _chart(frame)
+        .mark_line(**dots)
+        .encode(
+            x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(values=ticks, format="~s")),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=5, format=".3~g")),
+        )
     )
     shown = [[f"{step:,}", f"{value:.4g}"] for step, value in points]
     return _drawn(chart, f"{measured} of {asset}", ["optimizer step", measured], shown)
@@ -309,7 +332,11 @@ def _drawn(
 
     specification: dict[str, Any] = chart.to_dict()
     if "facet" not in specification:
-        specification |= {"width": WIDTH + 80, "height": height + 60, "autosize": {"type": "fit", "contains": "padding"}}
+        specification |= {
+            "width": WIDTH + 80,
+            "height": height + 60,
+            "autosize": {"type": "fit", "contains": "padding"},
+        }
     specification |= {"config": _CONFIG, "padding": PADDING}
     return Chart(_safe(vl_convert.vegalite_to_svg(specification)), caption, columns, rows)
 
@@ -329,4 +356,3 @@ def _safe(svg: str) -> Markup:
 
 def _is_active(name: str, value: str) -> bool:
     return name.startswith("on") or name.endswith("href") or "url(http" in value
-

@@ -12,7 +12,8 @@ from typing import Any
 import polars as pl
 from markupsafe import escape
 
-from cai_dagster.checkpoints import CheckpointRecord
+from cai_dagster.checkpoints import KEY_DIGITS, CheckpointRecord
+from cai_dagster.hashing import content_hash
 from cai_dagster.lake import Lake
 from cai_dagster.snapshots import TableSnapshot
 from cai_dagster.tables import TABLES
@@ -162,11 +163,16 @@ class Facts:
     dialogues_of: int
     pairs: Sequence[LabelledPair] = field(repr=False)
 
+    @property
+    def data_version(self) -> str:
+        """Hash of the data versions of all tables it is about."""
+        return content_hash([(row["table_name"], row["data_version"]) for row in self.accounts], KEY_DIGITS)
+
 
 def facts_of(lake: Lake, version: str) -> Facts:
     """Everything a report says. Raises LakeError where the version's constitution has never been materialized."""
     tables = _Tables(lake, version)
-    principles = tables.rows('SELECT * FROM constitution ORDER BY slug', "constitution")
+    principles = tables.rows("SELECT * FROM constitution ORDER BY slug", "constitution")
     shown = list(_within(PRINCIPLES_BYTES, map(_shortened_principle, principles)))
     return Facts(
         version=version,
@@ -260,7 +266,9 @@ def _unlabelled(tables: _Tables) -> dict[str, int]:
         FROM response_pairs p LEFT JOIN (SELECT DISTINCT pair_id FROM judgements) j USING (pair_id)
         ANTI JOIN preference_pairs l ON l.pair_id = p.pair_id GROUP BY reason ORDER BY reason
     """
-    return {row["reason"]: row["pairs"] for row in tables.rows(query, "response_pairs", "judgements", "preference_pairs")}
+    return {
+        row["reason"]: row["pairs"] for row in tables.rows(query, "response_pairs", "judgements", "preference_pairs")
+    }
 
 
 _P_A = "1 / (1 + exp(logp_b - logp_a))"  # nan where neither letter is possible: no verdict
@@ -275,7 +283,9 @@ def _p_a(tables: _Tables) -> Histogram | None:
 
 
 def _p_chosen(tables: _Tables) -> Histogram | None:
-    query = f"SELECT 'pairs' AS series, {_bin('p_chosen', 0.5, 1)} AS bin, count(*) AS n FROM preference_pairs GROUP BY ALL"
+    query = (
+        f"SELECT 'pairs' AS series, {_bin('p_chosen', 0.5, 1)} AS bin, count(*) AS n FROM preference_pairs GROUP BY ALL"
+    )
     return _histogram(tables.rows(query, "preference_pairs"), 0.5, 1, {"pairs": "pairs"})
 
 
@@ -320,9 +330,7 @@ def _bias(tables: _Tables) -> Bias | None:
     """
     orders = tables.rows(by_order, "judgements")
     count = sum(row["n"] for row in orders)
-    (swapped,) = tables.rows(
-        f"SELECT avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED})", "judgements"
-    )
+    (swapped,) = tables.rows(f"SELECT avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED})", "judgements")
     mass = sum(row["mass"] * row["n"] for row in orders) / count if count else None
     return Bias(
         judgements=count,

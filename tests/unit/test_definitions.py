@@ -24,6 +24,8 @@ HEAVY = [
     "sqlalchemy",
     "openai",
     "matplotlib",
+    "altair",
+    "vl_convert",
 ]
 GRAPH = build_definitions().resolve_asset_graph()
 
@@ -49,6 +51,7 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     assert partitioned == {
         *("teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
         *("policy_responses", "policy_judgements", "policy_evaluation"),
+        "report",
         "cost_plan",
         "constitution",
         "revision_rounds",

@@ -1,0 +1,1 @@
+"""The commands of `cai`, one module each; `cli` puts them together."""
