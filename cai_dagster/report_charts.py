@@ -9,6 +9,7 @@ table store.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -199,9 +200,7 @@ def _reliability(facts: Facts) -> Chart | None:
     )
     diagonal = line.mark_line(strokeDash=[4, 3], color="var(--quiet)").encode(x="confidence:Q", y="agreement:Q")
     shown = [[f"{confidence:.3f}", f"{agreement:.3f}", f"{share:.1%}"] for confidence, agreement, share in bins]
-    caption = (
-        "Reliability: agreement with humans by the confidence of the label; on the diagonal it is as right as it says"
-    )
+    caption = "Reliability: agreement with humans by confidence of the label; on the diagonal it is as right as it says"
     return _drawn(diagonal + dots, caption, ["confidence", "agreement", "share of the labels"], shown)
 
 
@@ -313,7 +312,7 @@ def _data(frame: pl.DataFrame) -> Any:
 
 
 def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and abs(value) > 1e300 or value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_data(chart: Any, frame: pl.DataFrame) -> Any:

@@ -4,10 +4,10 @@ Everything that grows with the tables is counted by DuckDB; what comes back is s
 knows nothing of how it is shown.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 from markupsafe import escape
@@ -20,6 +20,7 @@ from cai_dagster.tables import TABLES
 from cai_dagster.text import printable
 
 Row = Mapping[str, Any]
+Example = TypeVar("Example")
 
 BINS = 20
 MOST_DIALOGUES = 40
@@ -41,6 +42,7 @@ FUNNEL = (
     "judgements",
     "preference_pairs",
 )
+REQUESTS = ("critique_request", "revision_request", "comparison_request")
 CHECKPOINTS = ("sl_cai_model", "reward_model", "teacher_sft_model", "dpo_model", "rlaif_model")
 ORDERS = {"01": "completion_0 as (A)", "10": "completion_1 as (A)"}
 LENGTH_RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)  # of the longer completion to the shorter: where a bin begins
@@ -173,7 +175,7 @@ def facts_of(lake: Lake, version: str) -> Facts:
     """Everything a report says. Raises LakeError where the version's constitution has never been materialized."""
     tables = _Tables(lake, version)
     principles = tables.rows("SELECT * FROM constitution ORDER BY slug", "constitution")
-    shown = list(_within(PRINCIPLES_BYTES, map(_shortened_principle, principles)))
+    shown = _within(PRINCIPLES_BYTES, map(_shortened_principle, principles), _principle_texts)
     return Facts(
         version=version,
         snapshot_id=tables.snapshot_id,
@@ -218,7 +220,7 @@ class _Tables:
         return all(name in self.accounts for name in tables)
 
     def of_version(self, table: str, sql: str) -> pl.DataFrame:
-        """The rows of a table that holds all versions' rows (as `rows` in the SQL) which are of this one, or of none."""
+        """What the SQL makes of `rows`, the rows of all versions, and of it what belongs to this one or to none."""
         everything = self._lake.query(sql, rows=TableSnapshot(self._lake, table, None, self.snapshot_id))
         version = pl.col("constitution_version")
         return everything.filter(version.is_null() | (version == self._version))
@@ -379,8 +381,9 @@ def _by_principle(tables: _Tables) -> list[dict[str, Any]]:
     query = f"""
         SELECT coalesce(c.slug, 'several together') AS slug, sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a,
             avg(same) AS same_letter
-        FROM (SELECT principle_id, count(*) AS n, avg({_P_A}) AS p_a FROM judgements WHERE NOT isnan({_P_A}) GROUP BY ALL)
-        LEFT JOIN (SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED}) GROUP BY ALL)
+        FROM (
+            SELECT principle_id, count(*) AS n, avg({_P_A}) AS p_a FROM judgements WHERE NOT isnan({_P_A}) GROUP BY ALL
+        ) LEFT JOIN (SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED}) GROUP BY ALL)
             USING (principle_id)
         LEFT JOIN constitution c USING (principle_id) GROUP BY 1 ORDER BY judgements DESC, slug LIMIT {MOST_ROWS}
     """
@@ -428,7 +431,7 @@ def _spent(tables: _Tables) -> dict[str, Row]:
     return {row["table_name"]: row for row in tables.of_version("materializations", query).iter_rows(named=True)}
 
 
-def _checks(tables: _Tables) -> list[Row]:
+def _checks(tables: _Tables) -> list[dict[str, Any]]:
     """The latest result of each check, with `runs`: how often it has run."""
     query = """
         SELECT *, count(*) OVER (PARTITION BY table_name, check_name, constitution_version) AS runs FROM rows
@@ -452,7 +455,7 @@ def _dialogues(tables: _Tables) -> list[Dialogue]:
             list({{round: r.round, slug: c.slug, critique: {_left("r.critique")}, before: {_left("r.response")},
                 after: {_left("r.revision")}}} ORDER BY r.round) AS rounds
         FROM (
-            SELECT prompt_id, sample, least(min(of_principle), min(of_category)) AS place, any_value(draw) AS draw FROM (
+            SELECT prompt_id, sample, least(min(of_principle), min(of_category)) AS place, min(draw) AS draw FROM (
                 SELECT prompt_id, sample, draw,
                     row_number() OVER (PARTITION BY principle_id ORDER BY draw) AS of_principle,
                     row_number() OVER (PARTITION BY category ORDER BY draw) AS of_category
@@ -464,7 +467,7 @@ def _dialogues(tables: _Tables) -> list[Dialogue]:
         GROUP BY d.prompt_id, d.sample, d.place, d.draw ORDER BY d.place, d.draw
     """
     rows = tables.rows(query, "revision_rounds", "prompts", "constitution")
-    return list(_within(DIALOGUES_BYTES, map(_dialogue, rows)))
+    return _within(DIALOGUES_BYTES, map(_dialogue, rows), _dialogue_texts)
 
 
 def _dialogue(row: Row) -> Dialogue:
@@ -488,7 +491,7 @@ def _pairs(tables: _Tables) -> list[LabelledPair]:
         ) s ON s.pair_id = l.pair_id ORDER BY l.p_chosen DESC, l.pair_id
     """
     rows = tables.rows(query, "preference_pairs", "prompts")
-    return list(_within(PAIRS_BYTES, map(_labelled_pair, rows)))
+    return _within(PAIRS_BYTES, map(_labelled_pair, rows), _pair_texts)
 
 
 def _labelled_pair(row: Row) -> LabelledPair:
@@ -522,30 +525,34 @@ def _turns(messages: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
 
 
 def _shortened_principle(row: dict[str, Any]) -> dict[str, Any]:
-    texts = ("critique_request", "revision_request", "comparison_request")
     tags = [_cut(tag, 80) for tag in row["tags"][:10]]
     return {
         **{name: row[name] for name in ("slug", "principle_id", "weight")},
         "tags": tags,
-        **{name: _cut(row[name], LONGEST_REQUEST) for name in texts},
+        **{name: _cut(row[name], LONGEST_REQUEST) for name in REQUESTS},
     }
 
 
-def _within(most_bytes: int, examples: Iterable[Any]) -> Iterator[Any]:
+def _within(most_bytes: int, examples: Iterable[Example], texts: Callable[[Example], Iterable[str]]) -> list[Example]:
     """The first examples whose texts, as they are shown, have together at most so many bytes."""
     total = 0
+    kept: list[Example] = []
     for example in examples:
-        total += _shown_bytes(example)
+        total += sum(len(escape(printable(text)).encode()) for text in texts(example))
         if total > most_bytes:
-            return
-        yield example
+            break
+        kept.append(example)
+    return kept
 
 
-def _shown_bytes(value: Any) -> int:
-    if isinstance(value, str):
-        return len(escape(printable(value)).encode())
-    if isinstance(value, Mapping):
-        return _shown_bytes(list(value.values()))  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
-    if isinstance(value, (list, tuple)):
-        return sum(map(_shown_bytes, value))  # pyright: ignore[reportUnknownArgumentType]
-    return _shown_bytes(list(vars(value).values())) if hasattr(value, "__dict__") else 10
+def _principle_texts(principle: Row) -> list[str]:
+    return [*principle["tags"], *(principle[name] for name in REQUESTS)]
+
+
+def _dialogue_texts(dialogue: Dialogue) -> list[str]:
+    revised = [text for one in dialogue.rounds for text in (one.critique, one.before, one.after)]
+    return [dialogue.category, *(text for _, text in dialogue.prompt), dialogue.response, *revised]
+
+
+def _pair_texts(pair: LabelledPair) -> list[str]:
+    return [pair.category, *(text for _, text in pair.prompt), pair.chosen, pair.rejected]
