@@ -24,7 +24,7 @@ from cai_dagster.text import printable
 
 WIDTH, HEIGHT = 330, 150
 PADDING = {"left": 24, "right": 16, "top": 5, "bottom": 5}  # a reader's font may be wider than the one measured here
-LONGEST_NAME = 28
+LONGEST_NAME = 80  # what does not fit beside the axis is cut there
 MOST_DOTS = 40  # on a line
 _COLOURS = ["var(--chart-1)", "var(--chart-2)"]
 _ELEMENTS = frozenset({"svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath", "circle", "title"})
@@ -215,7 +215,7 @@ def _accuracy(facts: Facts) -> Chart | None:
 
 def _win_rates(facts: Facts) -> Chart | None:
     scores = [
-        (row["policy"], row["win_rate"], row["win_rate_low"], row["win_rate_high"])
+        (_name(row["policy"]), row["win_rate"], row["win_rate_low"], row["win_rate_high"])
         for row in facts.policy_evaluation
         if row["opponent"] == "all"
     ]

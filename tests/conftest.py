@@ -5,6 +5,10 @@ from pathlib import Path
 import pytest
 
 from cai_dagster.home import Home
+from tests.browser import browse
+from tests.hostile_lake import hostile_home
+
+__all__ = ["browse", "home", "hostile_home"]
 
 
 @pytest.fixture
