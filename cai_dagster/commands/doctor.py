@@ -20,7 +20,7 @@ def doctor(
     mend: Annotated[
         bool,
         typer.Option(
-            "--mend", help="First remove files that no snapshot names (an hour old), and dead processes' scratch."
+            "--mend", help="First remove files that no snapshot names, an hour old, and dead processes' scratch."
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
