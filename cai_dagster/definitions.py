@@ -21,6 +21,7 @@ from assets.launchpad import defaults_from
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
+from assets.report import report
 from assets.response_pairs import response_pairs
 from assets.revision_rounds import revision_rounds
 from assets.reward_model import reward_model, reward_model_evaluation
@@ -66,6 +67,9 @@ POLICY_OPTIMIZATION = (
 # A version beside an earlier one, on demand too.
 COMPARISON = (version_judgements, constitution_diff)
 
+# Reads what there is and makes nothing of it: on demand as well.
+MONITORING = (report,)
+
 
 @defaults_from(active_settings().policy)
 class PolicyResource(LanguageModelResource):
@@ -82,7 +86,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON),
+        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON, *MONITORING),
         asset_checks=asset_checks,
         jobs=[constitutional_ai],
         sensors=[new_versions, changed_prompts, failed_runs],

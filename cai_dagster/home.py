@@ -52,6 +52,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def reports(self) -> Path:
+        """Reports, one HTML file a constitution version."""
+        return self.root / "reports"
+
+    @property
     def dagster(self) -> Path:
         """`DAGSTER_HOME` of this project's instance."""
         return self.root / "dagster"

@@ -35,7 +35,7 @@ _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
 )
 _RESTORE = (
-    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
     "again without paying for a completion."
 )
 

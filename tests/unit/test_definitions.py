@@ -25,6 +25,8 @@ HEAVY = [
     "sqlalchemy",
     "openai",
     "matplotlib",
+    "altair",
+    "vl_convert",
 ]
 GRAPH = build_definitions().resolve_asset_graph()
 
@@ -68,6 +70,7 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
         *("teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
         *("policy_responses", "policy_judgements", "policy_evaluation"),
         *("version_judgements", "constitution_diff"),
+        "report",
         "cost_plan",
         "constitution",
         "revision_rounds",
