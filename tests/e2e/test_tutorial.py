@@ -104,11 +104,14 @@ class Walk:
         while time.monotonic() < end:
             assert self._ui_process.poll() is None, (self.folder / "ui.log").read_text()
             with suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5):
-                size = ViewportSize(width=1400, height=900)
-                self.ui = self._browse(lambda browser: DagsterUi(browser.new_page(viewport=size), url))
+                self._open_tab(url)
                 return ""
             time.sleep(1)
         raise AssertionError("the UI did not start")
+
+    def _open_tab(self, url: str) -> None:
+        size = ViewportSize(width=1400, height=900)
+        self.ui = self._browse(lambda browser: DagsterUi(browser.new_page(viewport=size), url))
 
     def look(self, picture: str) -> None:
         """Go where a picture of the page is taken."""
