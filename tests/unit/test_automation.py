@@ -106,7 +106,8 @@ def test_a_failed_blocking_check_stops_its_own_version_and_a_warning_none(automa
     automation.requested()
     automation.made("revision_rounds", "v3", failed="repetition")
     automation.made("revision_rounds", "v4", failed="refusals")
-    assert automation.requested() == {("sft_dataset", "v4")}
+    # What has no blocking check after it goes into the same run: the data set, the model, and what is sampled from it.
+    assert automation.requested() == {(asset, "v4") for asset in ("sft_dataset", "sl_cai_model", "response_pairs")}
     assert automation.requested() == set()
 
 
