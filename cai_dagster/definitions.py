@@ -16,6 +16,7 @@ from assets.initial_responses import initial_responses
 from assets.jobs import constitutional_ai
 from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
+from assets.launchpad import defaults_from
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
@@ -62,6 +63,16 @@ POLICY_OPTIMIZATION = (
 )
 
 
+@defaults_from(active_settings().policy)
+class PolicyResource(LanguageModelResource):
+    """The model that writes and revises."""
+
+
+@defaults_from(active_settings().feedback_model)
+class FeedbackModelResource(LanguageModelResource):
+    """The model that judges."""
+
+
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The graph with its resources; tests replace some of them."""
     settings = active_settings()
@@ -75,8 +86,8 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
             "io_manager": LakeIOManager(),
             "lake": LakeResource(),
             "ledger": ledger,
-            "policy": LanguageModelResource(ledger=ledger, **settings.policy.model_dump()),
-            "feedback_model": LanguageModelResource(ledger=ledger, **settings.feedback_model.model_dump()),
+            "policy": PolicyResource(ledger=ledger, **settings.policy.model_dump()),
+            "feedback_model": FeedbackModelResource(ledger=ledger, **settings.feedback_model.model_dump()),
             **(resources or {}),
         },
         executor=dg.in_process_executor,  # the multiprocess executor would load a model for each step

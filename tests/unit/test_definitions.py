@@ -1,5 +1,6 @@
 """The code location: what loading it does not do, and what the launchpad and the UI are told."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -40,6 +41,23 @@ print(json.dumps(sorted(sys.modules)))
     finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     loaded = set(json.loads(finished.stdout.splitlines()[-1]))
     assert loaded.isdisjoint(HEAVY)
+
+
+MAY_NOT_IMPORT = {"cai_dagster": {"dagster", "assets", "resources"}, "resources": {"assets"}}
+
+
+def test_imports_run_one_way() -> None:
+    found: list[str] = []
+    for package, forbidden in MAY_NOT_IMPORT.items():
+        for file in sorted((PROJECT / package).rglob("*.py")):
+            if file.name == "definitions.py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{file}: {name}" for name in names if name.split(".")[0] in forbidden]
+                found += [f"{file}: {name}" for name in names if name == "cai_dagster.definitions"]
+    assert found == []
 
 
 def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
@@ -119,3 +137,13 @@ def test_every_launchpad_field_has_a_description_and_the_profiles_default() -> N
         for name, field in getattr(schema.config_type if schema else None, "fields", {}).items():
             assert field.description, f"{node.name}.{name}"
             assert field.default_provided, f"{node.name}.{name}"
+
+
+@pytest.mark.parametrize("name", ["policy", "feedback_model"])
+def test_a_model_in_the_launchpad_keeps_what_is_not_named(name: str) -> None:
+    """Dagster does not take what is missing from the resource as it was configured, only from its class."""
+    job = build_definitions().resolve_implicit_global_asset_job_def()
+    config = {"resources": {name: {"config": {"engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}}}}
+    resolved = dg.validate_run_config(job, config)["resources"][name]["config"]
+    given = getattr(active_settings(), name).model_dump(mode="json")
+    assert resolved == {**given, "engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}
