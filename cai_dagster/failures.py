@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from cai_dagster.home import Home
 from cai_dagster.text import printable
 
-COMMAND_VARIABLE = "CAI_ON_FAILURE"
 COMMAND_SECONDS = 60
 LONGEST_ERROR = 2_000  # characters
 
@@ -36,11 +35,11 @@ def record_failure(home: Home, failed: FailedRun) -> str | None:
     home.root.mkdir(parents=True, exist_ok=True)
     with home.failures.open("a", encoding="utf-8") as file:
         file.write(line)
-    command = shlex.split(os.environ.get(COMMAND_VARIABLE, ""))
+    command = shlex.split(os.environ.get("CAI_ON_FAILURE", ""))
     if not command:
         return None
     try:
         subprocess.run(command, input=line, text=True, timeout=COMMAND_SECONDS, check=True)  # noqa: S603 # the user's own
     except (OSError, subprocess.SubprocessError) as error:
-        return f"{COMMAND_VARIABLE}: {error}"
+        return f"CAI_ON_FAILURE: {error}"
     return None

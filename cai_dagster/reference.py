@@ -1,7 +1,8 @@
 """The reference pages docs/configuration.md and docs/tables.md, made from the models that the program itself uses.
 
-`python -m cai_dagster.reference` (`make docs`) writes both; a test says when one is stale. What a setting or a column
-means stands in its model and nowhere else. Environment variables have no model, so they are described here.
+`python -m cai_dagster.reference` (`make docs`) writes both, and the checks into docs/monitoring.md; a test says when one
+is stale. What a setting or a column means stands in its model and nowhere else. Environment variables have no model, so
+they are described here.
 """
 
 import json
@@ -30,6 +31,7 @@ ENVIRONMENT = {
     "folder; `.cai` where it is not set.",
     "CAI_PROFILE": "The profile of settings.toml. `default` where it is not set, but `cai demo` and `cai ui` then take "
     "`demo`.",
+    "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",
     "CAI_API_KEY": "The API key of HTTP servers; `api_key_variable` of `policy` and `feedback_model` may name another "
     "variable.",
     "DAGSTER_HOME": "Set for every program that `cai` starts, to `$CAI_HOME/dagster`. Set it yourself where you call "
@@ -78,6 +80,8 @@ reason. Columns are only ever added, at the end, and are null in older rows.
 A table *of a version* holds the rows of all constitution versions, and materializing a version replaces that version's
 rows. An *unversioned* table is replaced whole. To an *appended* table rows are only added.
 """
+_CHECKS = "<!-- checks: written by `make docs` from cai_dagster/checks.py and settings.toml -->"
+_END_OF_CHECKS = "<!-- end of checks -->"
 _RULES = {
     "greater_than_or_equal_to": "≥ {min_value:g}",
     "greater_than": "> {min_value:g}",
@@ -138,9 +142,24 @@ def tables_page() -> str:
     return "\n".join(parts)
 
 
+def monitoring_page() -> str:
+    """docs/monitoring.md as it is, with the table of the checks."""
+    before, rest = (DOCS / "monitoring.md").read_text(encoding="utf-8").split(_CHECKS, 1)
+    after = rest.split(_END_OF_CHECKS, 1)[1]
+    settings = load_settings(SETTINGS_FILE, DEFAULT_PROFILE).checks
+    rows: list[Sequence[str]] = []
+    for name in type(settings).model_fields:
+        checks = [check for check in CHECKS if check.name == name]
+        advice = checks[0].advice.replace(f"'{checks[0].table}'", "'TABLE'")
+        tables = "every table with a check" if name == "drift" else ", ".join(f"`{check.table}`" for check in checks)
+        rows.append((f"`{name}`", tables, checks[0].description, _bounds(settings.of(name)), advice))
+    table = _grid(("check", "of", "measures", "default bound", "what to do"), rows)
+    return f"{before}{_CHECKS}\n{table}{_END_OF_CHECKS}{after}"
+
+
 def pages() -> dict[str, str]:
     """The text of each page, by its file name in docs/."""
-    return {"configuration.md": configuration_page(), "tables.md": tables_page()}
+    return {"configuration.md": configuration_page(), "tables.md": tables_page(), "monitoring.md": monitoring_page()}
 
 
 def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:

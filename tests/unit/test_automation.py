@@ -8,6 +8,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from assets.automation import changed_prompts, failed_runs
 from assets.partitions import constitution_versions
@@ -36,8 +37,19 @@ class Automation:
         """As if the asset had been materialized, and its checks had passed but for one."""
         key = dg.AssetKey(asset)
         self.instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=version))
+        (record,) = self.instance.fetch_materializations(key, limit=1).records
+        target = AssetCheckEvaluationTargetMaterializationData(
+            storage_id=record.storage_id, run_id=record.run_id, timestamp=record.timestamp
+        )
         for check in self.graph.get_check_keys_for_assets({key}):
-            event = dg.AssetCheckEvaluation(key, check.name, passed=check.name != failed, partition=version)
+            event = dg.AssetCheckEvaluation(
+                asset_key=key,
+                check_name=check.name,
+                passed=check.name != failed,
+                target_materialization_data=target,
+                blocking=self.graph.get(check).blocking,
+                partition=version,
+            )
             self.instance.report_runless_asset_event(event)
 
     def requested(self) -> set[tuple[str, str | None]]:
@@ -88,16 +100,15 @@ def test_a_new_version_goes_on_stage_by_stage_to_the_end_without_what_is_on_dema
     assert sorted(made) == sorted(versioned - {"cost_plan"})
 
 
-def test_a_failed_blocking_check_stops_what_depends_on_it_until_it_passes(automation: Automation) -> None:
+def test_a_failed_blocking_check_stops_its_own_version_and_a_warning_none(automation: Automation) -> None:
     automation.requested()
-    automation.versions("v1", "v2", "v3")
+    automation.versions("v1", "v2", "v3", "v4")
     automation.requested()
-    automation.made("constitution", "v3")
-    automation.made("calibration_judgements", "v3")
     automation.made("revision_rounds", "v3", failed="repetition")
-    assert automation.requested() == {("judge_calibration", "v3")}
-    automation.made("revision_rounds", "v3", failed="refusals")  # it only warns
-    assert automation.requested() == {("sft_dataset", "v3")}
+    automation.made("revision_rounds", "v4", failed="refusals")
+    # What has no blocking check after it goes into the same run: the data set, the model, and what is sampled from it.
+    assert automation.requested() == {(asset, "v4") for asset in ("sft_dataset", "sl_cai_model", "response_pairs")}
+    assert automation.requested() == set()
 
 
 def test_nothing_begins_while_prompts_have_a_failed_check(automation: Automation) -> None:
@@ -146,7 +157,10 @@ def test_prompts_are_read_again_when_a_file_of_theirs_changed(tmp_path: Path, mo
 
 def report_failure(result: dg.ExecuteInProcessResult, instance: dg.DagsterInstance) -> None:
     context = dg.build_run_status_sensor_context(
-        "failed_runs", instance, result.dagster_run, result.get_run_failure_event()
+        sensor_name="failed_runs",
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=instance,
+        dagster_run=result.dagster_run,
     )
     failed_runs(context.for_run_failure())
 
