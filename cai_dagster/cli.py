@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.forget import forget
+from cai_dagster.commands.principle import principle
 from cai_dagster.commands.trace import trace
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
@@ -39,6 +41,8 @@ app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
 app.command("trace")(trace)
+app.command("principle")(principle)
+app.command("forget")(forget)
 Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
 
 # Progress bars and load reports of the libraries would bury the run's own log.
