@@ -118,7 +118,9 @@ def expire_snapshots(home: Home) -> int:
 
 def _columns(reader: LakeReader) -> dict[str, list[str]]:
     """Table → its columns, of every table in the lake."""
-    query = "SELECT table_name, list(column_name) AS columns FROM duckdb_columns() WHERE database_name = 'lake' GROUP BY ALL"
+    query = """
+        SELECT table_name, list(column_name) AS columns FROM duckdb_columns() WHERE database_name = 'lake' GROUP BY ALL
+    """
     return {row["table_name"]: row["columns"] for row in reader.rows(query)}
 
 

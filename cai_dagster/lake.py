@@ -311,10 +311,8 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
 
 
 def _forget_texts_of_catalog(catalog: Path) -> None:
-    """Remove the texts among the smallest and largest values of the columns, and what SQLite has not overwritten yet."""
-    columns = (
-        "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar' AND column_name NOT LIKE '%id'"
-    )
+    """Remove the smallest and largest texts of each column, and what SQLite has not overwritten yet."""
+    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
     with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
         for statistics in ("ducklake_table_column_stats", "ducklake_file_column_stats"):
             forget = f"UPDATE {statistics} SET min_value = NULL, max_value = NULL"

@@ -81,7 +81,7 @@ def _print_done(found: "Remembered", console: Console, dry_run: bool, expired: i
         )
     else:
         console.print(
-            f"The lake's snapshots {found.snapshots[0]} to {found.snapshots[-1]} can still be read and may hold it, and "
+            f"The lake's snapshots {found.snapshots[0]} to {found.snapshots[-1]} can still be read and may hold it: "
             f"its text is still on the disk. `cai forget {found.prompt_id} --expire-snapshots` removes them all; "
             "afterwards no checkpoint's exact training rows can be read back."
         )

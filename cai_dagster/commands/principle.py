@@ -17,6 +17,7 @@ from cai_dagster.text import printable
 if TYPE_CHECKING:
     from cai_dagster.principle_page import PrinciplePage
 
+LONGEST_REQUEST = 4_000  # characters of a principle's text
 _STYLES = {"same": "", "removed": "red strike", "added": "green underline"}
 _MARKS = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}"}
 
@@ -77,7 +78,9 @@ def _print_editions(page: "PrinciplePage", console: Console) -> None:
         console.print(Text(f"\n{edition.principle_id} in {printable(versions)}", style="bold cyan"))
         for name in TEXTS:
             text = getattr(edition, name)
-            shown = _difference(getattr(before, name), text, console) if before else Text(printable(text))
+            shown = (
+                _difference(getattr(before, name), text, console) if before else Text(printable(text, LONGEST_REQUEST))
+            )
             console.print(Text(f"{name}: ", style="green").append_text(shown))
         before = edition
 
@@ -87,7 +90,7 @@ def _difference(before: str, after: str, console: Console) -> Text:
     from cai_dagster.word_diff import word_diff
 
     text = Text()
-    for piece in word_diff(printable(before), printable(after)):
+    for piece in word_diff(printable(before, LONGEST_REQUEST), printable(after, LONGEST_REQUEST)):
         plain = piece.text if console.is_terminal else _MARKS[piece.kind].format(piece.text)
         text.append(plain, style=_STYLES[piece.kind])
     return text

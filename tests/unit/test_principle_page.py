@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_an_edited_text_is_shown_as_a_word_diff(home: Home) -> None:
     page = principle_page(home, "ours", None, 0)
     assert [list(edition.weights) for edition in page.editions] == [["v1"], ["v2"]]
     assert "be <del>kind </del><ins>fair </ins>to all" in to_html(page)
-    console = Console(record=True, width=200)
+    console = Console(file=StringIO(), record=True, width=200)
     print_principle(page, console)
     assert "be [-kind -]{+fair +}to all" in console.export_text()
     with pytest.raises(NoSuchPrincipleError, match="not in constitution version 'v3'; it is in v1, v2"):
@@ -138,7 +139,7 @@ def test_hostile_texts_are_text_on_the_page_and_in_the_terminal(
     elements = Elements(to_html(owned))
     assert elements.tags - {"ins", "del"} == harmless.tags - {"ins", "del"}
     assert elements.attributes == harmless.attributes
-    console = Console(record=True, width=200)
+    console = Console(file=StringIO(), record=True, width=200)
     print_principle(owned, console)
     shown = console.export_text()
     assert not {character for character in shown if not character.isprintable() and character != "\n"}
