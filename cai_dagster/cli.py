@@ -14,6 +14,8 @@ from rich.console import Console
 from cai_dagster.commands.completion import complete_exported, complete_reward_model, complete_table, complete_version
 from cai_dagster.commands.diff import diff
 from cai_dagster.commands.doctor import doctor
+from cai_dagster.commands.forget import forget
+from cai_dagster.commands.principle import principle
 from cai_dagster.commands.report import report
 from cai_dagster.commands.status import status
 from cai_dagster.commands.trace import trace
@@ -50,6 +52,8 @@ app.add_typer(imports, name="import")
 app.command("report")(report)
 app.command("doctor")(doctor)
 app.command("trace")(trace)
+app.command("principle")(principle)
+app.command("forget")(forget)
 app.command("status")(status)
 app.command("diff")(diff)
 Version = Annotated[
@@ -61,9 +65,9 @@ LINES_A_REPORT = 100
 # `cai --help` shows the commands in these groups and in this order.
 HELP_PANELS = {
     "Run": ("setup", "demo", "ui", "plan", "retry"),
-    "Look": ("status", "summary", "diff", "trace", "report"),
+    "Look": ("status", "summary", "diff", "trace", "principle", "report"),
     "Data and models": ("import", "export", "score"),
-    "Upkeep": ("doctor",),
+    "Upkeep": ("doctor", "forget"),
 }
 
 
