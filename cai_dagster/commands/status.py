@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.graph import ON_DEMAND
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.text import printable
 
@@ -69,7 +70,7 @@ def print_status(found: "Status", console: Console, details: bool, every: bool) 
         return
     shown = found.versions if every else found.versions[:NEWEST]
     console.print(_overview(found.shared, shown))
-    console.print(_legend(found.versions), soft_wrap=False)
+    console.print(_legend(found))
     console.print(_summary(found), markup=False)
     if len(shown) < len(found.versions):
         console.print(f"{len(found.versions) - len(shown):,} older versions are not listed: --all lists them.")
@@ -169,11 +170,11 @@ def _checks(asset: "AssetStatus") -> Text:
     return shown
 
 
-def _legend(versions: "Sequence[VersionStatus]") -> Text:
-    order = next((one.assets for one in versions), ())
-    text = Text("\nassets, in order: ", "dim")
-    text.append(", ".join(asset.asset for asset in order), "dim")
-    text.append("\n")
+def _legend(found: "Status") -> Text:
+    order = next((one.assets for one in found.versions), ())
+    required = [asset.asset for asset in order if asset.asset not in ON_DEMAND]
+    text = Text(f"\nassets, in order: {', '.join(required)}, then what was made on demand", "dim")
+    text.append(f"; shared: {', '.join(asset.asset for asset in found.shared)}\n", "dim")
     for state, (mark, style) in _MARKS.items():
         text.append(mark, style)
         text.append(f" {state.replace('_', ' ')}   ", "dim")
