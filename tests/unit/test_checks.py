@@ -194,8 +194,9 @@ def test_hostile_texts_are_shown_printable_and_cut() -> None:
         "revision_rounds",
         *({"prompt_id": f"{n:02x}", "round": 1, "response": text, "revision": text} for n, text in enumerate(HOSTILE)),
     )
-    for measure in (unchanged_revisions, refusals, repetition, shared_phrase, near_duplicates, language_change):
-        assert measure(tables(rows)).rows > 0
+    for measure in (unchanged_revisions, refusals, repetition, shared_phrase, near_duplicates):
+        assert measure(tables(rows)).rows == len(HOSTILE)
+    assert language_change(tables(rows)).rows <= len(HOSTILE)
     first = unchanged_revisions(tables(rows))
     last = unchanged_revisions(tables(rows[-EXAMPLES:]))
     assert first.value == 1

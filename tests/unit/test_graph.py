@@ -293,7 +293,9 @@ def test_a_check_that_fails_shows_rows_with_their_texts_as_a_table(home: Home, t
     ]
     assert not evaluation.passed
     assert evaluation.severity == dg.AssetCheckSeverity.WARN
-    record = evaluation.metadata["examples"].value[0].data
+    examples = evaluation.metadata["examples"]
+    assert isinstance(examples, dg.TableMetadataValue)
+    record = examples.records[0].data
     assert record["phrase"].startswith("revision_rounds revision 4")
     assert record["answer"].startswith("revision_rounds/revision 4")
     assert record["share"] == evaluation.metadata["value"].value == 1
