@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
+VERSION ?= v1
+
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo ui test unit bench lint types validate docs bench-faults check clean
+.PHONY: help setup dev demo report ui test unit bench lint types validate docs bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -29,6 +31,9 @@ dev: $(VENV)/.installed-dev ## As setup, with what tests and lint need (requirem
 
 demo: setup ## Materialize the whole graph for constitution v1 on the offline model
 	$(BIN)/cai demo
+
+report: setup ## Write a version's HTML report (VERSION=v1)
+	$(BIN)/cai report $(VERSION)
 
 ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui

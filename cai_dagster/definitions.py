@@ -9,6 +9,7 @@ from assets.automation import automated, changed_prompts, failed_runs, new_versi
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.constitution import constitution
+from assets.constitution_diff import constitution_diff, version_judgements
 from assets.cost_plan import cost_plan
 from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
@@ -20,6 +21,7 @@ from assets.launchpad import defaults_from
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
+from assets.report import report
 from assets.response_pairs import response_pairs
 from assets.revision_rounds import revision_rounds
 from assets.reward_model import reward_model, reward_model_evaluation
@@ -62,6 +64,12 @@ POLICY_OPTIMIZATION = (
     policy_evaluation,
 )
 
+# A version beside an earlier one, on demand too.
+COMPARISON = (version_judgements, constitution_diff)
+
+# Reads what there is and makes nothing of it: on demand as well.
+MONITORING = (report,)
+
 
 @defaults_from(active_settings().policy)
 class PolicyResource(LanguageModelResource):
@@ -78,7 +86,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION),
+        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON, *MONITORING),
         asset_checks=asset_checks,
         jobs=[constitutional_ai],
         sensors=[new_versions, changed_prompts, failed_runs],

@@ -47,9 +47,19 @@ class Home:
         return self.root / "ledger.sqlite"
 
     @property
+    def forgotten(self) -> Path:
+        """The ids of the prompts that must not come back (`cai forget`), one a line."""
+        return self.root / "forgotten_prompts.txt"
+
+    @property
     def models(self) -> Path:
         """Checkpoints trained here (`models/<asset>/<key>/`) and the prepared offline model (`models/offline/`)."""
         return self.root / "models"
+
+    @property
+    def reports(self) -> Path:
+        """Reports, one HTML file a constitution version."""
+        return self.root / "reports"
 
     @property
     def dagster(self) -> Path:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import polars as pl
 
-from cai_dagster.constitution import natural_order
+from cai_dagster.constitution import previous_version
 from cai_dagster.label_policies import SOFT_MEAN, p_first_under
 from cai_dagster.languages import language
 from cai_dagster.refusals import refuses
@@ -290,8 +290,7 @@ def _before(tables: Tables, check: str) -> dict[str, Any] | None:
         earlier = results.filter(pl.col("data_version") != tables.data_version)
     else:
         names: list[str] = results["constitution_version"].unique().to_list()
-        older = [name for name in names if natural_order(name) < natural_order(version)]
-        earlier = results.filter(pl.col("constitution_version") == max(older, key=natural_order, default=""))
+        earlier = results.filter(pl.col("constitution_version") == (previous_version(names, version) or ""))
     return earlier.row(-1, named=True) if earlier.height else None
 
 

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from cai_dagster.checks import CHECKS
 from cai_dagster.home import PROJECT
-from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, Settings, load_settings
+from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, CheckSettings, Settings, load_settings
 
 if TYPE_CHECKING:
     from cai_dagster.tables import Table
@@ -189,12 +189,22 @@ def _checks(values: Mapping[str, BaseModel]) -> str:
             bounds.append(_bounds(getattr(values[profile], name)) if changed else "")
         tables = ", ".join(f"`{check.table}`" for check in checks)
         rows.append((f"`{name}`", tables, *bounds, checks[0].description))
-    settings = "A bound is `above`, `at_least` or `at_most`, or two of them; `severity` is `ERROR` or `WARN`.\n"
+    settings = (
+        "A bound is `above`, `at_least` or `at_most`, or two of them; `severity` is `ERROR` or `WARN`. `tables` and "
+        "`versions` of a check change both for one table or constitution version; see [monitoring](monitoring.md).\n"
+    )
     heads = ("check", "of", "default", *(f"`{other}`" for other in others), "measures")
     return f"{settings}\n{_grid(heads, rows)}"
 
 
-def _bounds(check: Any) -> str:
+def _bounds(check: CheckSettings) -> str:
+    """`at most 0.05: ERROR; v2: at most 0.1: ERROR`"""
+    held = [f"{table}: {_held(check.held_to(table))}" for table in check.tables]
+    held += [f"{version}: {_held(check.held_to('', version))}" for version in check.versions]
+    return "; ".join([_held(check), *held])
+
+
+def _held(check: CheckSettings) -> str:
     return f"{check.bounds}: {check.severity}"
 
 

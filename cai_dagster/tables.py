@@ -321,6 +321,32 @@ class PolicyEvaluation(_VersionedModel):
     refusal_rate: float = pa.Field(ge=0, le=1, nullable=True, description="By the phrases in `refusals`.")
 
 
+class VersionJudgements(Judgements):
+    """What the feedback model said of the final revisions of two versions, under the principles of both.
+
+    completion_0 is the revision of `against`, completion_1 that of `constitution_version`; see Judgements.
+    """
+
+    against: str = pa.Field(description="The version that it is compared with.")
+    judged_by: str = pa.Field(description="The version whose principles were asked.")
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0)
+
+
+class ConstitutionDiff(_VersionedModel):
+    """One figure of a version beside the same of an earlier one; docs/compare.md defines each."""
+
+    against: str = pa.Field(description="The version that it is compared with.")
+    section: str = pa.Field(isin=["principle", "rows", "completions", "labels", "check", "win_rate", "cost"])
+    name: str = pa.Field(description="What it is about: a principle's slug, a table, a check, a version.")
+    measure: str = pa.Field(description="What was measured of it, such as weight, shared, flipped, win_rate.")
+    before: float = pa.Field(nullable=True, description="In `against`; null where it belongs to both or is not there.")
+    after: float = pa.Field(nullable=True, description="In `constitution_version`, or between the two.")
+    low: float = pa.Field(nullable=True, description="Lower end of the bootstrap interval of `after`.")
+    high: float = pa.Field(nullable=True)
+    note: str = pa.Field(nullable=True, description="Of a principle: added, removed, edited, re-weighted, re-tagged.")
+
+
 class CostPlan(_VersionedModel):
     """What one stage would cost if this version were materialized now; see `cost_plan.StagePlan`."""
 
@@ -452,6 +478,12 @@ TABLES = {
             ("constitution_version", "pair_id", "principle_id", "order"),
         ),
         Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice", "slice_value")),
+        Table(
+            "version_judgements",
+            VersionJudgements,
+            ("constitution_version", "judged_by", "prompt_id", "sample", "principle_id", "order"),
+        ),
+        Table("constitution_diff", ConstitutionDiff, ("constitution_version", "section", "name", "measure")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table(

@@ -8,7 +8,7 @@ import sys
 import dagster as dg
 import pytest
 
-from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
+from cai_dagster.definitions import ASSETS, COMPARISON, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT
 from cai_dagster.settings import active_settings
 
@@ -25,6 +25,8 @@ HEAVY = [
     "sqlalchemy",
     "openai",
     "matplotlib",
+    "altair",
+    "vl_convert",
 ]
 GRAPH = build_definitions().resolve_asset_graph()
 
@@ -67,6 +69,8 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     assert partitioned == {
         *("teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
         *("policy_responses", "policy_judgements", "policy_evaluation"),
+        *("version_judgements", "constitution_diff"),
+        "report",
         "cost_plan",
         "constitution",
         "revision_rounds",
@@ -82,10 +86,10 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     }
 
 
-def test_what_is_optimized_on_demand_is_a_group_of_its_own_that_the_demo_leaves_out() -> None:
+def test_what_is_made_on_demand_is_in_groups_of_its_own_that_the_demo_leaves_out() -> None:
     groups = {key: GRAPH.get(key).group_name for key in GRAPH.materializable_asset_keys}
-    on_demand = {key for key, group in groups.items() if group == "policy_optimization"}
-    assert on_demand == {asset.key for asset in POLICY_OPTIMIZATION}
+    for group, assets in (("policy_optimization", POLICY_OPTIMIZATION), ("comparison", COMPARISON)):
+        assert {key for key in groups if groups[key] == group} == {asset.key for asset in assets}
     left_out = dg.AssetKey("cost_plan")
     job = build_definitions().resolve_job_def("constitutional_ai")
     assert job.asset_layer.executable_asset_keys == {asset.key for asset in ASSETS} - {left_out}
@@ -118,6 +122,7 @@ def test_everything_that_holds_the_accelerator_is_in_its_pool() -> None:
         "calibration_judgements",
         "reward_model",
         "reward_model_evaluation",
+        "version_judgements",
     }
 
 
