@@ -351,6 +351,6 @@ def reading(file: Path) -> Generator[sqlite3.Connection]:
 
 
 def _some(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -36,7 +36,7 @@ def calls_to_retry(lake: Lake, table: str, reason: str, constitution_version: st
     for text in lake.rejected(table, constitution_version)["reason"]:
         found.setdefault(text.split(":", 1)[0], []).extend(_REQUEST.findall(text))
     if not found.get(reason):
-        ended = {end: len(calls) for end, calls in sorted(found.items()) if calls}
-        there = ", ".join(f"{calls:,} × {printable(end, LONGEST_REASON)}" for end, calls in ended.items()) or "nothing"
+        counts = {end: len(calls) for end, calls in sorted(found.items()) if calls}
+        there = ", ".join(f"{calls:,} × {printable(end, LONGEST_REASON)}" for end, calls in counts.items()) or "nothing"
         raise RetryError(f"{table}: no call ended with {reason!r}; there is {there}")
     return list(dict.fromkeys(found[reason]))
