@@ -9,31 +9,30 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import duckdb
-import duckdb_extension_ducklake
-import duckdb_extension_sqlite_scanner
 import polars as pl
 import pyarrow.parquet
-import tenacity
 from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named
-from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+from cai_dagster.lake_reader import RETRY_SECONDS, LakeError, is_conflict, literal, retry_conflicts, started_duckdb
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
+COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+ORPHANED_AFTER = "1 hour"  # a file that another process has moved in and not registered yet is no orphan
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
-RETRY_SECONDS = 120
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
 )
@@ -42,12 +41,7 @@ _RESTORE = (
     "again without paying for a completion."
 )
 
-Result = TypeVar("Result")
 Rows = TableSnapshot | StagedRows
-
-
-class LakeError(MendableError):
-    """The lake cannot do what was asked; the message says why and what to do."""
 
 
 class Lake:
@@ -58,11 +52,7 @@ class Lake:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = duckdb.connect()
-        connection.execute("SET enable_progress_bar = false")  # it would be drawn across the log
-        for package in (duckdb_extension_ducklake, duckdb_extension_sqlite_scanner):
-            for file in Path(package.__path__[0]).rglob("*.duckdb_extension"):
-                connection.execute(f"LOAD {_literal(file)}")
+        connection = started_duckdb()
         self._home.root.mkdir(parents=True, exist_ok=True)
         self._home.staging.mkdir(exist_ok=True)
         remove_abandoned(self._home.staging)
@@ -108,9 +98,50 @@ class Lake:
         self._transaction(lambda: self._replace_rejected(staged, files))
         shutil.rmtree(staged.folder)
 
-    def append(self, table: str, row: Mapping[str, Any]) -> None:
-        """Add one row to a table whose rows are appended, such as check_results."""
-        self._transaction(lambda: self._insert(table, row))
+    def append(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Add rows to a table whose rows are appended, such as check_results."""
+
+        def insert() -> None:
+            for row in rows:
+                self._insert(table, row)
+
+        self._transaction(insert)
+
+    def delete(self, conditions: Mapping[str, str]) -> int:
+        """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id."""
+
+        def delete() -> None:
+            for table, condition in conditions.items():
+                self._connection.execute(f"DELETE FROM lake.{table} WHERE {condition}")
+
+        return self._transaction(delete)
+
+    def expire_snapshots(self) -> int:
+        """Forget every snapshot but the current, and remove from disk what only they had; how many there were.
+
+        Files that still hold deleted rows are written anew without them, and no text stays in the catalog's statistics.
+        Nothing else may be using the lake: what it was handed would be gone.
+        """
+        with FileLock(f"{self._home.catalog}.lock"):
+            retry_conflicts(
+                lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
+            )
+            expire = "SELECT count(*) FROM ducklake_expire_snapshots('lake', older_than => now())"
+            (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
+            for clean in (
+                "cleanup_old_files('lake', cleanup_all => true)",
+                f"delete_orphaned_files('lake', older_than => now() - INTERVAL {ORPHANED_AFTER})",
+            ):
+                statement = f"CALL ducklake_{clean}"
+                retry_conflicts(lambda statement=statement: self._connection.execute(statement))
+            self.close()
+            _forget_texts_of_catalog(self._home.catalog)
+        return expired
+
+    def close(self) -> None:
+        """Close the catalog; the next use opens it anew."""
+        if "_connection" in self.__dict__:
+            self._reconnect()
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """The table as it is now.
@@ -129,7 +160,14 @@ class Lake:
         parameters = [table]
         if constitution_version is not None:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
-        return bool(_retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
+        return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
+
+    def data_version_of(self, snapshot: TableSnapshot) -> str:
+        """The data version of a snapshot's rows: that of the materialization that wrote them."""
+        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
+        table = literal(snapshot.table)
+        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
+        return self.query(query, accounts=accounts).item()
 
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
@@ -147,26 +185,36 @@ class Lake:
 
     def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
         """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
-        return _retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
+        return retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
 
     def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
-        return _retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
+        return retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
 
     def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
-        """The rows of a SELECT, a dict each, in constant memory.
-
-        They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
-        """
-        _ = self._connection
-        with scratch_folder(self._home.staging) as folder:
-            file = folder / "rows.parquet"
-            with full_disk_named(self._home.root):
-                copy = f"COPY ({_with_tables(sql, tables)}) TO {_literal(file)} (FORMAT parquet)"
-                _retry_conflicts(lambda: self._connection.execute(copy))
+        """The rows of a SELECT, a dict each, in constant memory."""
+        with self._copied(sql, tables) as file:
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
+
+    @contextlib.contextmanager
+    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
+        """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
+        with self._copied(_select(snapshot), {}) as file:
+            yield pl.scan_parquet(file)
+
+    @contextlib.contextmanager
+    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
+        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
+        _ = self._connection
+        with scratch_folder(self._home.staging) as folder:
+            file = folder / "rows.parquet"
+            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
+            with full_disk_named(self._home.root):
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} ({options})"
+                retry_conflicts(lambda: self._connection.execute(copy))
+            yield file
 
     def count(self, sql: str, /, **tables: Rows) -> int:
         """How many rows a SELECT has."""
@@ -182,13 +230,13 @@ class Lake:
             try:
                 _in_transaction(self._connection, work)
             except duckdb.Error as error:
-                if _is_conflict(error):
+                if is_conflict(error):
                     self._reconnect()
                 raise
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
         with full_disk_named(self._home.root), FileLock(f"{self._home.catalog}.lock"):
-            return _retry_conflicts(attempt)
+            return retry_conflicts(attempt)
 
     def _reconnect(self) -> None:
         """Let the next statement open the catalog anew.
@@ -215,7 +263,7 @@ class Lake:
     def _register(self, table: str, files: list[Path]) -> None:
         for file in files:
             # A home may lie below a folder called name=value: that is no partition.
-            call = f"CALL ducklake_add_data_files('lake', '{table}', {_literal(file)}, hive_partitioning => false)"
+            call = f"CALL ducklake_add_data_files('lake', '{table}', {literal(file)}, hive_partitioning => false)"
             self._connection.execute(call)
 
     def _append_account(self, staged: StagedRows, account: Account) -> None:
@@ -271,18 +319,29 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     """
     if not (home.catalog.exists() and home.catalog.stat().st_size) and _has_committed_files(home):
         raise LakeError(f"the catalog {home.catalog} is gone, but the tables that it described are not. {_RESTORE}")
-    source = _literal(f"ducklake:sqlite:{home.catalog}")
+    source = literal(f"ducklake:sqlite:{home.catalog}")
     # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
-    options = f"DATA_PATH {_literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
     try:
-        _retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
-        _retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
-        _retry_conflicts(lambda: _inline_appended_rows(connection))
+        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
+        retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+        retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
-        if _is_conflict(error):
+        if is_conflict(error):
             raise
         advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
         raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+
+
+def _forget_texts_of_catalog(catalog: Path) -> None:
+    """Remove the smallest and largest texts of each column, and what SQLite has not overwritten yet."""
+    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
+        for statistics in ("ducklake_table_column_stats", "ducklake_file_column_stats"):
+            forget = f"UPDATE {statistics} SET min_value = NULL, max_value = NULL"
+            connection.execute(f"{forget} WHERE (table_id, column_id) IN ({columns})")
+        connection.commit()
+        connection.execute("VACUUM")
 
 
 def _has_committed_files(home: Home) -> bool:
@@ -335,21 +394,6 @@ def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
             connection.execute(f"CALL lake.set_option({option})")
 
 
-def _is_conflict(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, duckdb.Error) and ("locked" in text or "conflict" in text)
-
-
-def _retry_conflicts(work: Callable[[], Result]) -> Result:
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(_is_conflict),
-        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-        stop=tenacity.stop_after_delay(RETRY_SECONDS),
-        reraise=True,
-    )
-    return retrying(work)
-
-
 def _select(snapshot: Rows) -> str:
     """SQL that reads exactly the snapshot's rows, or those staged."""
     if isinstance(snapshot, StagedRows):
@@ -359,7 +403,7 @@ def _select(snapshot: Rows) -> str:
     rows = f"SELECT * FROM lake.{snapshot.table} AT (VERSION => {snapshot.snapshot_id})"
     if snapshot.constitution_version is None:
         return rows
-    return f"{rows} WHERE constitution_version = {_literal(snapshot.constitution_version)}"
+    return f"{rows} WHERE constitution_version = {literal(snapshot.constitution_version)}"
 
 
 def _with_tables(sql: str, tables: Mapping[str, Rows]) -> str:
@@ -368,9 +412,5 @@ def _with_tables(sql: str, tables: Mapping[str, Rows]) -> str:
     return f"WITH {', '.join(f'{name} AS ({_select(table)})' for name, table in tables.items())} {sql}"
 
 
-def _literal(value: str | Path) -> str:
-    return "'" + str(value).replace("'", "''") + "'"
-
-
 def _literals(values: list[Path]) -> str:
-    return "[" + ", ".join(_literal(value) for value in values) + "]"
+    return "[" + ", ".join(literal(value) for value in values) + "]"

@@ -1,1 +1,1 @@
-"""The commands of `cai`, one module each; `cli` puts them together."""
+"""Commands of `cai`, one module each; `cai_dagster.cli` puts them together."""
