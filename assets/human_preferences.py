@@ -5,6 +5,8 @@ import dagster as dg
 from assets.launchpad import defaults_from
 from assets.stage import new_rows, stage_rows
 from cai_dagster.decontamination import evaluation_sets
+from cai_dagster.forgotten_prompts import forgotten_prompts
+from cai_dagster.home import Home
 from cai_dagster.human_preferences import collect_human_preferences
 from cai_dagster.settings import DecontaminationSettings, HumanPreferencesSettings, active_settings
 from cai_dagster.source_files import SourceFileError
@@ -24,7 +26,9 @@ def human_preferences(
     """Every human-labelled pair once; rows that are no pair are in rejected_rows."""
     splits = active_settings().prompts
     try:
-        pairs, rejected = collect_human_preferences(config, splits, evaluation_sets(config))
+        pairs, rejected = collect_human_preferences(
+            config, splits, evaluation_sets(config), forgotten_prompts(Home.from_environment())
+        )
     except SourceFileError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     staged = new_rows(context, lake)

@@ -5,6 +5,8 @@ import dagster as dg
 from assets.launchpad import defaults_from
 from assets.stage import new_rows, stage_rows
 from cai_dagster.decontamination import evaluation_sets
+from cai_dagster.forgotten_prompts import forgotten_prompts
+from cai_dagster.home import Home
 from cai_dagster.prompts import collect_prompts, prompt_row
 from cai_dagster.settings import DecontaminationSettings, PromptsSettings, active_settings
 from cai_dagster.source_files import SourceFileError
@@ -27,7 +29,10 @@ def prompts(
     settings = config.model_copy(update={"longest_prompt": min(config.longest_prompt, policy.max_model_len)})
     try:
         collected, rejected = collect_prompts(
-            settings, lambda messages: len(chat_format.prompt_ids(messages)), evaluation_sets(config)
+            settings,
+            lambda messages: len(chat_format.prompt_ids(messages)),
+            evaluation_sets(config),
+            forgotten_prompts(Home.from_environment()),
         )
     except SourceFileError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error

@@ -6,6 +6,8 @@ from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, run_stage, stage_rows
 from assets.training import current_checkpoint
+from cai_dagster.forgotten_prompts import forgotten_prompts
+from cai_dagster.home import Home
 from cai_dagster.imported_pairs import import_pairs
 from cai_dagster.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
@@ -58,7 +60,7 @@ def _imported(
     """The pairs of a preference data set; whom it prefers is not looked at."""
     splits = dict(prompts.frame().select("prompt_id", "split").iter_rows())
     try:
-        imported = import_pairs(config, splits)
+        imported = import_pairs(config, splits, forgotten_prompts(Home.from_environment()))
     except SourceFileError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
     staged = new_rows(context, lake)

@@ -13,7 +13,12 @@ from rich.console import Console
 
 from cai_dagster.commands.completion import complete_exported, complete_reward_model, complete_table, complete_version
 from cai_dagster.commands.diff import diff
+from cai_dagster.commands.doctor import doctor
+from cai_dagster.commands.forget import forget
+from cai_dagster.commands.principle import principle
+from cai_dagster.commands.report import report
 from cai_dagster.commands.status import status
+from cai_dagster.commands.trace import trace
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, run_program
 from cai_dagster.errors import MendableError
@@ -44,6 +49,11 @@ app = _App(
 )
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+app.command("report")(report)
+app.command("doctor")(doctor)
+app.command("trace")(trace)
+app.command("principle")(principle)
+app.command("forget")(forget)
 app.command("status")(status)
 app.command("diff")(diff)
 Version = Annotated[
@@ -55,8 +65,9 @@ LINES_A_REPORT = 100
 # `cai --help` shows the commands in these groups and in this order.
 HELP_PANELS = {
     "Run": ("setup", "demo", "ui", "plan", "retry"),
-    "Look": ("status", "summary", "diff"),
+    "Look": ("status", "summary", "diff", "trace", "principle", "report"),
     "Data and models": ("import", "export", "score"),
+    "Upkeep": ("doctor", "forget"),
 }
 
 
@@ -91,6 +102,7 @@ def demo(version: Version = "v1") -> None:
         f"This run paid for {_calls_paid() - paid_before:,} model calls and took {time.monotonic() - started:.0f} s in "
         f"all; peak memory {peak:.1f} GiB.\n"
         "The offline model writes passably and cannot judge: its labels follow the position, not the principle.\n"
+        "All of it on one page: [bold]make report[/bold] (or .venv/bin/cai report)\n"
         "To look at the graph, its checks and its metadata: [bold]make ui[/bold] (or .venv/bin/cai ui)"
     )
 

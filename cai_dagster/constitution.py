@@ -198,9 +198,10 @@ def constitution_versions(folder: Path) -> list[str]:
 
 
 def natural_order(version: str) -> list[tuple[bool, int, str]]:
-    """Sorts `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
-    parts = [part for part in re.split(r"(\d+)", version) if part]
-    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
+    """A key to sort versions by, `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
+    parts = [part for part in re.split(r"([0-9]+)", version) if part]
+    key = [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
+    return [*key, (True, 0, version)]  # v1 and v01 have an order too
 
 
 def previous_version(versions: Iterable[str], version: str) -> str | None:

@@ -24,6 +24,7 @@ from cai_dagster.checkpoints import Ingredients, checkpoint_folder, read_record
 from cai_dagster.constitution import Constitution, load_constitution
 from cai_dagster.decontamination import evaluation_sets
 from cai_dagster.errors import MendableError
+from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.human_preferences import collect_human_preferences
 from cai_dagster.imported_pairs import import_pairs
@@ -429,7 +430,9 @@ class _VersionPlanner:
         longest = min(self.settings.prompts.longest_prompt, self.policy.max_model_len)
         settings = self.settings.prompts.model_copy(update={"longest_prompt": longest})
         sets = evaluation_sets(self.settings.decontamination)
-        collected, _ = collect_prompts(settings, lambda messages: len(chat_format.prompt_ids(messages)), sets)
+        collected, _ = collect_prompts(
+            settings, lambda messages: len(chat_format.prompt_ids(messages)), sets, forgotten_prompts(self.home)
+        )
         staged = StagedRows(self.folder, "prompts", None)
         staged.add(prompt_row(prompt, settings) for prompt in collected)
         staged.close()
@@ -437,7 +440,9 @@ class _VersionPlanner:
 
     def _plan_human_preferences(self) -> _Input:
         sets = evaluation_sets(self.settings.decontamination)
-        pairs, _ = collect_human_preferences(self.settings.human_preferences, self.settings.prompts, sets)
+        pairs, _ = collect_human_preferences(
+            self.settings.human_preferences, self.settings.prompts, sets, forgotten_prompts(self.home)
+        )
         staged = StagedRows(self.folder, "human_preferences", None)
         staged.add(pairs)
         staged.close()

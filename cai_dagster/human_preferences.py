@@ -4,14 +4,22 @@ A row that is no pair is returned with its reason, never dropped. The layouts of
 files in `source_files`. It knows no model and no judge.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cai_dagster.decontamination import NO_EVALUATION_SETS, EvaluationSets
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
 from cai_dagster.preference_rows import BadPairError, split_pair
-from cai_dagster.prompts import prompt_id_of, prompt_messages, split_of, turn_message
+from cai_dagster.prompts import (
+    NONE_FORGOTTEN,
+    ForgottenPromptError,
+    prompt_id_of,
+    prompt_messages,
+    refuse_forgotten,
+    split_of,
+    turn_message,
+)
 from cai_dagster.requests import Messages, RowError
 from cai_dagster.settings import HumanPreferencesSettings, PreferenceFilesSettings, PromptsSettings
 from cai_dagster.source_files import Expected, source_rows
@@ -69,9 +77,14 @@ def seated(chosen: str, rejected: str) -> tuple[str, str]:
 
 
 def read_pairs(
-    settings: PreferenceFilesSettings, asset: str, make: Callable[[PreferencePair, Mapping[str, Any], str], Made]
+    settings: PreferenceFilesSettings,
+    asset: str,
+    make: Callable[[PreferencePair, Mapping[str, Any], str], Made],
+    forgotten: Set[str] = NONE_FORGOTTEN,
 ) -> Iterator[Made | RejectedPair]:
     """What `make` makes of each pair of the sources, its row and its file:line; or why it made nothing of it.
+
+    A pair whose prompt is in `forgotten` is rejected without its text.
 
     Raises SourceFileError for a file that cannot be read or has no such columns.
     """
@@ -86,13 +99,20 @@ def read_pairs(
                 turn_message({"role": "assistant", "content": text}, turns).content
                 for text in (split.chosen, split.rejected)
             )
-            yield make(PreferencePair(prompt_messages(split.prompt), chosen, rejected), row, source)
+            pair = PreferencePair(prompt_messages(split.prompt), chosen, rejected)
+            refuse_forgotten(pair.prompt_id, forgotten)
+            yield make(pair, row, source)
+        except ForgottenPromptError as error:
+            yield RejectedPair(source, str(error), {})
         except RowError as error:
             yield RejectedPair(source, str(error), row)
 
 
 def collect_human_preferences(
-    settings: HumanPreferencesSettings, splits: PromptsSettings, evaluation_sets: EvaluationSets = NO_EVALUATION_SETS
+    settings: HumanPreferencesSettings,
+    splits: PromptsSettings,
+    evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
+    forgotten: Set[str] = NONE_FORGOTTEN,
 ) -> tuple[list[dict[str, Any]], list[RejectedPair]]:
     """Rows of `human_preferences`, each pair once, and the rows that are none; `splits` divides the prompts.
 
@@ -118,7 +138,7 @@ def collect_human_preferences(
             "split": split_of(pair.prompt_id, splits),
         }
 
-    rejected = [one for one in read_pairs(settings, "human_preferences", add) if one is not None]
+    rejected = [one for one in read_pairs(settings, "human_preferences", add, forgotten) if one is not None]
     return list(pairs.values()), rejected
 
 

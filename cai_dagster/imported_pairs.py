@@ -3,12 +3,13 @@
 Whom the data set prefers plays no part: the judge sees two completions. It knows no judge.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.human_preferences import PreferencePair, RejectedPair, read_pairs, seated
+from cai_dagster.prompts import NONE_FORGOTTEN
 from cai_dagster.requests import Completion, RowError
 from cai_dagster.response_pairs import pair_row
 from cai_dagster.settings import ResponsePairsSettings, Split
@@ -31,7 +32,9 @@ class ImportedPairs:
     of_sft_prompts: int
 
 
-def import_pairs(settings: ResponsePairsSettings, splits: Mapping[str, str]) -> ImportedPairs:
+def import_pairs(
+    settings: ResponsePairsSettings, splits: Mapping[str, str], forgotten: Set[str] = NONE_FORGOTTEN
+) -> ImportedPairs:
     """The pairs of the sources whose prompts are in `splits` (prompt id → split), each pair once.
 
     As for pairs from other sources, prompts of the split `sft` are left out. Raises SourceFileError for a file that
@@ -56,5 +59,5 @@ def import_pairs(settings: ResponsePairsSettings, splits: Mapping[str, str]) -> 
         first, second = (Completion(text, FINISH_REASON, content_hash(text)) for text in texts)
         pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
 
-    rejected = [one for one in read_pairs(settings, "response_pairs", add) if one is not None]
+    rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten) if one is not None]
     return ImportedPairs(list(pairs.values()), rejected, of_sft_prompts)

@@ -9,7 +9,8 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,19 +23,21 @@ from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
-from cai_dagster.lake_reader import LakeError, is_conflict, literal, retry_conflicts, started_duckdb
+from cai_dagster.lake_reader import RETRY_SECONDS, LakeError, is_conflict, literal, retry_conflicts, started_duckdb
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
+COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+ORPHANED_AFTER = "1 hour"  # a file that another process has moved in and not registered yet is no orphan
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
 )
 _RESTORE = (
-    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
     "again without paying for a completion."
 )
 
@@ -95,9 +98,50 @@ class Lake:
         self._transaction(lambda: self._replace_rejected(staged, files))
         shutil.rmtree(staged.folder)
 
-    def append(self, table: str, row: Mapping[str, Any]) -> None:
-        """Add one row to a table whose rows are appended, such as check_results."""
-        self._transaction(lambda: self._insert(table, row))
+    def append(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Add rows to a table whose rows are appended, such as check_results."""
+
+        def insert() -> None:
+            for row in rows:
+                self._insert(table, row)
+
+        self._transaction(insert)
+
+    def delete(self, conditions: Mapping[str, str]) -> int:
+        """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id."""
+
+        def delete() -> None:
+            for table, condition in conditions.items():
+                self._connection.execute(f"DELETE FROM lake.{table} WHERE {condition}")
+
+        return self._transaction(delete)
+
+    def expire_snapshots(self) -> int:
+        """Forget every snapshot but the current, and remove from disk what only they had; how many there were.
+
+        Files that still hold deleted rows are written anew without them, and no text stays in the catalog's statistics.
+        Nothing else may be using the lake: what it was handed would be gone.
+        """
+        with FileLock(f"{self._home.catalog}.lock"):
+            retry_conflicts(
+                lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
+            )
+            expire = "SELECT count(*) FROM ducklake_expire_snapshots('lake', older_than => now())"
+            (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
+            for clean in (
+                "cleanup_old_files('lake', cleanup_all => true)",
+                f"delete_orphaned_files('lake', older_than => now() - INTERVAL {ORPHANED_AFTER})",
+            ):
+                statement = f"CALL ducklake_{clean}"
+                retry_conflicts(lambda statement=statement: self._connection.execute(statement))
+            self.close()
+            _forget_texts_of_catalog(self._home.catalog)
+        return expired
+
+    def close(self) -> None:
+        """Close the catalog; the next use opens it anew."""
+        if "_connection" in self.__dict__:
+            self._reconnect()
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """The table as it is now.
@@ -117,6 +161,13 @@ class Lake:
         if constitution_version is not None:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
         return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
+
+    def data_version_of(self, snapshot: TableSnapshot) -> str:
+        """The data version of a snapshot's rows: that of the materialization that wrote them."""
+        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
+        table = literal(snapshot.table)
+        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
+        return self.query(query, accounts=accounts).item()
 
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
@@ -141,19 +192,29 @@ class Lake:
         return retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
 
     def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
-        """The rows of a SELECT, a dict each, in constant memory.
-
-        They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
-        """
-        _ = self._connection
-        with scratch_folder(self._home.staging) as folder:
-            file = folder / "rows.parquet"
-            with full_disk_named(self._home.root):
-                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} (FORMAT parquet)"
-                retry_conflicts(lambda: self._connection.execute(copy))
+        """The rows of a SELECT, a dict each, in constant memory."""
+        with self._copied(sql, tables) as file:
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
+
+    @contextlib.contextmanager
+    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
+        """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
+        with self._copied(_select(snapshot), {}) as file:
+            yield pl.scan_parquet(file)
+
+    @contextlib.contextmanager
+    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
+        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
+        _ = self._connection
+        with scratch_folder(self._home.staging) as folder:
+            file = folder / "rows.parquet"
+            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
+            with full_disk_named(self._home.root):
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} ({options})"
+                retry_conflicts(lambda: self._connection.execute(copy))
+            yield file
 
     def count(self, sql: str, /, **tables: Rows) -> int:
         """How many rows a SELECT has."""
@@ -270,6 +331,17 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
             raise
         advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
         raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+
+
+def _forget_texts_of_catalog(catalog: Path) -> None:
+    """Remove the smallest and largest texts of each column, and what SQLite has not overwritten yet."""
+    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
+        for statistics in ("ducklake_table_column_stats", "ducklake_file_column_stats"):
+            forget = f"UPDATE {statistics} SET min_value = NULL, max_value = NULL"
+            connection.execute(f"{forget} WHERE (table_id, column_id) IN ({columns})")
+        connection.commit()
+        connection.execute("VACUUM")
 
 
 def _has_committed_files(home: Home) -> bool:

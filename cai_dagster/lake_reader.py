@@ -6,7 +6,8 @@ the same. It knows no tables but those it is asked about.
 
 # pyright: reportMissingTypeStubs=false
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,8 @@ from cai_dagster.home import Home
 
 RETRY_SECONDS = 120
 
+_PARAMETER = re.compile(r"\$([a-z_]+)")
+
 Result = TypeVar("Result")
 Row = dict[str, Any]
 
@@ -28,46 +31,67 @@ class LakeError(MendableError):
     """The lake cannot do what was asked; the message says why and what to do."""
 
 
+class NoSuchSnapshotError(LakeError):
+    """A snapshot that is asked for is not in the lake: it has been expired."""
+
+
 class LakeReader:
-    """The tables in one home, as they are now, for reading (tables are `lake.<name>`)."""
+    """The tables in one home as they are at the first look (`lake.<name>`), for reading.
+
+    The look is one transaction, which other processes' commits wait for: for commands that end soon.
+    """
 
     def __init__(self, home: Home) -> None:
         if not home.catalog.exists():
             raise LakeError(f"nothing has been materialized in {home.root} yet (CAI_HOME); materialize something first")
         self._home = home
         self._mended = False
-        self._connection = retry_conflicts(self._attached)
+        self._connection = self._opened()
 
-    def rows(self, sql: str, **parameters: Any) -> list[Row]:
-        """The rows of a SELECT with named parameters (`$name`)."""
-        while True:
-            try:
-                return retry_conflicts(lambda: self._rows(sql, parameters))
-            except (duckdb.BinderException, duckdb.CatalogException):
-                if self._mended:
-                    raise
-                self._mend()
+    def rows(self, sql: str, **parameters: str | Sequence[str]) -> list[Row]:
+        """The rows of a SELECT. `$name` stands for a text, or for the texts of a list, with commas between them."""
+        # Not bound: DuckDB would import numpy and pandas to see what a parameter is.
+        statement = _PARAMETER.sub(lambda name: _values(parameters[name.group(1)]), sql)
+        try:
+            return self._rows(statement)
+        except (duckdb.BinderException, duckdb.CatalogException):
+            if self._mended:
+                raise
+            self.close()
+            self._open_for_writing()
+            self._connection = self._opened()
+            return self._rows(statement)
 
-    def _rows(self, sql: str, parameters: Row) -> list[Row]:
-        result = self._connection.execute(sql, parameters)
-        names = [name for name, *_ in result.description]
-        return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+    def close(self) -> None:
+        """End the look."""
+        self._connection.close()
+
+    def _rows(self, statement: str) -> list[Row]:
+        try:
+            result = retry_conflicts(lambda: self._connection.execute(statement))
+            names = [name for name, *_ in result.description]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+        except duckdb.Error as error:
+            self._connection.execute("ROLLBACK")
+            self._connection.execute("BEGIN")
+            if "No snapshot found" in str(error):
+                raise NoSuchSnapshotError(f"{error}; it has been expired") from error
+            raise
+
+    def _opened(self) -> duckdb.DuckDBPyConnection:
+        try:
+            return retry_conflicts(self._attached)
+        except duckdb.Error:
+            if self._mended:
+                raise
+            self._open_for_writing()
+            return retry_conflicts(self._attached)
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
         connection = started_duckdb()
         options = f"READ_ONLY, DATA_PATH {literal(self._home.tables)}, OVERRIDE_DATA_PATH true"
-        try:
-            connection.execute(f"ATTACH {literal(f'ducklake:sqlite:{self._home.catalog}')} AS lake ({options})")
-        except duckdb.Error as error:
-            if self._mended or is_conflict(error):
-                raise
-            self._open_for_writing()
-            return self._attached()
-        return connection
-
-    def _mend(self) -> None:
-        self._open_for_writing()
-        self._connection = retry_conflicts(self._attached)
+        connection.execute(f"ATTACH {literal(f'ducklake:sqlite:{self._home.catalog}')} AS lake ({options})")
+        return connection.execute("BEGIN")
 
     def _open_for_writing(self) -> None:
         """Opening it for writing adds what an older program did not know, and says what is wrong with a damaged one."""
@@ -100,6 +124,12 @@ def started_duckdb() -> duckdb.DuckDBPyConnection:
 def literal(value: str | Path) -> str:
     """A text as it stands in SQL."""
     return "'" + str(value).replace("'", "''") + "'"
+
+
+def _values(parameter: str | Sequence[str]) -> str:
+    if isinstance(parameter, str):
+        return literal(parameter)
+    return ", ".join(map(literal, parameter)) or "NULL"
 
 
 def is_conflict(error: BaseException) -> bool:

@@ -149,6 +149,27 @@ class Ledger:
         with self._engine.connect() as connection:
             return dict(connection.execute(query).tuples().all())
 
+    def calls_of(self, prompt_id: str) -> int:
+        """How many calls were made for a prompt. Looks at every call: there is no index."""
+        query = sa.select(sa.func.count()).where(_calls.c.prompt_id == prompt_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def forget(self, prompt_id: str) -> int:
+        """Remove the calls that were made for a prompt, and leave nothing of them in the database's file; how many.
+
+        PostgreSQL keeps what was deleted until its own VACUUM.
+        """
+        calls = sa.select(_calls.c.request_id).where(_calls.c.prompt_id == prompt_id)
+        with self._room(), self._engine.begin() as connection:
+            connection.execute(sa.delete(_retries).where(_retries.c.request_id.in_(calls)))
+            forgotten = connection.execute(sa.delete(_calls).where(_calls.c.prompt_id == prompt_id)).rowcount
+        if self._engine.dialect.name == "sqlite":
+            with self._room(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return forgotten
+
     def close(self) -> None:
         """Give the connections back."""
         self._engine.dispose()

@@ -4,7 +4,7 @@ A row that cannot be a prompt is returned with its reason, never dropped. It kno
 has is asked of the caller.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -16,6 +16,8 @@ from cai_dagster.settings import PromptsSettings
 from cai_dagster.source_files import Expected, source_rows
 
 ROLES = ("system", "user", "assistant")
+FORGOTTEN = "forgotten"  # the code of rows whose prompt was removed for good; their text is not kept
+NONE_FORGOTTEN: frozenset[str] = frozenset()
 _SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
 
 
@@ -23,6 +25,15 @@ class BadPromptError(RowError):
     """One row of a source is not a prompt; the message is the reason."""
 
     code = "bad_prompt"
+
+
+class ForgottenPromptError(RowError):
+    """The prompt is one of those that were removed for good (`cai forget`)."""
+
+    code = FORGOTTEN
+
+    def __init__(self) -> None:
+        super().__init__("it was removed for good; cai forget")
 
 
 @dataclass
@@ -52,11 +63,12 @@ def collect_prompts(
     settings: PromptsSettings,
     count_tokens: Callable[[Messages], int],
     evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
+    forgotten: Set[str] = NONE_FORGOTTEN,
 ) -> tuple[list[Prompt], list[RejectedPrompt]]:
     """Every prompt of the sources once, in the order of their first appearance, and the rows that are none.
 
     A row with two completions is a preference pair: its prompt is what they share. A prompt that overlaps with one of
-    the evaluation sets is rejected.
+    the evaluation sets is rejected, and so is one whose id is in `forgotten`: without its text.
 
     Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
     """
@@ -67,15 +79,24 @@ def collect_prompts(
             if problem is not None:
                 raise BadPromptError(problem)
             prompt = _prompt(row, settings)
+            refuse_forgotten(prompt.id, forgotten)
             known = prompts.get(prompt.id)
             if known is None:
                 _refuse_long(prompt.messages, count_tokens, settings.longest_prompt)
                 evaluation_sets.refuse(prompt.messages)
                 known = prompts[prompt.id] = prompt
             known.sources.append(source)
+        except ForgottenPromptError as error:
+            rejected.append(RejectedPrompt(source, str(error), {}))
         except RowError as error:
             rejected.append(RejectedPrompt(source, str(error), row))
     return list(prompts.values()), rejected
+
+
+def refuse_forgotten(prompt_id: str, forgotten: Set[str]) -> None:
+    """Raise ForgottenPromptError for a prompt that was removed for good."""
+    if prompt_id in forgotten:
+        raise ForgottenPromptError
 
 
 def prompt_id_of(messages: Messages) -> str:

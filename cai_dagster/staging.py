@@ -14,6 +14,7 @@ import pandera.errors
 import polars as pl
 
 from cai_dagster.disk import full_disk_named
+from cai_dagster.prompts import FORGOTTEN
 from cai_dagster.scratch import new_scratch_folder
 from cai_dagster.tables import TABLES, Table
 
@@ -39,8 +40,9 @@ class StagedRows:
 
     @property
     def rejected_share(self) -> float:
-        """Rejected rows of all rows; 0 where there are none."""
-        return self.rejected_count / max(1, self.row_count + self.rejected_count)
+        """Rejected rows of all rows; 0 where there are none. Forgotten prompts are none of them: nothing is wrong."""
+        rejected = self.rejected_count - self.reasons.get(FORGOTTEN, 0)
+        return rejected / max(1, self.row_count + rejected)
 
     @property
     def seconds(self) -> float:

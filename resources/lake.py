@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cai_dagster.column_lineage import columns_made_from
 from cai_dagster.home import Home
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.text import printable
@@ -64,6 +65,9 @@ class LakeIOManager(dg.ConfigurableIOManager):
             "rejected_rows": obj.rows.rejected_count,
             "preview": _preview(lake.query(f"FROM {table.name} LIMIT {PREVIEW_ROWS}", **{table.name: snapshot})),
         }
+        lineage = _column_lineage(table.name)
+        if lineage.deps_by_column:
+            metadata["dagster/column_lineage"] = lineage
         if table.versioned:
             metadata["dagster/partition_row_count"] = obj.rows.row_count
         context.add_output_metadata(metadata)
@@ -77,6 +81,15 @@ class LakeIOManager(dg.ConfigurableIOManager):
 def _column_schema(schema: "pl.Schema", descriptions: dict[str, str]) -> dg.TableSchema:
     return dg.TableSchema(
         columns=[dg.TableColumn(name, str(dtype), description=descriptions.get(name)) for name, dtype in schema.items()]
+    )
+
+
+def _column_lineage(table: str) -> dg.TableColumnLineage:
+    return dg.TableColumnLineage(
+        {
+            column: [dg.TableColumnDep(dg.AssetKey(source), name) for source, name in sources]
+            for column, sources in columns_made_from(table).items()
+        }
     )
 
 

@@ -1,1 +1,1 @@
-"""The commands of `cai`, one module each; `cli` registers them."""
+"""Commands of `cai`, one module each; `cai_dagster.cli` puts them together."""

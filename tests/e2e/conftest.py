@@ -3,7 +3,6 @@
 import asyncio
 import ctypes
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,6 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from cai_dagster.home import Home
 from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings, active_settings
@@ -152,15 +150,3 @@ def together(calls: Callable[[], list[Coroutine[Any, Any, T]]]) -> list[T]:
 
 
 os.environ.setdefault("TQDM_DISABLE", "1")
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium: Debian's, or any that is called so."""
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("there is no Chromium: install the Debian package chromium")
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
-        yield opened
-        opened.close()

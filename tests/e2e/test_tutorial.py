@@ -19,10 +19,11 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import ViewportSize, expect
 
 from cai_dagster.home import PROJECT
 from cai_dagster.weights import Weights
+from tests.browser import BrowserThread
 from tests.dagster_ui import DagsterUi
 from tests.misbehaving_server import free_port
 
@@ -61,7 +62,7 @@ def _steps() -> list[Step]:
 class Walk:
     """Somebody who follows the tutorial: a copy of the project, a home, a shell, and a browser once the UI runs."""
 
-    def __init__(self, folder: Path, browser: Browser) -> None:
+    def __init__(self, folder: Path, browse: BrowserThread) -> None:
         self.folder = folder / "cai_dagster"
         self.pictures = Path(KEPT_PICTURES) if KEPT_PICTURES else folder
         for part in PARTS:
@@ -72,7 +73,7 @@ class Walk:
         self.settings: list[str] = []
         self.run = ""
         self._port = free_port()
-        self._browser = browser
+        self._browse = browse
         self._ui_process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -103,11 +104,18 @@ class Walk:
         while time.monotonic() < end:
             assert self._ui_process.poll() is None, (self.folder / "ui.log").read_text()
             with suppress(OSError), urllib.request.urlopen(f"{url}/server_info", timeout=5):
-                page = self._browser.new_page(viewport={"width": 1400, "height": 900})
-                self.ui = DagsterUi(page, url)
+                self._open_tab(url)
                 return ""
             time.sleep(1)
         raise AssertionError("the UI did not start")
+
+    def _open_tab(self, url: str) -> None:
+        size = ViewportSize(width=1400, height=900)
+        self.ui = self._browse(lambda browser: DagsterUi(browser.new_page(viewport=size), url))
+
+    def look(self, picture: str) -> None:
+        """Go where a picture of the page is taken."""
+        self._browse(lambda _: PICTURES[picture](self))
 
     def end(self) -> None:
         if self._ui_process:
@@ -131,8 +139,8 @@ def state() -> State:
 
 
 @pytest.fixture(scope="module")
-def walk(tmp_path_factory: pytest.TempPathFactory, browser: Browser, offline_weights: Weights) -> Iterator[Walk]:
-    walk = Walk(tmp_path_factory.mktemp("tutorial"), browser)
+def walk(tmp_path_factory: pytest.TempPathFactory, browse: BrowserThread, offline_weights: Weights) -> Iterator[Walk]:
+    walk = Walk(tmp_path_factory.mktemp("tutorial"), browse)
     models = walk.folder / ".cai" / "models" / "offline"
     models.mkdir(parents=True)
     (models / offline_weights.name).symlink_to(offline_weights.folder)
@@ -204,7 +212,7 @@ def test_the_tutorial_happens_as_it_is_told(step: Step, walk: Walk, state: State
         pytest.skip(f"step {state.failed[0]} failed")
     state.failed.append(str(step))
     if step.picture:
-        PICTURES[step.picture](walk)
+        walk.look(step.picture)
     else:
         printed = walk.shell(step.shell or "")
         (walk.folder.parent / f"line-{step.line}.txt").write_text(printed)

@@ -1,0 +1,63 @@
+"""Looking calls up in the ledger at once: SQLAlchemy takes longer to import than a look-up takes. It writes nothing.
+
+Only by request id or its beginning, which is the ledger's index: nothing here scans it.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cai_dagster.home import Home
+
+_CALL = """
+    SELECT c.request_id, stage, prompt_id, model_id, prompt_tokens, completion_tokens, seconds, c.created_at,
+        finish_reason, text, logprobs, r.reason
+    FROM calls c LEFT JOIN retries r USING (request_id)
+"""
+
+
+@dataclass(frozen=True)
+class LedgerCall:
+    """A call as the ledger keeps it; `retried_for` is why a user had it made again (`cai retry`)."""
+
+    request_id: str
+    stage: str
+    prompt_id: str
+    model_id: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    created_at: str
+    finish_reason: str
+    text: str
+    logprobs: str | None
+    retried_for: str | None
+
+
+class LedgerReader:
+    """The calls in one home's ledger; a home without one has none."""
+
+    def __init__(self, home: Home) -> None:
+        self._file = home.ledger
+
+    @cached_property
+    def _connection(self) -> sqlite3.Connection | None:
+        if not self._file.exists():
+            return None
+        return sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=60)
+
+    def calls(self, request_ids: Iterable[str]) -> dict[str, LedgerCall]:
+        """The calls there are, by request id."""
+        asked = json.dumps(sorted(set(request_ids)))
+        return self._found(f"{_CALL} WHERE c.request_id IN (SELECT value FROM json_each(?))", asked)
+
+    def beginning_with(self, digits: str, most: int) -> dict[str, LedgerCall]:
+        """Up to `most` calls whose id begins with these hex digits."""
+        return self._found(f"{_CALL} WHERE c.request_id BETWEEN ? AND ? LIMIT ?", digits, digits + "g", most)
+
+    def _found(self, query: str, *parameters: Any) -> dict[str, LedgerCall]:
+        calls = [LedgerCall(*row) for row in self._connection.execute(query, parameters)] if self._connection else []
+        return {call.request_id: call for call in calls}

@@ -1,0 +1,61 @@
+"""The declared lineage of columns: complete, true to the tables and to the graph, and shown in the UI."""
+
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cai_dagster.column_lineage import COLUMN_LINEAGE, Origin, columns_made_from, tables_with
+from cai_dagster.definitions import build_definitions
+from cai_dagster.home import Home
+from cai_dagster.tables import TABLES
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
+
+GRAPH = build_definitions().resolve_asset_graph()
+ASSET_TABLES = sorted({key.to_user_string() for key in GRAPH.materializable_asset_keys} & set(TABLES))
+
+
+@pytest.mark.parametrize("table", ASSET_TABLES)
+def test_every_column_of_an_asset_is_derived_or_an_origin(table: str) -> None:
+    assert set(COLUMN_LINEAGE[table]) == set(TABLES[table].schema.names())
+    assert all(isinstance(sources, Origin) or sources for sources in COLUMN_LINEAGE[table].values())
+
+
+def test_only_tables_of_the_graph_are_declared() -> None:
+    assert sorted(COLUMN_LINEAGE) == ASSET_TABLES
+
+
+@pytest.mark.parametrize("table", ASSET_TABLES)
+def test_a_column_is_made_from_columns_that_exist_in_tables_that_the_asset_depends_on(table: str) -> None:
+    upstream = _upstream(dg.AssetKey(table))
+    for sources in columns_made_from(table).values():
+        for source, column in sources:
+            assert column in TABLES[source].schema.names(), f"{source}.{column}"
+            assert dg.AssetKey(source) in upstream, f"{table} does not depend on {source}"
+
+
+def test_a_materialization_tells_the_ui_what_each_column_is_made_from(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(8)])}
+    result = materialize(WITHOUT_TRAINING, config | {"sft_dataset": {"min_rows": 1}})
+    lineage = metadata(result, "sft_dataset")["dagster/column_lineage"]
+    assert lineage.deps_by_column["messages"] == [
+        dg.TableColumnDep(dg.AssetKey("prompts"), "messages"),
+        dg.TableColumnDep(dg.AssetKey("revision_rounds"), "revision"),
+    ]
+    assert "dagster/column_lineage" not in metadata(result, "constitution")  # it comes from a file
+
+
+def test_tables_are_found_by_their_columns() -> None:
+    assert set(tables_with("prompt_id", "pair_id")) == {
+        *("response_pairs", "preference_pairs", "human_preferences", "policy_judgements")
+    }
+
+
+def _upstream(key: dg.AssetKey) -> set[dg.AssetKey]:
+    found: set[dg.AssetKey] = set()
+    waiting = [key]
+    while waiting:
+        for parent in GRAPH.get(waiting.pop()).parent_keys - found:
+            found.add(parent)
+            waiting.append(parent)
+    return found

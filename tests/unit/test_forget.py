@@ -1,0 +1,202 @@
+"""A forgotten prompt is gone from tables, ledger and, with its snapshots, from the disk; and it does not come back."""
+
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner
+
+from cai_dagster.cli import app
+from cai_dagster.forget import ForgetError, expire_snapshots, forget, remembered
+from cai_dagster.forgotten_prompts import forgotten_prompts
+from cai_dagster.home import Home
+from cai_dagster.lake import Lake
+from cai_dagster.ledger import Ledger
+from cai_dagster.tables import TABLES
+from cai_dagster.trace import TraceError, trace
+from tests.explained_home import copied
+from tests.scripted_graph import materialize, write_prompts
+
+SECRET = "my number is 555 0199 and I live in the harbour"
+
+
+@pytest.fixture
+def mine(explained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the home to remove things from."""
+    home = copied(explained, tmp_path / "mine")
+    monkeypatch.setenv("CAI_HOME", str(home.root))
+    return home
+
+
+def a_prompt(home: Home, split: str = "preference") -> str:
+    prompts = Lake(home).snapshot("prompts").frame()
+    questions = pl.col("messages").list.last().struct.field("content").str.starts_with("question ")
+    return prompts.filter(questions & (pl.col("split") == split))["prompt_id"][0]
+
+
+def holders(home: Home, text: str) -> list[str]:
+    """The files of tables, catalog and ledger that hold a text: as they are, or in a Parquet file's values."""
+    databases = (*home.root.glob("*.sqlite*"), home.forgotten)
+    files = [file for file in (*home.tables.rglob("*"), *databases, *home.staging.rglob("*")) if file.is_file()]
+    holding = [file for file in files if text.encode() in file.read_bytes() or text in "".join(_values(file))]
+    return [str(file.relative_to(home.root)) for file in holding]
+
+
+def _values(file: Path) -> Iterator[str]:
+    if file.suffix == ".parquet":
+        for row in pq.read_table(file).to_pylist():
+            yield json.dumps(row, default=str, ensure_ascii=False)
+
+
+@pytest.mark.parametrize("split", ["sft", "preference", "evaluation"])
+def test_nothing_of_it_is_left_in_any_table_version_or_in_the_ledger(mine: Home, split: str) -> None:
+    prompt = a_prompt(mine, split)
+    found = remembered(mine, prompt)
+    before = {name: Lake(mine).select(f"FROM lake.{name}", {}) for name in TABLES}
+    assert (
+        set(found.rows)
+        >= {"prompts", "initial_responses"}
+        | {
+            "sft": {"sft_dataset", "revision_rounds", "teacher_responses"},
+            "preference": {"response_pairs", "judgements", "preference_pairs", "best_of_n"},
+            "evaluation": {"response_pairs", "policy_responses", "policy_judgements"},
+        }[split]
+    )
+    forget(mine, found)
+    lake = Lake(mine)
+    for name, frame in before.items():
+        assert prompt not in json.dumps(lake.select(f"FROM lake.{name}", {}).to_dicts(), default=str), name
+        removed = frame.height - lake.select(f"FROM lake.{name}", {}).height
+        assert removed == found.rows.get(name, 0), name
+    with sqlite3.connect(mine.ledger) as connection:
+        assert not connection.execute("SELECT * FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
+    assert found.ledger_calls > 0
+    with pytest.raises(TraceError, match="nothing in this home has the id"):
+        trace(mine, prompt)
+
+
+def test_the_rows_of_other_prompts_stay_as_they_were(mine: Home) -> None:
+    prompt, other = a_prompt(mine, "preference"), a_prompt(mine, "evaluation")
+    calls = sum(Ledger(mine.ledger).totals().values())
+    before = trace(mine, other).to_json()
+    found = remembered(mine, prompt)
+    forget(mine, found)
+    assert trace(mine, other).to_json() == before
+    assert sum(Ledger(mine.ledger).totals().values()) == calls - found.ledger_calls
+
+
+def test_checkpoints_that_saw_it_are_named_before(mine: Home) -> None:
+    prompt = a_prompt(mine, "preference")
+    saw = {(one.checkpoint.asset, one.checkpoint.constitution_version) for one in remembered(mine, prompt).checkpoints}
+    assert saw == {("reward_model", "v1"), ("reward_model", "v2"), ("dpo_model", "v1"), ("rlaif_model", "v1")}
+
+
+def test_its_text_is_on_the_disk_until_the_snapshots_expire_and_then_nowhere(mine: Home) -> None:
+    prompt = a_prompt(mine, "preference")
+    (row,) = Lake(mine).snapshot("prompts").frame().filter(pl.col("prompt_id") == prompt).to_dicts()
+    text = row["messages"][0]["content"]
+    written = f"of {prompt[:8]}"  # the scripted model says whose prompt it answers
+    assert holders(mine, written)
+    forget(mine, remembered(mine, prompt))
+    held = holders(mine, written)
+    assert held  # in the files of older snapshots, and the catalog's statistics of them
+    assert all(file.startswith(("tables/", "catalog.sqlite")) for file in held)
+    rows = {name: Lake(mine).select(f"SELECT * FROM lake.{name} ORDER BY ALL", {}) for name in TABLES}
+    assert expire_snapshots(mine) > 0
+    for gone in (written, prompt, f'"{text}"'):
+        assert set(holders(mine, gone)) <= {"forgotten_prompts.txt"}, gone
+    for name, frame in rows.items():
+        assert Lake(mine).select(f"SELECT * FROM lake.{name} ORDER BY ALL", {}).equals(frame), name
+
+
+def test_statistics_of_the_catalog_hold_no_text(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"aaa {SECRET}", f"zzz {SECRET}", "middle"])}
+    materialize(["prompts"], config)
+    ids = (
+        Lake(home)
+        .snapshot("prompts")
+        .frame()
+        .filter(pl.col("messages").list.last().struct.field("content").str.contains(SECRET))["prompt_id"]
+    )
+    for prompt in ids:
+        forget(home, remembered(home, prompt))
+    expire_snapshots(home)
+    assert holders(home, SECRET) == []
+    materialize(["prompts"], config)  # the lake goes on
+    assert Lake(home).snapshot("prompts").frame().height == 1
+
+
+def test_it_does_not_come_back_and_leaves_no_text_among_the_rejected_rows(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [SECRET, "another question"])}
+    materialize(["prompts"], config)
+    prompts = Lake(home).snapshot("prompts").frame()
+    secret = prompts.filter(pl.col("messages").list.last().struct.field("content") == SECRET)["prompt_id"][0]
+    forget(home, remembered(home, secret))
+    materialize(["prompts"], config)
+    assert Lake(home).snapshot("prompts").frame()["prompt_id"].to_list() == [
+        one for one in prompts["prompt_id"] if one != secret
+    ]
+    (rejected,) = Lake(home).rejected("prompts").to_dicts()
+    assert (rejected["row_id"], rejected["row"]) == ("p.jsonl:1", "{}")
+    assert rejected["reason"].startswith("forgotten: ")
+
+
+def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "people.jsonl"
+    pairs = [{"prompt": prompt, "chosen": "good", "rejected": "bad"} for prompt in (SECRET, SECRET, "another")]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    config = {
+        "human_preferences": {"sources": [str(file)], "max_rejected_share": 0.5},
+        "prompts": write_prompts(tmp_path / "p.jsonl", ["another"]),
+        "response_pairs": {"source": "imported", "sources": [str(file)], "max_rejected_share": 0.0},
+    }
+    materialize(["human_preferences"], config)
+    people = Lake(home).snapshot("human_preferences").frame()
+    secret = people.filter(pl.col("prompt").list.last().struct.field("content") == SECRET)["prompt_id"][0]
+    found = remembered(home, secret)
+    assert found.rows == {"human_preferences": 1, "rejected_rows": 1}  # the duplicate was set aside, text and all
+    forget(home, found)
+    config["human_preferences"]["max_rejected_share"] = 0.0  # a forgotten prompt is no bad row
+    materialize(["human_preferences"], config)
+    assert Lake(home).snapshot("human_preferences").frame().height == 1
+    assert SECRET not in json.dumps(Lake(home).rejected("human_preferences").to_dicts())
+
+
+def test_the_list_of_the_forgotten_is_of_hashes(mine: Home) -> None:
+    first, second = a_prompt(mine, "sft"), a_prompt(mine, "preference")
+    for prompt in (first, second, first):
+        forget(mine, remembered(mine, prompt))
+    assert forgotten_prompts(mine) == {first, second}
+    assert re.fullmatch(r"([0-9a-f]{32}\n){2}", mine.forgotten.read_text())
+
+
+def test_what_is_no_prompt_is_refused(mine: Home) -> None:
+    for unknown in ("0" * 32, "abcdef012345", "no-such", ""):
+        with pytest.raises(ForgetError):
+            remembered(mine, unknown)
+    assert not mine.forgotten.exists()
+
+
+def test_the_command_asks_and_a_dry_run_removes_nothing(mine: Home) -> None:
+    prompt = a_prompt(mine)
+    before = Lake(mine).snapshot("prompts").frame()
+    refused = CliRunner().invoke(app, ["forget", prompt[:12]], input="n\n")
+    assert refused.exit_code == 1
+    shown = json.loads(CliRunner().invoke(app, ["forget", prompt, "--dry-run", "--json"]).stdout)
+    assert shown["removed"] is False
+    assert shown["rows"]["prompts"] == 1
+    assert Lake(mine).snapshot("prompts").frame().equals(before)
+    assert CliRunner().invoke(app, ["forget", prompt, "--json"]).exit_code == 2
+    done = CliRunner().invoke(app, ["forget", prompt], input="y\n")
+    assert done.exit_code == 0
+    assert "--expire-snapshots" in done.stdout
+    assert "prompts.jsonl:" in done.stdout
+    assert prompt not in Lake(mine).snapshot("prompts").frame()["prompt_id"]
+    told = json.loads(CliRunner().invoke(app, ["forget", prompt, "--yes", "--expire-snapshots", "--json"]).stdout)
+    assert told["forgotten_before"]
+    assert told["snapshots_expired"] > 0
