@@ -8,6 +8,8 @@ from typing import Any
 
 import polars as pl
 
+from cai_dagster.prompts import FORGOTTEN
+
 EXPECTED_DRAWS = 5
 EXAMPLES = 5
 
@@ -31,9 +33,10 @@ class Tables:
 
 
 def rejected_share(tables: Tables) -> Measurement:
-    """Rejected rows of all rows."""
-    rejected, kept = tables.rejected.height, tables.rows.height
-    examples = tables.rejected.head(EXAMPLES).select("row_id", "reason").to_dicts()
+    """Rejected rows of all rows; a forgotten prompt is none of them."""
+    refused = tables.rejected.filter(~pl.col("reason").str.starts_with(f"{FORGOTTEN}:"))
+    rejected, kept = refused.height, tables.rows.height
+    examples = refused.head(EXAMPLES).select("row_id", "reason").to_dicts()
     return Measurement(rejected / max(1, rejected + kept), rejected + kept, examples)
 
 
