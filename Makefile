@@ -7,8 +7,10 @@ BIN := $(VENV)/bin
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
+VERSION ?= v1
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test unit bench lint types validate bench-faults check clean
+.PHONY: help setup dev demo report ui test unit bench lint types validate docs bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -25,8 +27,13 @@ $(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt
 	$(INSTALL) -r requirements/dev.txt
 	@touch $@
 
+dev: $(VENV)/.installed-dev ## As setup, with what tests and lint need (requirements/dev.txt)
+
 demo: setup ## Materialize the whole graph for constitution v1 on the offline model
 	$(BIN)/cai demo
+
+report: setup ## Write a version's HTML report (VERSION=v1)
+	$(BIN)/cai report $(VERSION)
 
 ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui
@@ -49,6 +56,9 @@ types: $(VENV)/.installed-dev ## Check the types
 
 validate: setup ## Load the code location and check its definitions
 	$(BIN)/dagster definitions validate -w workspace.yaml
+
+docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings and tables
+	$(BIN)/python -m cai_dagster.reference
 
 bench-faults: $(VENV)/.installed-dev ## Kill the graph, a training and a conversion at 50 seeded moments (half an hour)
 	$(BIN)/python -m benchmarks.faults

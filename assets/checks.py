@@ -1,66 +1,125 @@
 """The data-quality checks on the graph: what `cai_dagster.measurements` measures, against the bounds in settings.toml.
 
-Each constitution version has its own history. A failed check of severity ERROR stops what depends on its table, for
-that version and in that run.
+All checks of a table are one op, which reads the table once. Each constitution version has its own history, here and
+in the table check_results. A failed check of severity ERROR stops what depends on its table, for that version and in
+that run.
 """
 
 import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from assets.partitions import constitution_versions
 from cai_dagster.checks import CHECKS, Check
-from cai_dagster.settings import CheckSettings, active_settings
+from cai_dagster.settings import CheckSettings, Severity, active_settings
+from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:
-    from cai_dagster.measurements import Measurement, Tables
+    from cai_dagster.lake import Lake
+    from cai_dagster.measurements import Measurement
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
-_UNVERSIONED = ("prompts", "initial_responses")
+_UNVERSIONED = ("prompts", "human_preferences", "initial_responses", "teacher_responses")
+_TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 
-def _asset_check(check: Check, settings: CheckSettings) -> dg.AssetChecksDefinition:
-    versioned = check.table not in _UNVERSIONED
-
-    @dg.asset_check(
+def _spec(check: Check) -> dg.AssetCheckSpec:
+    checks = active_settings().checks.of(check.name)
+    settings = checks.held_to(check.table)
+    severities = {checks.held_to(check.table, version).severity for version in (None, *checks.versions)}
+    return dg.AssetCheckSpec(
+        check.name,
         asset=check.table,
-        name=check.name,
         description=f"{check.description} Bound: {settings.bounds} ({settings.severity}). {check.advice}",
-        blocking=True,
-        partitions_def=constitution_versions if versioned else None,
+        blocking=Severity.ERROR in severities,  # automation waits for every blocking check, whatever its severity
+        partitions_def=None if check.table in _UNVERSIONED else constitution_versions,
     )
-    def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> dg.AssetCheckResult:
-        from cai_dagster import measurements
 
-        version = context.partition_key if versioned else None
-        measured = getattr(measurements, check.name)(_tables(lake, check.table, version))
-        return _result(check, settings, measured, version)
+
+def _checks_of(table: str) -> dg.AssetChecksDefinition:
+    checks = [check for check in CHECKS if check.table == table]
+
+    @dg.multi_asset_check(name=f"{table}_checks", specs=[_spec(check) for check in checks], can_subset=True)
+    def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
+        version = None if table in _UNVERSIONED else context.partition_key
+        store = lake.open()
+        snapshot = store.snapshot(table, version)
+        data_version = store.data_version_of(snapshot)
+        selected = {key.name for key in context.selected_asset_check_keys}
+        results: list[dg.AssetCheckResult] = []
+        rows: list[dict[str, Any]] = []
+        for check, measured in _measure(store, snapshot, data_version, checks):
+            if check.name not in selected:
+                continue
+            settings = active_settings().checks.of(check.name).held_to(table, version)
+            passed = measured.value is None or settings.passes(measured.value)
+            results.append(_result(check, settings, measured, passed, version))
+            rows.append(
+                {
+                    "table_name": table,
+                    "constitution_version": version,
+                    "check_name": check.name,
+                    "run_id": context.run.run_id,
+                    "checked_at": datetime.now(UTC).replace(tzinfo=None),
+                    "passed": passed,
+                    "severity": settings.severity.value,
+                    "value": measured.value,
+                    "bounds": settings.bounds,
+                    "rows": measured.rows,
+                    "data_version": data_version,
+                }
+            )
+        store.append("check_results", *rows)
+        yield from results
 
     return measure
 
 
-def _tables(lake: LakeResource, table: str, version: str | None) -> "Tables":
-    from cai_dagster.measurements import Tables
+def _measure(
+    store: "Lake", snapshot: TableSnapshot, data_version: str, checks: list[Check]
+) -> Iterator[tuple[Check, "Measurement"]]:
+    """What each check measures, in order: one may look at what those before it found."""
+    from cai_dagster import measurements
 
-    store = lake.open()
-    rows = store.snapshot(table, version)
-    principles = store.snapshot("constitution", version).frame() if version else rows.frame().clear()
-    return Tables(rows.frame(), store.rejected(table, version), principles)
+    table, version = snapshot.table, snapshot.constitution_version
+    measured: dict[str, Measurement] = {}
+    with ExitStack() as copies:
+        others = {name for check in checks for name in check.also}
+        tables = measurements.Tables(
+            rows=copies.enter_context(store.scan(snapshot)),
+            rejected=store.rejected(table, version),
+            others={name: copies.enter_context(store.scan(store.snapshot(name, version))) for name in sorted(others)},
+            constitution_version=version,
+            data_version=data_version,
+            history=store.select("FROM lake.check_results WHERE table_name = $table", {"table": table}),
+            measured=measured,
+        )
+        for check in checks:
+            measured[check.name] = getattr(measurements, check.name)(tables)
+            yield check, measured[check.name]
 
 
-def _result(check: Check, settings: CheckSettings, measured: "Measurement", version: str | None) -> dg.AssetCheckResult:
-    passed = measured.value is None or settings.passes(measured.value)
+def _result(
+    check: Check, settings: CheckSettings, measured: "Measurement", passed: bool, version: str | None
+) -> dg.AssetCheckResult:
     where = f" of constitution version {version}" if version else ""
     value = "there is nothing to measure" if measured.value is None else f"measured {measured.value:.4g}"
     verdict = f"{check.table}{where}: {value} over {measured.rows:,}; bound: {settings.bounds}."
-    metadata: dict[str, Any] = {"rows": measured.rows, "bound": settings.bounds, "examples": measured.examples}
+    metadata: dict[str, Any] = {"rows": measured.rows, "bound": settings.bounds}
     if measured.value is not None:
         metadata["value"] = measured.value
+    if measured.examples:
+        metadata["examples"] = dg.MetadataValue.table([_record(example) for example in measured.examples])
     return dg.AssetCheckResult(
+        asset_key=check.table,
+        check_name=check.name,
         passed=passed,
         severity=dg.AssetCheckSeverity[settings.severity],
         description=verdict if passed else f"{verdict} {check.advice}",
@@ -68,4 +127,8 @@ def _result(check: Check, settings: CheckSettings, measured: "Measurement", vers
     )
 
 
-asset_checks = [_asset_check(check, getattr(active_settings().checks, check.name)) for check in CHECKS]
+def _record(example: Mapping[str, Any]) -> dg.TableRecord:
+    return dg.TableRecord({name: "" if value is None else value for name, value in example.items()})
+
+
+asset_checks = [_checks_of(table) for table in _TABLES]

@@ -2,9 +2,10 @@
 
 import dagster as dg
 
-from assets.partitions import CONSTITUTIONS, constitution_versions
+from assets.partitions import constitution_versions
 from assets.stage import new_rows, stage_rows
 from cai_dagster.constitution import ConstitutionError, load_constitution
+from cai_dagster.home import CONSTITUTIONS
 from resources.lake import LakeResource
 
 

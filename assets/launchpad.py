@@ -1,13 +1,13 @@
 """Launchpad config: the settings of a stage, with the active profile's values as its defaults."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import dagster as dg
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-Config = TypeVar("Config", bound=dg.Config)
+Config = TypeVar("Config", bound=dg.Config | dg.ConfigurableResource[Any])
 
 _BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 

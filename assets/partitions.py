@@ -3,8 +3,6 @@
 import dagster as dg
 
 from cai_dagster.constitution import constitution_versions as versions_in
-from cai_dagster.home import PROJECT
-
-CONSTITUTIONS = PROJECT / "constitutions"
+from cai_dagster.home import CONSTITUTIONS
 
 constitution_versions = dg.StaticPartitionsDefinition(versions_in(CONSTITUTIONS))

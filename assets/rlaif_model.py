@@ -1,4 +1,4 @@
-"""RLAIF: SL-CAI optimized against the reward model, as RLHF proceeds (Bai et al. 2022, section 4.3)."""
+"""RLAIF: SL-CAI optimized against the reward model, as RLHF proceeds (Bai et al. 2022, section 4.2)."""
 
 from pathlib import Path
 

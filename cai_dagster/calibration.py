@@ -111,7 +111,7 @@ def _slice(kind: str, name: str, judged: pl.DataFrame, consensus: pl.DataFrame, 
     agreements = _by_pair(labels.with_columns(_agreement()), "agreement")
     low, high = mean_interval(agreements, RESAMPLES, seed)
     log_loss, brier_score = _proper_scores(labels)
-    tables = Tables(judged, pl.DataFrame(), pl.DataFrame())
+    tables = Tables(judged.lazy())
     by_judgement = _p_chosen(judged, ["pair_id", "principle_id", "order"], consensus)
     noise = _noise(by_judgement)
     known = [part for part in noise.values() if part is not None]

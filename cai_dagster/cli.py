@@ -3,9 +3,6 @@
 import json
 import os
 import resource
-import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,13 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.completion import complete_exported, complete_reward_model, complete_table, complete_version
+from cai_dagster.commands.diff import diff
+from cai_dagster.commands.doctor import doctor
 from cai_dagster.commands.forget import forget
 from cai_dagster.commands.principle import principle
+from cai_dagster.commands.report import report
+from cai_dagster.commands.status import status
 from cai_dagster.commands.trace import trace
 from cai_dagster.constitution import constitution_versions
-from cai_dagster.errors import HOW_TO_GO_ON, MendableError
+from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, run_program
+from cai_dagster.errors import MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.selections import CONSTITUTIONAL_AI
 from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
 
@@ -37,32 +41,44 @@ class _App(typer.Typer):
             sys.exit(1)
 
 
-app = _App(help="Constitutional AI as a Dagster graph.", no_args_is_help=True)
+app = _App(
+    help="Constitutional AI as a Dagster graph: from a written constitution to preference data and a reward model.",
+    epilog="Everything lies in CAI_HOME (default .cai); CAI_PROFILE chooses the settings. Exit status: 0 good, 1 an "
+    "error that the message explains, 2 a wrong option, 130 interrupted. Each command with an example: docs/cli.md",
+    no_args_is_help=True,
+)
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
 app.add_typer(imports, name="import")
+app.command("report")(report)
+app.command("doctor")(doctor)
 app.command("trace")(trace)
 app.command("principle")(principle)
 app.command("forget")(forget)
-Version = Annotated[str, typer.Option(help="Constitution version: the stem of a file in constitutions/.")]
+app.command("status")(status)
+app.command("diff")(diff)
+Version = Annotated[
+    str,
+    typer.Option(help="Constitution version: the stem of a file in constitutions/.", autocompletion=complete_version),
+]
 
-# Progress bars and load reports of the libraries would bury the run's own log.
-_QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
-GRAPH = "cai_dagster.definitions"
 LINES_A_REPORT = 100
-DEMO_SELECTION = "* and not key:cost_plan and not group:policy_optimization"
-INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
-GRACE_SECONDS = 20.0
-_LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
+# `cai --help` shows the commands in these groups and in this order.
+HELP_PANELS = {
+    "Run": ("setup", "demo", "ui", "plan", "retry"),
+    "Look": ("status", "summary", "diff", "trace", "principle", "report"),
+    "Data and models": ("import", "export", "score"),
+    "Upkeep": ("doctor", "forget"),
+}
 
 
 @app.command()
 def setup() -> None:
-    """Prepare CAI_HOME: the Dagster instance, its pool for the accelerator, and the offline model."""
+    """Prepare CAI_HOME: the Dagster instance and the offline model."""
     from cai_dagster.offline_model import prepare_offline_model
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     home = Home.from_environment()
-    _prepare_instance(home)
+    prepare_instance(home)
     started = time.monotonic()
     folder = prepare_offline_model(home)
     _console().print(f"offline model: {folder} ({time.monotonic() - started:.0f} s)")
@@ -70,7 +86,7 @@ def setup() -> None:
 
 @app.command()
 def demo(version: Version = "v1") -> None:
-    """Materialize the whole graph for one constitution version on the offline model, and say what came out."""
+    """Run the whole graph for one version on the small offline model."""
     versions = constitution_versions(PROJECT / "constitutions")
     if version not in versions:
         raise typer.BadParameter(f"there is no constitutions/{version}.yaml; there are {', '.join(versions)}")
@@ -78,7 +94,7 @@ def demo(version: Version = "v1") -> None:
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
     paid_before = _calls_paid()
-    _materialize(DEMO_SELECTION, version)
+    materialize(CONSTITUTIONAL_AI, version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -86,6 +102,7 @@ def demo(version: Version = "v1") -> None:
         f"This run paid for {_calls_paid() - paid_before:,} model calls and took {time.monotonic() - started:.0f} s in "
         f"all; peak memory {peak:.1f} GiB.\n"
         "The offline model writes passably and cannot judge: its labels follow the position, not the principle.\n"
+        "All of it on one page: [bold]make report[/bold] (or .venv/bin/cai report)\n"
         "To look at the graph, its checks and its metadata: [bold]make ui[/bold] (or .venv/bin/cai ui)"
     )
 
@@ -93,12 +110,19 @@ def demo(version: Version = "v1") -> None:
 @app.command()
 def plan(
     version: Annotated[
-        list[str] | None, typer.Option(help="Constitution version; once for each. All, without it.")
+        list[str] | None,
+        typer.Option(help="Constitution version; once for each. All, without it.", autocompletion=complete_version),
     ] = None,
-    select: Annotated[list[str] | None, typer.Option(help="Asset to plan; once for each. All, without it.")] = None,
+    select: Annotated[
+        list[str] | None,
+        typer.Option(help="Asset to plan; once for each. All, without it.", autocompletion=complete_table),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """Say what a materialization would pay for: calls, tokens, time. Loads no model and calls none."""
+    """Say what a run would pay for: calls, tokens, time.
+
+    Loads no model and calls none.
+    """
     from cai_dagster.summary import print_plan
 
     made = _plan(version or constitution_versions(PROJECT / "constitutions"), select or [])
@@ -110,12 +134,18 @@ def plan(
 
 @app.command()
 def retry(
-    table: Annotated[str, typer.Option(help="Table whose calls to make again, such as revision_rounds.")],
+    table: Annotated[
+        str,
+        typer.Option(help="Table whose calls to make again, such as revision_rounds.", autocompletion=complete_table),
+    ],
     reason: Annotated[str, typer.Option(help="How they ended: length, empty_completion, missing_label, …")],
-    version: Annotated[str | None, typer.Option(help="Constitution version; none for initial_responses.")] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Constitution version; none for initial_responses.", autocompletion=complete_version),
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
 ) -> None:
-    """Make the calls of a table that ended badly again, and only those and what follows from them."""
+    """Make calls that ended badly again, and what follows from them."""
     from cai_dagster.lake import Lake
     from cai_dagster.ledger import Ledger
     from cai_dagster.retries import RetryError, calls_to_retry
@@ -131,7 +161,7 @@ def retry(
         )
     Ledger(home.ledger).retry(calls, reason, max_tokens)
     _console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
-    _materialize(table, version)
+    materialize(table, version)
 
 
 @imports.command("preferences")
@@ -150,7 +180,10 @@ def import_preferences(
         float | None, typer.Option(min=0, max=1, help="More rejected rows than this fail the import.")
     ] = None,
 ) -> None:
-    """Fill the table human_preferences from preference data sets, and say what was set aside and why."""
+    """Fill human_preferences from data sets that people labelled.
+
+    Says what was set aside and why.
+    """
     from cai_dagster.lake import Lake
     from cai_dagster.summary import print_import
 
@@ -165,13 +198,13 @@ def import_preferences(
     }
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
     config |= {name: value for name, value in given.items() if value is not None}
-    _materialize("human_preferences", None, {"human_preferences": config})
+    materialize("human_preferences", None, {"human_preferences": config})
     print_import(Lake(Home.from_environment()), "human_preferences", config, _console())
 
 
 @app.command()
 def summary(version: Version = "v1") -> None:
-    """Print an example, its labels, the reward model's evaluation, rows and cost of one constitution version."""
+    """Show an example, its labels, evaluation and cost of a version."""
     from cai_dagster.lake import Lake
     from cai_dagster.summary import print_summary
 
@@ -180,9 +213,16 @@ def summary(version: Version = "v1") -> None:
 
 @app.command()
 def score(
-    model: Annotated[str, typer.Option(help="A reward model: its key, the first digits of it, or a folder.")],
+    model: Annotated[
+        str,
+        typer.Option(
+            help="A reward model: its key, the first digits of it, or a folder.", autocompletion=complete_reward_model
+        ),
+    ],
 ) -> None:
-    """Score texts: JSON lines on standard input, a JSON line with the reward for each on standard output.
+    """Score texts with a reward model, JSON lines in and out.
+
+    A JSON line on standard input gets a JSON line with its reward on standard output.
 
     {"prompt", "completion"} gets a reward; {"prompt", "chosen", "rejected"} both rewards, their margin and P(chosen).
     `messages` may stand in place of `prompt`; `principle` belongs to a principle-conditioned model. A bad line is named
@@ -191,7 +231,7 @@ def score(
     from cai_dagster.checkpoints import find_checkpoint
     from cai_dagster.scored_texts import reading_of, score_lines
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     folder = find_checkpoint(Home.from_environment(), "reward_model", model)
     messages = Console(stderr=True, highlight=False)
     reading = reading_of(folder)
@@ -217,7 +257,7 @@ def score(
 
 @app.command()
 def export(
-    table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.")],
+    table: Annotated[str, typer.Option(help="sft_dataset or preference_pairs.", autocompletion=complete_exported)],
     output: Annotated[Path, typer.Option(help="Folder to make: a data set that `datasets.load_dataset` reads.")],
     export_format: Annotated[
         ExportFormat, typer.Option("--format", help="Whose format; docs/exports.md describes each.")
@@ -230,7 +270,7 @@ def export(
     licence: Annotated[str, typer.Option(help="Licence for the card, such as cc-by-4.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
 ) -> None:
-    """Write a table for other tools: SFT, preference, reward and KTO data with a dataset card."""
+    """Write SFT or preference data for other tools, with its card."""
     from cai_dagster.exports import export_table
     from cai_dagster.lake import Lake
 
@@ -255,7 +295,7 @@ def import_constitution(
     licence: Annotated[str, typer.Option(help="Licence of the texts, such as CC0-1.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
 ) -> None:
-    """Turn principles that others have written into a constitution of this project."""
+    """Make a constitution of principles that others have written."""
     from cai_dagster.constitution_imports import read_constitution, write_constitution
 
     found = read_constitution(files)
@@ -267,65 +307,21 @@ def import_constitution(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
-    """Open the Dagster UI on this project's instance, with the demo's settings unless CAI_PROFILE says otherwise."""
+    """Open the Dagster UI on this project's instance.
+
+    With the settings of the profile `demo`, unless CAI_PROFILE says otherwise.
+    """
     os.environ.setdefault("CAI_PROFILE", "demo")
     if not (Home.from_environment().dagster / "dagster.yaml").exists():
         setup()
-    _run("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
-
-
-def _run(program: str, *arguments: str, interrupted: str = "") -> None:
-    """Run a program of this environment in the project folder on this project's instance; exit as it did.
-
-    Ctrl-C goes to it as well, and it is left the time to end in good order; `interrupted` is then said last.
-    """
-    executable = Path(sys.executable).parent / program
-    environment = {**_QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
-    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment)  # noqa: S603
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        _wait_for_interrupted(process)
-        if interrupted:
-            _console().print(interrupted, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if status:
-        raise typer.Exit(status)
-
-
-def _wait_for_interrupted(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for the end of a program that got the terminal's Ctrl-C too; interrupt it again when it takes too long."""
-    while True:
-        try:
-            process.wait(GRACE_SECONDS)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.send_signal(signal.SIGINT)
-        else:
-            return
-
-
-def _prepare_instance(home: Home) -> None:
-    """Make this home's Dagster instance, where it has none yet."""
-    instance = home.dagster / "dagster.yaml"
-    if not instance.exists():
-        home.dagster.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / "dagster.yaml", instance)
-        _run("dagster", "instance", "concurrency", "set", "gpu", "1")
-
-
-def _materialize(selection: str, version: str | None, config_of: dict[str, dict[str, Any]] | None = None) -> None:
-    _prepare_instance(Home.from_environment())
-    target = ["-m", GRAPH, "--select", selection, *(["--partition", version] if version else [])]
-    ops = {asset: {"config": values} for asset, values in (config_of or {}).items()}
-    config = ["--config-json", json.dumps({**_LOG_CONFIG, **({"ops": ops} if ops else {})})]
-    _run("dagster", "asset", "materialize", *target, *config, interrupted=HOW_TO_GO_ON)
+    run_program("dagster", "dev", "-w", "workspace.yaml", "--host", "127.0.0.1", "--port", str(port))
 
 
 def _plan(versions: list[str], selection: list[str]) -> "CostPlan":
     from cai_dagster.configured_model import ConfiguredModel
     from cai_dagster.cost_plan import plan as make_plan
 
-    os.environ.update({name: os.environ.get(name, value) for name, value in _QUIET.items()})
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     settings = active_settings()
     policy, feedback_model = (
         ConfiguredModel(**model.model_dump()) for model in (settings.policy, settings.feedback_model)
@@ -342,3 +338,15 @@ def _calls_paid() -> int:
     from cai_dagster.ledger import Ledger
 
     return sum(Ledger(Home.from_environment().ledger).totals().values())
+
+
+def _arrange_help() -> None:
+    panels = {command: panel for panel, commands in HELP_PANELS.items() for command in commands}
+    order = list(panels)
+    for one in (*app.registered_commands, *app.registered_groups):
+        one.name = one.name or getattr(one.callback, "__name__", "")
+        one.rich_help_panel = panels.get(one.name)
+    app.registered_commands.sort(key=lambda one: order.index(one.name or "") if one.name in panels else len(order))
+
+
+_arrange_help()

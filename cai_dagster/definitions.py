@@ -5,18 +5,23 @@ from typing import Any
 
 import dagster as dg
 
+from assets.automation import automated, changed_prompts, failed_runs, new_versions
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.constitution import constitution
+from assets.constitution_diff import constitution_diff, version_judgements
 from assets.cost_plan import cost_plan
 from assets.dpo_model import dpo_model
 from assets.human_preferences import human_preferences
 from assets.initial_responses import initial_responses
+from assets.jobs import constitutional_ai
 from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
+from assets.launchpad import defaults_from
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts
+from assets.report import report
 from assets.response_pairs import response_pairs
 from assets.revision_rounds import revision_rounds
 from assets.reward_model import reward_model, reward_model_evaluation
@@ -59,20 +64,38 @@ POLICY_OPTIMIZATION = (
     policy_evaluation,
 )
 
+# A version beside an earlier one, on demand too.
+COMPARISON = (version_judgements, constitution_diff)
+
+# Reads what there is and makes nothing of it: on demand as well.
+MONITORING = (report,)
+
+
+@defaults_from(active_settings().policy)
+class PolicyResource(LanguageModelResource):
+    """The model that writes and revises."""
+
+
+@defaults_from(active_settings().feedback_model)
+class FeedbackModelResource(LanguageModelResource):
+    """The model that judges."""
+
 
 def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definitions:
     """The graph with its resources; tests replace some of them."""
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*ASSETS, *POLICY_OPTIMIZATION),
+        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON, *MONITORING),
         asset_checks=asset_checks,
+        jobs=[constitutional_ai],
+        sensors=[new_versions, changed_prompts, failed_runs],
         resources={
             "io_manager": LakeIOManager(),
             "lake": LakeResource(),
             "ledger": ledger,
-            "policy": LanguageModelResource(ledger=ledger, **settings.policy.model_dump()),
-            "feedback_model": LanguageModelResource(ledger=ledger, **settings.feedback_model.model_dump()),
+            "policy": PolicyResource(ledger=ledger, **settings.policy.model_dump()),
+            "feedback_model": FeedbackModelResource(ledger=ledger, **settings.feedback_model.model_dump()),
             **(resources or {}),
         },
         executor=dg.in_process_executor,  # the multiprocess executor would load a model for each step

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parent.parent
+CONSTITUTIONS = PROJECT / "constitutions"
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,19 @@ class Home:
         return self.root / "models"
 
     @property
+    def reports(self) -> Path:
+        """Reports, one HTML file a constitution version."""
+        return self.root / "reports"
+
+    @property
     def dagster(self) -> Path:
         """`DAGSTER_HOME` of this project's instance."""
         return self.root / "dagster"
+
+    @property
+    def failures(self) -> Path:
+        """A line for each run that failed, where the sensor `failed_runs` is on."""
+        return self.root / "failures.jsonl"
 
     @property
     def accelerator_lock(self) -> Path:

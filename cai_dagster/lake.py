@@ -10,7 +10,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -30,13 +30,14 @@ from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
+COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
 ORPHANED_AFTER = "1 hour"  # a file that another process has moved in and not registered yet is no orphan
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
 )
 _RESTORE = (
-    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite there: the tables are then made "
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
     "again without paying for a completion."
 )
 
@@ -97,9 +98,14 @@ class Lake:
         self._transaction(lambda: self._replace_rejected(staged, files))
         shutil.rmtree(staged.folder)
 
-    def append(self, table: str, row: Mapping[str, Any]) -> None:
-        """Add one row to a table whose rows are appended, such as check_results."""
-        self._transaction(lambda: self._insert(table, row))
+    def append(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Add rows to a table whose rows are appended, such as check_results."""
+
+        def insert() -> None:
+            for row in rows:
+                self._insert(table, row)
+
+        self._transaction(insert)
 
     def delete(self, conditions: Mapping[str, str]) -> int:
         """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id."""
@@ -156,6 +162,13 @@ class Lake:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
         return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
 
+    def data_version_of(self, snapshot: TableSnapshot) -> str:
+        """The data version of a snapshot's rows: that of the materialization that wrote them."""
+        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
+        table = literal(snapshot.table)
+        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
+        return self.query(query, accounts=accounts).item()
+
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
         table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]
@@ -179,19 +192,29 @@ class Lake:
         return retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
 
     def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
-        """The rows of a SELECT, a dict each, in constant memory.
-
-        They are copied to a file first: a result read slowly would hold the catalog's read lock for hours.
-        """
-        _ = self._connection
-        with scratch_folder(self._home.staging) as folder:
-            file = folder / "rows.parquet"
-            with full_disk_named(self._home.root):
-                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} (FORMAT parquet)"
-                retry_conflicts(lambda: self._connection.execute(copy))
+        """The rows of a SELECT, a dict each, in constant memory."""
+        with self._copied(sql, tables) as file:
             parquet: Any = pyarrow.parquet.ParquetFile(file)
             for batch in parquet.iter_batches(STREAM_ROWS):
                 yield from pl.DataFrame(batch).iter_rows(named=True)
+
+    @contextlib.contextmanager
+    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
+        """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
+        with self._copied(_select(snapshot), {}) as file:
+            yield pl.scan_parquet(file)
+
+    @contextlib.contextmanager
+    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
+        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
+        _ = self._connection
+        with scratch_folder(self._home.staging) as folder:
+            file = folder / "rows.parquet"
+            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
+            with full_disk_named(self._home.root):
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} ({options})"
+                retry_conflicts(lambda: self._connection.execute(copy))
+            yield file
 
     def count(self, sql: str, /, **tables: Rows) -> int:
         """How many rows a SELECT has."""

@@ -12,7 +12,7 @@ and one of three losses for a pair:
 * robust: [−(1 − ε) · log σ(m) + ε · log σ(−m)] / (1 − 2ε), unbiased where each label is flipped with probability ε
   (Chowdhury et al. 2024, equation 12).
 
-Reinforcement learning from AI feedback (Bai et al. 2022, section 4.3) maximises r(x, y) − β · KL(π ‖ π_ref), here by
+Reinforcement learning from AI feedback (Bai et al. 2022, section 4.2) maximises r(x, y) − β · KL(π ‖ π_ref), here by
 REINFORCE with the mean reward of a prompt's other completions as baseline (RLOO: Ahmadian et al. 2024, section 3.2).
 It knows no trainer and no table store.
 """

@@ -219,4 +219,6 @@ class _CurveKeeper(Progress):
 
 def _policy(base: Path, settings: TrainingSettings, trust_remote_code: bool) -> Any:
     set_seed(settings.seed)
-    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    return AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+    )

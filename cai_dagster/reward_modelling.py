@@ -2,7 +2,7 @@
 
 Bradley–Terry with soft labels: −p·log σ(r_c − r_r) − (1−p)·log σ(r_r − r_c), where p = P(chosen) (Lee et al. 2023,
 section 2.2.1; Bai et al. 2022, section 4.1 for the soft label). Labels come from the feedback model, from people, or
-from both (Bai et al. 2022, section 4.3: human helpfulness beside AI harmlessness). How a reward model is measured is in
+from both (Bai et al. 2022, section 4.2: human helpfulness beside AI harmlessness). How a reward model is measured is in
 `reward_evaluation`. It knows no trainer and no table store.
 """
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from cai_dagster.errors import HOW_TO_GO_ON, MendableError
 from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import LanguageModel, RowError
+from cai_dagster.requests import ChoiceLogprobs, Completion, LanguageModel, Request, RowError
 from cai_dagster.staging import StagedRows
 
 REPORT_SECONDS = 10.0
@@ -32,20 +32,53 @@ class TooManyRejectedRowsError(MendableError):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is."""
+    """How far a stage is. `calls` are those answered, `calls_of_done` those of rows that are done."""
 
     done: int
     total: int
     rejected: int
+    calls: int
+    calls_of_done: int
     tokens: int
     seconds: float
 
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate, if the other rows need as many calls as those that are done; None while none is.
+
+        Many rows are in work at once and end together: the calls say how far they are, the rows do not.
+        """
+        if not (self.done and self.calls):
+            return None
+        expected = self.calls_of_done / self.done * self.total
+        return self.seconds * max(0.0, expected / self.calls - 1)
+
     def __str__(self) -> str:
-        remaining = self.seconds / self.done * (self.total - self.done) if self.done else 0.0
+        left = "" if self.seconds_left is None else f", about {self.seconds_left:,.0f} s left"
         return (
-            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, "
-            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s, about {remaining:,.0f} s left"
+            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls, "
+            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s{left}"
         )
+
+
+class _CountingModel:
+    """A model that counts the answers it gives to one row."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self.model_id = model.model_id
+        self.tells_apart = model.tells_apart
+        self.calls = 0
+
+    async def complete(self, request: Request) -> Completion:
+        completion = await self._model.complete(request)
+        self.calls += 1
+        return completion
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
+        chosen = await self._model.choose(request, choices)
+        self.calls += 1
+        return chosen
 
 
 def run_rows(
@@ -99,32 +132,38 @@ async def _run_rows(
     received: list[int],
 ) -> None:
     waiting = iter(rows)  # shared: each row goes to the first worker that is free
-    started = reported = time.monotonic()
-    done = 0
+    started = time.monotonic()
+    done = calls_of_done = 0
 
     async def work() -> None:
-        nonlocal done, reported
+        nonlocal done, calls_of_done
         for row in waiting:
+            counting = _CountingModel(model)
             try:
-                results = await recipe(model, row)
+                results = await recipe(counting, row)
             except RowError as error:
                 staged.reject(row_id(row), str(error), row)
             else:
                 staged.add(results)
             done += 1
-            now = time.monotonic()
-            if now - reported >= REPORT_SECONDS:
-                reported = now
-                report(Progress(done, total, staged.rejected_count, model.usage.tokens, now - started))
+            calls_of_done += counting.calls
 
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            usage, seconds = model.usage, time.monotonic() - started
+            calls = usage.hits + usage.misses
+            report(Progress(done, total, staged.rejected_count, calls, calls_of_done, usage.tokens, seconds))
+
+    telling = asyncio.create_task(tell())
     workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]
     with _interrupts_cancel(asyncio.current_task(), received):
         try:
             await asyncio.gather(*workers)
         finally:
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in (telling, *workers):
+                task.cancel()
+            await asyncio.gather(telling, *workers, return_exceptions=True)
             model.commit()
 
 

@@ -19,6 +19,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
 from cai_dagster.requests import Message, Messages, RowError
 from cai_dagster.reward_modelling import TokenPair, conditioned
+from cai_dagster.weights import has_weights
 
 LINES_AT_ONCE = 32  # of which those of like length are scored together
 _ROLES = ("system", "user", "assistant")
@@ -85,8 +86,10 @@ class Reading:
 def reading_of(folder: Path) -> Reading:
     """How the reward model in a folder reads texts; one that was not trained here has no record and no principle.
 
-    Raises CheckpointError where the folder holds no classifier with one output.
+    Raises CheckpointError where the folder holds no classifier with one output, or none in safetensors.
     """
+    if not has_weights(folder):
+        raise CheckpointError(f"{folder}: no safetensors file; convert the model with transformers' save_pretrained")
     config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     labels = config.get("id2label", {})
     architectures = cast("list[str]", config.get("architectures") or [])

@@ -18,7 +18,9 @@ class Scorer:
 
     def __init__(self, checkpoint: Path) -> None:
         """Load a sequence classifier with one output, in float32."""
-        model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=torch.float32)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(
+            checkpoint, dtype=torch.float32, use_safetensors=True
+        )
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
     @property

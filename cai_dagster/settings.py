@@ -6,7 +6,7 @@ once. It knows nothing of what the stages do with them.
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,10 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from cai_dagster.checks import CHECKS
+from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import MendableError
-from cai_dagster.home import PROJECT
+from cai_dagster.home import CONSTITUTIONS, PROJECT
 from cai_dagster.requests import Sampling
 
 SETTINGS_FILE = PROJECT / "settings.toml"
@@ -509,13 +511,68 @@ class PolicyEvaluationSettings(_Settings):
     seed: int = Field(ge=0, lt=2**31, description="Of the resamples.")
 
 
-class CheckSettings(_Settings):
+class ConstitutionDiffSettings(_Settings):
+    """How a version is compared with an earlier one."""
+
+    against: str = Field(
+        pattern=r"^([a-z0-9][a-z0-9._-]*)?$",
+        description="The version to compare with; empty: the one before it, where v9 comes before v10.",
+    )
+    max_pairs: int = Field(
+        ge=1,
+        description="Final revisions of both versions that the feedback model compares, drawn from those that differ.",
+    )
+    examples: int = Field(ge=0, le=100, description="Examples of each kind of change.")
+    confidence: float = Field(gt=0, lt=1, description="Of the bootstrap intervals; 0.95 leaves 2.5 % on either side.")
+    resamples: int = Field(ge=100, le=1_000_000, description="Resamples of the prompts for each interval.")
+    sample_seed: int = Field(ge=0, lt=2**31, description="Another seed draws other pairs, and other resamples.")
+
+
+class _Bounds(_Settings):
+    above: float | None = Field(default=None, allow_inf_nan=False)
+    at_least: float | None = Field(default=None, allow_inf_nan=False)
+    at_most: float | None = Field(default=None, allow_inf_nan=False)
+
+
+class CheckOverride(_Bounds):
+    """What is otherwise for one table or one constitution version; what it does not name stays."""
+
+    severity: Severity | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "CheckOverride":
+        if not self.model_fields_set:
+            raise ValueError("changes nothing; give it a bound (above, at_least, at_most) or a severity, or remove it")
+        return self
+
+
+class CheckSettings(_Bounds):
     """The bounds of one check and what happens beyond them."""
 
     severity: Severity = Field(description="ERROR stops what depends on the table; WARN does not.")
-    above: float | None = None
-    at_least: float | None = None
-    at_most: float | None = None
+    tables: dict[str, CheckOverride] = Field(default={}, description="Other bounds for one of the check's tables.")
+    versions: dict[str, CheckOverride] = Field(
+        default={}, description="Other bounds for a constitution version. Where a table has its own too, these count."
+    )
+
+    @model_validator(mode="after")
+    def _leave_room(self) -> "CheckSettings":
+        for table in ("", *self.tables):
+            for version in (None, *self.versions):
+                self.held_to(table, version).refuse_contradiction(" and ".join(filter(None, (table, version))))
+        return self
+
+    def held_to(self, table: str, version: str | None = None) -> "CheckSettings":
+        """What counts for one table and version: the check's own settings, below the table's, below the version's."""
+        changed: dict[str, Any] = {"tables": {}, "versions": {}}
+        for override in (self.tables.get(table), self.versions.get(version or "")):
+            changed |= override.model_dump(exclude_unset=True) if override else {}
+        return self.model_copy(update=changed)
+
+    def refuse_contradiction(self, where: str) -> None:
+        """Raise ValueError when no value can lie within the bounds."""
+        if self.at_most is not None and not self.passes(self.at_most):
+            raise ValueError(f"{where + ': ' if where else ''}nothing is {self.bounds}")
 
     def passes(self, value: float) -> bool:
         """Whether a measured value lies within the bounds."""
@@ -537,11 +594,38 @@ class ChecksSettings(_Settings):
     rejected_share: CheckSettings
     unfinished_completions: CheckSettings
     unchanged_revisions: CheckSettings
+    principle_coverage: CheckSettings
+    refusals: CheckSettings
+    repetition: CheckSettings
+    shared_phrase: CheckSettings
+    near_duplicates: CheckSettings
+    language_change: CheckSettings
+    identical_pairs: CheckSettings
+    missing_judgements: CheckSettings
     label_mass: CheckSettings
     position_bias: CheckSettings
-    principle_coverage: CheckSettings
-    length_ratio: CheckSettings
+    undecided_pairs: CheckSettings
     judge_agreement: CheckSettings
+    length_ratio: CheckSettings
+    reward_accuracy: CheckSettings
+    reward_over_length: CheckSettings
+    reward_length_correlation: CheckSettings
+    drift: CheckSettings
+
+    def of(self, check: str) -> CheckSettings:
+        """Those of one check, by its name."""
+        return getattr(self, check)
+
+    def misplaced(self, versions: Callable[[], Sequence[str]]) -> Iterator[tuple[str, str]]:
+        """Overrides for a table that the check is not on or a version that is not there: where, and what is wrong."""
+        for name in type(self).model_fields:
+            settings, tables = self.of(name), [check.table for check in CHECKS if check.name == name]
+            for table in settings.tables:
+                if table not in tables:
+                    yield f"{name}.tables.{table}", f"the check is not on this table, but on {', '.join(tables)}"
+            for version in settings.versions:
+                if version not in (known := versions()):
+                    yield f"{name}.versions.{version}", f"there is no such constitution; there are {', '.join(known)}"
 
 
 class Settings(_Settings):
@@ -568,13 +652,15 @@ class Settings(_Settings):
     decontamination: DecontaminationSettings
     human_preferences: HumanPreferencesSettings
     judge_calibration: JudgeCalibrationSettings
+    constitution_diff: ConstitutionDiffSettings
     checks: ChecksSettings
 
 
 def load_settings(file: Path, profile: str) -> Settings:
     """The profile's values over the default ones.
 
-    Raises SettingsError for a missing profile, a wrong name and a value out of range.
+    Raises SettingsError for a missing profile, a wrong name, a value out of range, and a check's override for a table
+    that it is not on or a version that is not there.
     """
     try:
         profiles = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -588,13 +674,17 @@ def load_settings(file: Path, profile: str) -> Settings:
     if profile not in profiles:
         raise SettingsError(f"{file} has no profile {profile!r}; CAI_PROFILE may be one of {', '.join(profiles)}")
     try:
-        return Settings.model_validate(_merge(profiles[DEFAULT_PROFILE], profiles[profile]))
+        settings = Settings.model_validate(_merge(profiles[DEFAULT_PROFILE], profiles[profile]))
     except ValidationError as error:
         problems = [
             f"{file}: [{profile}.{'.'.join(str(part) for part in problem['loc'])}]: {problem['msg']}"
             for problem in error.errors()
         ]
         raise SettingsError("\n".join(problems)) from error
+    misplaced = settings.checks.misplaced(lambda: constitution_versions(CONSTITUTIONS))
+    if problems := [f"{file}: [{profile}.checks.{place}]: {problem}" for place, problem in misplaced]:
+        raise SettingsError("\n".join(problems))
+    return settings
 
 
 @cache

@@ -17,6 +17,7 @@ from typing import Any, TextIO, cast
 
 from cai_dagster.chat_format import keep_to_this_machine
 from cai_dagster.errors import MendableError
+from cai_dagster.hashing import content_hash
 from cai_dagster.home import PROJECT
 
 FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".parquet", ".txt")
@@ -68,6 +69,21 @@ def source_rows(sources: Sequence[str], expected: Expected) -> Iterator[SourceRo
             raise SourceFileError(f"{expected.asset}: {path} has no {', '.join(FORMATS)} file and is no dataset folder")
         for file in files:
             yield from _file_rows(file, expected)
+
+
+def fingerprint(sources: Sequence[str]) -> str:
+    """A hash of the sources' files, by path, size and time of change: another one after any of them was touched.
+
+    Raises SourceFileError for a source that does not exist.
+    """
+    seen: list[tuple[str, int, int]] = []
+    for path in (PROJECT / Path(source).expanduser() for source in sources):
+        if not path.exists():
+            raise SourceFileError(f"{path} does not exist; a source is a file or a folder on this machine")
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            state = file.stat()
+            seen.append((str(file), state.st_size, state.st_mtime_ns))
+    return content_hash(seen)
 
 
 def _file_rows(file: Path, expected: Expected) -> Iterator[SourceRow]:

@@ -5,7 +5,7 @@ themselves are in `critique_revision`, `response_pairs`, `judging`, `best_of_n` 
 store and no Dagster.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from cai_dagster.requests import LanguageModel, Message, Request, Slot, to_messa
 from cai_dagster.response_pairs import sample_pairs
 from cai_dagster.settings import (
     BestOfNSettings,
+    ConstitutionDiffSettings,
     InitialResponsesSettings,
     JudgeCalibrationSettings,
     JudgementsSettings,
@@ -206,6 +207,47 @@ def policy_judgements_stage(constitution: Constitution, settings: JudgementsSett
         recipe=compare,
         max_rejected_share=settings.max_rejected_share,
     )
+
+
+def version_judgements_stage(
+    constitutions: Sequence[Constitution], settings: JudgementsSettings, comparison: ConstitutionDiffSettings
+) -> Stage:
+    """What the feedback model says of the final revisions of two versions that differ, in both orders.
+
+    Under the principles of each version, since a version's own are kind to it; what they share is asked once.
+    A larger sample keeps the pairs of a smaller one, and so its calls.
+    """
+    settings = _with_a_judge(settings).model_copy(update={"both_orders": True})
+    against = constitutions[0].version
+
+    async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
+        pair = pair_to_judge(row)
+        names = {"against": against, "prompt_id": row["prompt_id"], "sample": row["sample"], "pair_id": pair.pair_id}
+        return [
+            {**names, "judged_by": constitution.version, "feedback_model": model.model_id, **made.to_row()}
+            for constitution in constitutions
+            for made in await judge(model, constitution, pair, settings)
+        ]
+
+    return Stage(
+        table="version_judgements",
+        rows=f"""
+            SELECT prompt_id, sample, messages, one.revision AS completion_0, other.revision AS completion_1
+            FROM ({_final("revision_rounds_before")}) one JOIN ({_final("revision_rounds")}) other
+                USING (prompt_id, sample)
+            JOIN prompts USING (prompt_id) WHERE one.revision <> other.revision
+            ORDER BY md5('{comparison.sample_seed}/' || prompt_id || '/' || sample), prompt_id, sample
+            LIMIT {comparison.max_pairs}
+        """,
+        row_id=lambda row: f"{row['prompt_id']}/{row['sample']}",
+        recipe=compare,
+        max_rejected_share=settings.max_rejected_share,
+    )
+
+
+def _final(rounds: str) -> str:
+    """The last round of every response."""
+    return f"FROM {rounds} QUALIFY round = max(round) OVER (PARTITION BY prompt_id, sample)"
 
 
 def calibration_stage(

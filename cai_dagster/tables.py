@@ -33,11 +33,19 @@ class Constitution(_VersionedModel):
 
     principle_id: str = pa.Field(str_matches=_HEX, description="Hash of slug and texts: the same in every version.")
     slug: str = pa.Field(description="The principle's identity across versions; draws follow it.")
-    critique_request: str = pa.Field(str_length={"min_value": 1})
-    revision_request: str = pa.Field(str_length={"min_value": 1})
-    comparison_request: str = pa.Field(str_length={"min_value": 1})
+    critique_request: str = pa.Field(
+        str_length={"min_value": 1}, description="What the model is asked when it criticises a response."
+    )
+    revision_request: str = pa.Field(
+        str_length={"min_value": 1}, description="What it is asked when it revises the response."
+    )
+    comparison_request: str = pa.Field(
+        str_length={"min_value": 1}, description="What the feedback model is asked of two completions."
+    )
     weight: float = pa.Field(gt=0, description="Relative chance of being drawn.")
-    tags: pl.List = pa.Field(dtype_kwargs={"inner": pl.String})
+    tags: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.String}, description="Words of yours; nothing is decided by them."
+    )
     dialogues: pl.List = pa.Field(dtype_kwargs={"inner": _DIALOGUE}, description="The version's few-shot dialogues.")
     comparisons: pl.List = pa.Field(
         dtype_kwargs={"inner": _COMPARISON}, nullable=True, description="The version's few-shot judgements."
@@ -47,11 +55,11 @@ class Constitution(_VersionedModel):
 class Prompts(_Model):
     """A prompt x."""
 
-    prompt_id: str = pa.Field(str_matches=_HEX, description="Hash of the messages.")
+    prompt_id: str = pa.Field(str_matches=_HEX, description="The prompt: a hash of its messages.")
     messages: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The turns; the last is the user's.")
     source: str = pa.Field(description="file:line it was first read from.")
     sources: pl.List = pa.Field(dtype_kwargs={"inner": pl.String}, description="Every place it was read from.")
-    category: str = pa.Field(nullable=True)
+    category: str = pa.Field(nullable=True, description="As the source has it.")
     split: str = pa.Field(isin=_SPLITS, description="sft, preference or evaluation: a hash of the prompt id.")
 
 
@@ -60,7 +68,7 @@ class InitialResponses(_Model):
 
     prompt_id: str = pa.Field(str_matches=_HEX)
     sample: int = pa.Field(ge=0, description="From 0, when several first responses are drawn for one prompt.")
-    completion: str = pa.Field(str_length={"min_value": 1})
+    completion: str = pa.Field(str_length={"min_value": 1}, description="What the model wrote.")
     finish_reason: str = pa.Field(description="stop: the model ended it; length: it was cut at max_tokens.")
     request_id: str = pa.Field(str_matches=_HEX, description="The call in the ledger.")
     policy_model: str = pa.Field(description="Identity of the weights that wrote it.")
@@ -74,12 +82,12 @@ class RevisionRounds(_VersionedModel):
     round: int = pa.Field(ge=1, description="From 1.")
     principle_id: str = pa.Field(str_matches=_HEX, description="The principle drawn for this round.")
     response: str = pa.Field(str_length={"min_value": 1}, description="y^(round-1): what is criticised.")
-    critique: str = pa.Field(str_length={"min_value": 1})
+    critique: str = pa.Field(str_length={"min_value": 1}, description="What the model found wrong, by the principle.")
     revision: str = pa.Field(str_length={"min_value": 1}, description="y^round")
-    critique_finish_reason: str
-    revision_finish_reason: str
-    critique_request_id: str = pa.Field(str_matches=_HEX)
-    revision_request_id: str = pa.Field(str_matches=_HEX)
+    critique_finish_reason: str = pa.Field(description="stop, or length: it was cut at critique_max_tokens.")
+    revision_finish_reason: str = pa.Field(description="stop, or length: it was cut at revision_max_tokens.")
+    critique_request_id: str = pa.Field(str_matches=_HEX, description="The critique's call in the ledger.")
+    revision_request_id: str = pa.Field(str_matches=_HEX, description="The revision's call in the ledger.")
 
 
 class SftDataset(_VersionedModel):
@@ -96,7 +104,7 @@ class Checkpoint(_VersionedModel):
 
     checkpoint_key: str = pa.Field(str_matches=_HEX, description="Hash of base model, rows, settings, code version.")
     path: str = pa.Field(description="A Hugging Face folder.")
-    base_model: str
+    base_model: str = pa.Field(description="Identity of the weights that training began with.")
     rows: int = pa.Field(ge=1, description="Rows it was trained on.")
     record: str = pa.Field(description="record.json of the checkpoint, as it lies beside the weights.")
 
@@ -107,12 +115,14 @@ class ResponsePairs(_VersionedModel):
     pair_id: str = pa.Field(str_matches=_HEX, description="Hash of the prompt id and both completions.")
     prompt_id: str = pa.Field(str_matches=_HEX)
     source: str = pa.Field(description="sl_cai_model: both sampled from it; revisions: y^0 and y^n; imported.")
-    completion_0: str = pa.Field(str_length={"min_value": 1})
-    completion_1: str = pa.Field(str_length={"min_value": 1})
-    finish_reason_0: str
-    finish_reason_1: str
-    request_id_0: str = pa.Field(str_matches=_HEX)
-    request_id_1: str = pa.Field(str_matches=_HEX)
+    completion_0: str = pa.Field(str_length={"min_value": 1}, description="The first of them; for revisions y^0.")
+    completion_1: str = pa.Field(str_length={"min_value": 1}, description="The second; for revisions y^n.")
+    finish_reason_0: str = pa.Field(description="Why completion_0 ended; imported where it was not written here.")
+    finish_reason_1: str = pa.Field(description="Why completion_1 ended.")
+    request_id_0: str = pa.Field(
+        str_matches=_HEX, description="The call of completion_0 in the ledger; imported: the hash of its text."
+    )
+    request_id_1: str = pa.Field(str_matches=_HEX, description="The call of completion_1 in the ledger.")
 
 
 class Judgements(_VersionedModel):
@@ -148,13 +158,15 @@ class Judgements(_VersionedModel):
         gt=0, nullable=True, description="Their weight in the constitution, added up; null counts as 1."
     )
     rationale_finish_reason: str = pa.Field(nullable=True, description="length: it was cut at rationale_max_tokens.")
-    rationale_request_id: str = pa.Field(str_matches=_HEX, nullable=True)
+    rationale_request_id: str = pa.Field(str_matches=_HEX, nullable=True, description="The call of the rationale.")
     score_logprobs_0: pl.List = pa.Field(
         dtype_kwargs={"inner": pl.Float64}, nullable=True, description="log P of the scores 1 to 10 of completion_0."
     )
-    score_logprobs_1: pl.List = pa.Field(dtype_kwargs={"inner": pl.Float64}, nullable=True)
+    score_logprobs_1: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.Float64}, nullable=True, description="The same of completion_1."
+    )
     score_0: float = pa.Field(ge=1, le=10, nullable=True, description="Expected score of completion_0.")
-    score_1: float = pa.Field(ge=1, le=10, nullable=True)
+    score_1: float = pa.Field(ge=1, le=10, nullable=True, description="Expected score of completion_1.")
     score_request_ids: pl.List = pa.Field(
         dtype_kwargs={"inner": pl.String}, nullable=True, description="The calls of both scores."
     )
@@ -165,12 +177,12 @@ class HumanPreferences(_Model):
 
     pair_id: str = pa.Field(str_matches=_HEX, description="As in response_pairs: the same whoever is preferred.")
     prompt_id: str = pa.Field(str_matches=_HEX, description="As in prompts.")
-    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The turns before the completion.")
     chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="One turn, the assistant's.")
     rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="One turn, the assistant's.")
     votes_chosen: int = pa.Field(ge=0, nullable=True, description="People who preferred chosen; null: not counted.")
     votes_rejected: int = pa.Field(ge=0, nullable=True, description="People who preferred rejected.")
-    category: str = pa.Field(nullable=True)
+    category: str = pa.Field(nullable=True, description="As the file has it; a slice of the calibration.")
     source: str = pa.Field(description="file:line it was read from.")
     split: str = pa.Field(isin=_SPLITS, description="As in prompts: a hash of the prompt id.")
 
@@ -189,12 +201,12 @@ class JudgeCalibration(_VersionedModel):
     )
     slice_value: str = pa.Field(description="The category, or the principle's slug; empty where the kind says all.")
     feedback_model: str = pa.Field(description="Identity of the weights that judged; humans in the slice humans.")
-    pairs: int = pa.Field(ge=1)
+    pairs: int = pa.Field(ge=1, description="Pairs in the slice.")
     agreement: float = pa.Field(ge=0, le=1, description="Chance to name the completion that a human names.")
     agreement_low: float = pa.Field(nullable=True, description="95 % bootstrap interval; null for a single pair.")
-    agreement_high: float = pa.Field(nullable=True)
+    agreement_high: float = pa.Field(nullable=True, description="Its upper end.")
     log_loss: float = pa.Field(ge=0, nullable=True, description="In nats; ln 2 says nothing.")
-    brier_score: float = pa.Field(ge=0, le=1, nullable=True)
+    brier_score: float = pa.Field(ge=0, le=1, nullable=True, description="Mean squared error; 0.25 says nothing.")
     calibration_error: float = pa.Field(ge=0, le=1, nullable=True, description="Expected, over ten bins of confidence.")
     position_bias: float = pa.Field(nullable=True, description="Share of verdicts with the same letter after a swap.")
     longer_preferred: float = pa.Field(nullable=True, description="How often the longer completion is preferred.")
@@ -214,9 +226,9 @@ class PreferencePairs(_VersionedModel):
 
     pair_id: str = pa.Field(str_matches=_HEX)
     prompt_id: str = pa.Field(str_matches=_HEX)
-    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
-    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
-    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE})
+    prompt: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The turns before the completion.")
+    chosen: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The preferred one: one turn.")
+    rejected: pl.List = pa.Field(dtype_kwargs={"inner": _MESSAGE}, description="The other: one turn.")
     p_chosen: float = pa.Field(gt=0.5, le=1, description="P(chosen is better) under the label policy.")
     label_policy: str = pa.Field(description="The policy and its parameters.")
     source: str = pa.Field(description="As in response_pairs.")
@@ -227,11 +239,11 @@ class RewardModelEvaluation(_VersionedModel):
     """A reward model against the labels of pairs whose prompts it never saw; one row a slice of them."""
 
     checkpoint_key: str = pa.Field(str_matches=_HEX)
-    pairs: int = pa.Field(ge=1)
+    pairs: int = pa.Field(ge=1, description="Pairs in the slice.")
     accuracy: float = pa.Field(ge=0, le=1, description="Share of pairs in which the chosen one has the higher reward.")
     log_loss: float = pa.Field(ge=0, description="Cross entropy against the soft label, in nats.")
     constant_log_loss: float = pa.Field(ge=0, description="The same for a model that always says one half: ln 2.")
-    brier_score: float = pa.Field(ge=0, le=1)
+    brier_score: float = pa.Field(ge=0, le=1, description="Mean squared error; 0.25 says nothing.")
     calibration_error: float = pa.Field(ge=0, le=1, description="Expected calibration error over ten bins.")
     length_correlation: float = pa.Field(nullable=True, description="Spearman's ρ of reward and characters.")
     longer_wins_accuracy: float = pa.Field(ge=0, le=1, description="The baseline that prefers the longer one.")
@@ -244,9 +256,9 @@ class RewardModelEvaluation(_VersionedModel):
         nullable=True, description="The principle's slug, human, or the benchmark's name and subset."
     )
     accuracy_low: float = pa.Field(ge=0, le=1, nullable=True, description="95 % bootstrap interval over prompts.")
-    accuracy_high: float = pa.Field(ge=0, le=1, nullable=True)
+    accuracy_high: float = pa.Field(ge=0, le=1, nullable=True, description="Its upper end.")
     longer_wins_low: float = pa.Field(ge=0, le=1, nullable=True, description="The same for longer_wins_accuracy.")
-    longer_wins_high: float = pa.Field(ge=0, le=1, nullable=True)
+    longer_wins_high: float = pa.Field(ge=0, le=1, nullable=True, description="Its upper end.")
 
 
 class BestOfNCandidates(_VersionedModel):
@@ -294,26 +306,52 @@ class PolicyJudgements(Judgements):
 class PolicyEvaluation(_VersionedModel):
     """One policy against another, or against all others (`opponent` is `all`)."""
 
-    policy: str
+    policy: str = pa.Field(description="The policy that is measured: the table its answers come from.")
     opponent: str = pa.Field(description="all: the mean over the others; these rows also measure the policy alone.")
     prompts: int = pa.Field(ge=1, description="Evaluation prompts that the row is about.")
     win_rate: float = pa.Field(ge=0, le=1, description="Share of prompts it wins; a tie counts one half.")
     win_rate_low: float = pa.Field(ge=0, le=1, nullable=True, description="Bootstrap over prompts; null for one.")
-    win_rate_high: float = pa.Field(ge=0, le=1, nullable=True)
+    win_rate_high: float = pa.Field(ge=0, le=1, nullable=True, description="Its upper end.")
     p_better: float = pa.Field(ge=0, le=1, description="Mean P(its answer is better).")
     identical: float = pa.Field(ge=0, le=1, description="Share of prompts with word for word the same answer.")
     mean_reward: float = pa.Field(nullable=True, description="By the reward model; rows against `all` only.")
-    mean_reward_low: float = pa.Field(nullable=True)
-    mean_reward_high: float = pa.Field(nullable=True)
+    mean_reward_low: float = pa.Field(nullable=True, description="Bootstrap over prompts; null for one.")
+    mean_reward_high: float = pa.Field(nullable=True, description="Its upper end.")
     mean_length: float = pa.Field(ge=0, nullable=True, description="Characters.")
     refusal_rate: float = pa.Field(ge=0, le=1, nullable=True, description="By the phrases in `refusals`.")
+
+
+class VersionJudgements(Judgements):
+    """What the feedback model said of the final revisions of two versions, under the principles of both.
+
+    completion_0 is the revision of `against`, completion_1 that of `constitution_version`; see Judgements.
+    """
+
+    against: str = pa.Field(description="The version that it is compared with.")
+    judged_by: str = pa.Field(description="The version whose principles were asked.")
+    prompt_id: str = pa.Field(str_matches=_HEX)
+    sample: int = pa.Field(ge=0)
+
+
+class ConstitutionDiff(_VersionedModel):
+    """One figure of a version beside the same of an earlier one; docs/compare.md defines each."""
+
+    against: str = pa.Field(description="The version that it is compared with.")
+    section: str = pa.Field(isin=["principle", "rows", "completions", "labels", "check", "win_rate", "cost"])
+    name: str = pa.Field(description="What it is about: a principle's slug, a table, a check, a version.")
+    measure: str = pa.Field(description="What was measured of it, such as weight, shared, flipped, win_rate.")
+    before: float = pa.Field(nullable=True, description="In `against`; null where it belongs to both or is not there.")
+    after: float = pa.Field(nullable=True, description="In `constitution_version`, or between the two.")
+    low: float = pa.Field(nullable=True, description="Lower end of the bootstrap interval of `after`.")
+    high: float = pa.Field(nullable=True)
+    note: str = pa.Field(nullable=True, description="Of a principle: added, removed, edited, re-weighted, re-tagged.")
 
 
 class CostPlan(_VersionedModel):
     """What one stage would cost if this version were materialized now; see `cost_plan.StagePlan`."""
 
-    asset: str
-    calls: int = pa.Field(ge=0)
+    asset: str = pa.Field(description="The stage: the asset that would pay.")
+    calls: int = pa.Field(ge=0, description="Calls that the stage makes.")
     in_ledger: int = pa.Field(ge=0, description="Calls that cost nothing.")
     new: int = pa.Field(ge=0, description="Calls to be paid for.")
     exact: bool = pa.Field(description="False: an upper bound, because an input does not exist yet.")
@@ -330,19 +368,21 @@ class RejectedRows(_Model):
     row_id: str = pa.Field(description="Its id there, or file:line of an input.")
     reason: str = pa.Field(description="code: explanation")
     row: str = pa.Field(description="What is known of it, as JSON.")
-    constitution_version: str = pa.Field(nullable=True)
+    constitution_version: str = pa.Field(nullable=True, description="Null for an unversioned table.")
 
 
 class Materializations(_Model):
     """What one materialization wrote and what it cost; appended in the transaction that wrote the rows."""
 
-    table_name: str
-    constitution_version: str = pa.Field(nullable=True)
-    run_id: str
+    table_name: str = pa.Field(description="The table: the name of the asset.")
+    constitution_version: str = pa.Field(nullable=True, description="Null for an unversioned table.")
+    run_id: str = pa.Field(description="Of the Dagster run.")
     materialized_at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
-    rows: int = pa.Field(ge=0)
-    rejected: int = pa.Field(ge=0)
-    data_version: str
+    rows: int = pa.Field(ge=0, description="Rows written.")
+    rejected: int = pa.Field(ge=0, description="Rows set aside.")
+    data_version: str = pa.Field(
+        description="Hash of the rows, whatever their order; what Dagster shows as data version."
+    )
     ledger_hits: int = pa.Field(ge=0, description="Calls answered from the ledger.")
     ledger_misses: int = pa.Field(ge=0, description="Calls paid for.")
     prompt_tokens: int = pa.Field(ge=0, description="Of the calls paid for.")
@@ -357,12 +397,12 @@ class Materializations(_Model):
 class CheckResults(_Model):
     """What one run of a data-quality check measured; appended, so that a version's history stays."""
 
-    table_name: str
-    constitution_version: str = pa.Field(nullable=True)
-    check_name: str
-    run_id: str
+    table_name: str = pa.Field(description="The table that was measured.")
+    constitution_version: str = pa.Field(nullable=True, description="Null for an unversioned table.")
+    check_name: str = pa.Field(description="As in settings.toml.")
+    run_id: str = pa.Field(description="Of the Dagster run.")
     checked_at: Annotated[pl.Datetime, "us", None] = pa.Field(description="UTC")
-    passed: bool
+    passed: bool = pa.Field(description="Whether the value is within the bounds, or there was none.")
     severity: str = pa.Field(isin=["ERROR", "WARN"], description="ERROR: a failure stops what depends on the table.")
     value: float = pa.Field(nullable=True, description="The measured value; null: there was nothing to measure.")
     bounds: str = pa.Field(description="What it was held against, in words.")
@@ -438,6 +478,12 @@ TABLES = {
             ("constitution_version", "pair_id", "principle_id", "order"),
         ),
         Table("judge_calibration", JudgeCalibration, ("constitution_version", "slice", "slice_value")),
+        Table(
+            "version_judgements",
+            VersionJudgements,
+            ("constitution_version", "judged_by", "prompt_id", "sample", "principle_id", "order"),
+        ),
+        Table("constitution_diff", ConstitutionDiff, ("constitution_version", "section", "name", "measure")),
         Table("cost_plan", CostPlan, ("constitution_version", "asset")),
         Table("rejected_rows", RejectedRows, ("table_name", "constitution_version", "row_id", "reason")),
         Table(

@@ -54,7 +54,9 @@ def train_supervised(
     """
     chat_format = ChatFormat(base, trust_remote_code)
     set_seed(settings.seed)
-    model: Any = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32, trust_remote_code=trust_remote_code)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+    )
     progress = Progress(report)
     trainer = SFTTrainer(
         model=model,
@@ -91,7 +93,7 @@ def train_reward_model(
     chat_format = ChatFormat(base, trust_remote_code)
     set_seed(settings.seed)
     model: Any = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, trust_remote_code=trust_remote_code
+        base, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
     )
     mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
     progress = Progress(report)

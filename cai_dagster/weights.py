@@ -91,6 +91,18 @@ def lora_rank(adapter: Path) -> int:
     return int(json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))["r"])
 
 
+def fresh_digest(folder: Path) -> str:
+    """The hash of the files as they are, whatever was known of them."""
+    return _digest(_identifying(folder))
+
+
+def former_digests(folder: Path, home: Home) -> list[str]:
+    """The hashes that the folder's files had before they had the one they have now."""
+    known = _known_digests(home)
+    now = known.get(_state(folder))
+    return sorted({digest for key, digest in known.items() if key.startswith(f"{folder} [") and digest != now})
+
+
 def _described_weights(name: str, folder: Path, revision: str, home: Home) -> Weights:
     """A model of which only tokenizer and config are here; `revision` stands for the weights."""
     if not (folder / "tokenizer.json").exists():
@@ -99,14 +111,31 @@ def _described_weights(name: str, folder: Path, revision: str, home: Home) -> We
     return Weights(name, folder, hashlib.sha256(described.encode()).hexdigest())
 
 
+def _identifying(folder: Path) -> list[Path]:
+    """The files that make a model what it is."""
+    return sorted({file for pattern in _IDENTIFYING for file in folder.glob(pattern) if file.name != "record.json"})
+
+
+def _state(folder: Path) -> str:
+    """What tells without reading them whether files have changed."""
+    files = _identifying(folder)
+    return f"{folder} {json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])}"
+
+
+def _known_digests(home: Home) -> dict[str, str]:
+    known_file = _digests_file(home)
+    return json.loads(known_file.read_text()) if known_file.exists() else {}
+
+
+def _digests_file(home: Home) -> Path:
+    return home.root / "model_digests.json"
+
+
 def _known_digest(folder: Path, home: Home) -> str:
-    files = sorted({file for pattern in _IDENTIFYING for file in folder.glob(pattern) if file.name != "record.json"})
-    state = json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    known_file = home.root / "model_digests.json"
-    known: dict[str, str] = json.loads(known_file.read_text()) if known_file.exists() else {}
-    key = f"{folder} {state}"
+    known, key = _known_digests(home), _state(folder)
     if key not in known:
-        known[key] = _digest(files)
+        known[key] = fresh_digest(folder)
+        known_file = _digests_file(home)
         known_file.parent.mkdir(parents=True, exist_ok=True)
         scratch = known_file.with_suffix(f".{uuid.uuid4().hex}")
         scratch.write_text(json.dumps(known, indent=1))

@@ -5,7 +5,11 @@ from pathlib import Path
 import pytest
 
 from cai_dagster.home import Home
+from tests.browser import browse
 from tests.explained_home import make
+from tests.hostile_lake import hostile_home
+
+__all__ = ["browse", "home", "hostile_home"]
 
 
 @pytest.fixture

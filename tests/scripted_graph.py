@@ -132,7 +132,12 @@ def definitions(**fields: Any) -> dg.Definitions:
 
 
 def materialize(
-    assets: Sequence[str], config: dict[str, Any], version: str = "v1", raise_on_error: bool = True, **fields: Any
+    assets: Sequence[str],
+    config: dict[str, Any],
+    version: str = "v1",
+    raise_on_error: bool = True,
+    instance: dg.DagsterInstance | None = None,
+    **fields: Any,
 ) -> dg.ExecuteInProcessResult:
     """Materialize assets of one version; `config` is launchpad config by asset."""
     graph = definitions(**fields)
@@ -144,6 +149,7 @@ def materialize(
         partition_key=version,
         asset_selection=[dg.AssetKey(asset) for asset in assets],
         raise_on_error=raise_on_error,
+        instance=instance,
     )
 
 

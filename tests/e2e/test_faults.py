@@ -87,8 +87,8 @@ def test_a_killed_conversion_goes_on_to_the_same_model(home: Home, offline_weigh
 
 DEMO = """
 import sys
-from cai_dagster import cli
-cli.GRAPH, cli.setup = "tests.scripted_location", lambda: None
+from cai_dagster import cli, dagster_process
+dagster_process.GRAPH, cli.setup = "tests.scripted_location", lambda: None
 cli.app(["demo"])
 """
 

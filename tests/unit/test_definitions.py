@@ -1,5 +1,6 @@
 """The code location: what loading it does not do, and what the launchpad and the UI are told."""
 
+import ast
 import json
 import subprocess
 import sys
@@ -7,9 +8,9 @@ import sys
 import dagster as dg
 import pytest
 
-from cai_dagster.cli import DEMO_SELECTION
-from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
+from cai_dagster.definitions import ASSETS, COMPARISON, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT
+from cai_dagster.settings import active_settings
 
 HEAVY = [
     "torch",
@@ -24,6 +25,8 @@ HEAVY = [
     "sqlalchemy",
     "openai",
     "matplotlib",
+    "altair",
+    "vl_convert",
 ]
 GRAPH = build_definitions().resolve_asset_graph()
 
@@ -42,6 +45,23 @@ print(json.dumps(sorted(sys.modules)))
     assert loaded.isdisjoint(HEAVY)
 
 
+MAY_NOT_IMPORT = {"cai_dagster": {"dagster", "assets", "resources"}, "resources": {"assets"}}
+
+
+def test_imports_run_one_way() -> None:
+    found: list[str] = []
+    for package, forbidden in MAY_NOT_IMPORT.items():
+        for file in sorted((PROJECT / package).rglob("*.py")):
+            if file.name == "definitions.py":
+                continue
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [name.name for name in node.names] if isinstance(node, ast.Import) else []
+                names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                found += [f"{file}: {name}" for name in names if name.split(".")[0] in forbidden]
+                found += [f"{file}: {name}" for name in names if name == "cai_dagster.definitions"]
+    assert found == []
+
+
 def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     partitioned = {key.to_user_string() for key in GRAPH.materializable_asset_keys if GRAPH.get(key).is_partitioned}
     names = {key.to_user_string() for key in GRAPH.materializable_asset_keys}
@@ -49,6 +69,8 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     assert partitioned == {
         *("teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
         *("policy_responses", "policy_judgements", "policy_evaluation"),
+        *("version_judgements", "constitution_diff"),
+        "report",
         "cost_plan",
         "constitution",
         "revision_rounds",
@@ -64,13 +86,16 @@ def test_the_graph_has_the_assets_and_partitions_of_the_design() -> None:
     }
 
 
-def test_what_is_optimized_on_demand_is_a_group_of_its_own_that_the_demo_leaves_out() -> None:
+def test_what_is_made_on_demand_is_in_groups_of_its_own_that_the_demo_leaves_out() -> None:
     groups = {key: GRAPH.get(key).group_name for key in GRAPH.materializable_asset_keys}
-    on_demand = {key for key, group in groups.items() if group == "policy_optimization"}
-    assert on_demand == {asset.key for asset in POLICY_OPTIMIZATION}
-    selection = dg.AssetSelection.from_string(DEMO_SELECTION)
+    for group, assets in (("policy_optimization", POLICY_OPTIMIZATION), ("comparison", COMPARISON)):
+        assert {key for key in groups if groups[key] == group} == {asset.key for asset in assets}
     left_out = dg.AssetKey("cost_plan")
-    assert selection.resolve(GRAPH) == {asset.key for asset in ASSETS} - {left_out}
+    job = build_definitions().resolve_job_def("constitutional_ai")
+    assert job.asset_layer.executable_asset_keys == {asset.key for asset in ASSETS} - {left_out}
+    assert {check.asset_key for check in job.asset_layer.asset_graph.asset_check_keys} <= {
+        asset.key for asset in ASSETS
+    }
 
 
 @pytest.mark.parametrize("key", sorted(GRAPH.materializable_asset_keys), ids=lambda key: key.to_user_string())
@@ -97,13 +122,16 @@ def test_everything_that_holds_the_accelerator_is_in_its_pool() -> None:
         "calibration_judgements",
         "reward_model",
         "reward_model_evaluation",
+        "version_judgements",
     }
 
 
 def test_checks_of_versioned_tables_have_a_history_for_each_version() -> None:
     for key in GRAPH.asset_check_keys:
         check = GRAPH.get(key)
-        assert check.blocking
+        assert check.blocking == (
+            active_settings().checks.of(key.name).held_to(key.asset_key.path[0]).severity == "ERROR"
+        )
         assert (check.partitions_def is not None) == GRAPH.get(key.asset_key).is_partitioned
 
 
@@ -114,3 +142,13 @@ def test_every_launchpad_field_has_a_description_and_the_profiles_default() -> N
         for name, field in getattr(schema.config_type if schema else None, "fields", {}).items():
             assert field.description, f"{node.name}.{name}"
             assert field.default_provided, f"{node.name}.{name}"
+
+
+@pytest.mark.parametrize("name", ["policy", "feedback_model"])
+def test_a_model_in_the_launchpad_keeps_what_is_not_named(name: str) -> None:
+    """Dagster does not take what is missing from the resource as it was configured, only from its class."""
+    job = build_definitions().resolve_implicit_global_asset_job_def()
+    config = {"resources": {name: {"config": {"engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}}}}
+    resolved = dg.validate_run_config(job, config)["resources"][name]["config"]
+    given = getattr(active_settings(), name).model_dump(mode="json")
+    assert resolved == {**given, "engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import polars as pl
 import pytest
 
 from cai_dagster.home import PROJECT, Home
@@ -231,3 +232,22 @@ def test_a_killed_run_goes_on_where_the_ledger_ends(home: Home, tmp_path: Path) 
     assert shown["ledger_misses"] == 60 * 8 - committed
     rounds = lake.snapshot("revision_rounds", "v1").frame()
     assert rounds.height == rounds.unique(["prompt_id", "sample", "round"]).height == 60 * 4
+
+
+def test_each_run_of_a_check_is_a_row_of_check_results(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(12)]), **SMALL}
+    runs = [materialize(WITHOUT_TRAINING, config).run_id, materialize(["revision_rounds"], config).run_id]
+    lake = open_lake(home)
+    results = lake.select("FROM lake.check_results ORDER BY checked_at", {})
+    unchanged = results.filter(pl.col("check_name") == "unchanged_revisions").to_dicts()
+    assert [one["run_id"] for one in unchanged] == runs
+    accounts = lake.select("FROM lake.materializations WHERE table_name = 'revision_rounds'", {})
+    (data_version,) = accounts["data_version"].unique()
+    for one in unchanged:
+        assert one["constitution_version"] == "v1"
+        assert (one["passed"], one["severity"], one["value"], one["bounds"]) == (True, "ERROR", 0.0, "at most 0.1")
+        assert one["rows"] == 12 * 4
+        assert one["data_version"] == data_version
+    (rejected,) = results.filter(table_name="prompts", check_name="rejected_share").to_dicts()
+    assert rejected["constitution_version"] is None
+    assert rejected["rows"] == 12

@@ -632,9 +632,32 @@ def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home
         "rows": 8,
         "data_version": "8-1",
     }
-    for day in (1, 2):
-        Lake(home).append("check_results", {**result, "checked_at": datetime.fromisoformat(f"2026-01-0{day}")})
+    results = [{**result, "checked_at": datetime.fromisoformat(f"2026-01-{day}")} for day in range(10, 31)]
+    Lake(home).append("check_results", *results[:19])
+    for one in results[19:]:
+        Lake(home).append("check_results", one)
     kept = Lake(home).select("FROM lake.check_results ORDER BY checked_at", {})
-    assert kept["checked_at"].dt.day().to_list() == [1, 2]
+    assert kept["checked_at"].dt.day().to_list() == list(range(10, 31))
     assert kept.drop("checked_at").unique().to_dicts() == [result]
     assert not [*home.tables.rglob("*.parquet")]
+
+
+def test_the_data_version_of_a_snapshot_is_that_of_the_rows_it_shows(home: Home) -> None:
+    lake = Lake(home)
+    seen = []
+    for text in ("old", "new"):
+        commit(lake, "initial_responses", responses(text))
+        snapshot = lake.snapshot("initial_responses")
+        seen.append((snapshot, lake.data_version_of(snapshot)))
+    latest = lake.select("FROM lake.materializations ORDER BY materialized_at DESC LIMIT 1", {})
+    assert seen[1][1] == latest["data_version"].item()
+    assert [lake.data_version_of(snapshot) for snapshot, _ in seen] == [version for _, version in seen]
+
+
+def test_a_snapshot_can_be_looked_at_lazily_while_its_table_changes_and_leaves_nothing_behind(home: Home) -> None:
+    lake = Lake(home)
+    commit(lake, "initial_responses", responses("old", "older"))
+    with lake.scan(lake.snapshot("initial_responses")) as rows:
+        commit(lake, "initial_responses", responses("new"))
+        assert sorted(rows.select("completion").collect()["completion"]) == ["old", "older"]
+    assert not [*home.staging.iterdir()]

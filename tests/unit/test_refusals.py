@@ -1,6 +1,8 @@
+import polars as pl
 import pytest
 
-from cai_dagster.refusals import OPENING, PHRASES, is_refusal
+from cai_dagster.refusals import OPENING, PHRASES, is_refusal, refuses
+from tests.hostile import HOSTILE
 
 
 @pytest.mark.parametrize("phrase", PHRASES)
@@ -33,3 +35,19 @@ def test_refusals_as_models_write_them(answer: str) -> None:
 )
 def test_what_is_no_refusal(answer: str) -> None:
     assert not is_refusal(answer)
+
+
+def test_a_column_of_answers_is_told_as_each_of_them_is() -> None:
+    texts = [
+        f"{before}{phrase}{after}" for phrase in PHRASES for before in ("", " Well, ", "Hi") for after in ("", "s", ".")
+    ]
+    texts += [
+        *HOSTILE,
+        "I\u2019M SORRY, BUT no",
+        "",
+        "x" * (OPENING - 8) + " I cannot",
+        "x" * (OPENING - 7) + " I cannot",
+    ]
+    told = pl.Series(texts).to_frame("text").select(refuses(pl.col("text")))["text"].to_list()
+    assert told == [is_refusal(text) for text in texts]
+    assert set(told) == {True, False}

@@ -261,33 +261,44 @@ def test_a_finished_stage_has_committed_its_calls(staged: StagedRows, ledger: Le
     assert ledger.totals() == {STAGE: 5}
 
 
-def test_progress_is_reported_with_what_was_done_paid_and_rejected(
+def test_progress_is_reported_while_no_row_is_done_and_with_what_was_done_and_paid(
     staged: StagedRows, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def last_fails(model: LanguageModel, row: Row) -> Sequence[Row]:
+    engine = ScriptedEngine(lambda request: "two words")
+    told = asyncio.Event()
+    reports: list[Progress] = []
+
+    def report(progress: Progress) -> None:
+        reports.append(progress)
+        told.set()
+
+    async def told_after_each_call(model: LanguageModel, row: Row) -> Sequence[Row]:
         results = await answer(model, row)
+        told.clear()
+        await told.wait()
         if row["number"] == 2:
             raise ContextTooLongError("the last")
         return results
 
-    monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.0)
-    engine = ScriptedEngine(lambda request: "two words")
-    reports = run(rows(3), last_fails, model_with(ledger, engine), staged, rows_in_flight=1)
-    assert [(report.done, report.total, report.rejected, report.tokens) for report in reports] == [
-        (1, 3, 0, 12),
-        (2, 3, 0, 24),
-        (3, 3, 1, 36),
-    ]
+    monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.001)
+    run_rows(iter(rows(3)), 3, told_after_each_call, model_with(ledger, engine), staged, row_id, 1, report)
+    seen = [(one.done, one.rejected, one.calls, one.calls_of_done, one.tokens) for one in reports]
+    assert list(dict.fromkeys(seen))[:3] == [(0, 0, 1, 0, 12), (1, 0, 2, 1, 24), (2, 0, 3, 2, 36)]
+    assert staged.rejected_count == 1
 
 
-def test_progress_is_not_reported_for_every_row(staged: StagedRows, ledger: Ledger) -> None:
+def test_a_fast_stage_reports_nothing(staged: StagedRows, ledger: Ledger) -> None:
     assert run(rows(30), answer, model_with(ledger), staged) == []
 
 
-def test_progress_shows_rows_rejections_speed_and_what_is_left() -> None:
-    progress = Progress(done=1_500, total=6_000, rejected=12, tokens=400_000, seconds=50.0)
-    assert str(progress) == "1,500 of 6,000 rows, 12 rejected, 8,000 tokens/s, about 150 s left"
-    assert str(Progress(0, 10, 0, 0, 0.0)).startswith("0 of 10 rows, 0 rejected, 0 tokens/s")
+def test_what_is_left_follows_from_the_calls_and_not_from_rows_that_end_together() -> None:
+    all_under_way = Progress(done=2, total=20, rejected=0, calls=60, calls_of_done=8, tokens=40_000, seconds=60.0)
+    assert all_under_way.seconds_left == pytest.approx(20)
+    assert str(all_under_way) == "2 of 20 rows, 0 rejected, 60 calls, 667 tokens/s, about 20 s left"
+
+
+def test_what_is_left_is_not_guessed_before_a_row_is_done() -> None:
+    assert str(Progress(0, 10, 0, 5, 0, 100, 10.0)) == "0 of 10 rows, 0 rejected, 5 calls, 10 tokens/s"
 
 
 @pytest.mark.parametrize(("allowed", "refused"), [(0.3, False), (0.299, True), (1.0, False), (0.0, True)])

@@ -180,7 +180,16 @@ def test_another_name_is_refused_with_those_there_are(home: Home, name: str, sai
 
 def test_a_folder_that_is_no_reward_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
     with pytest.raises(CheckpointError, match="not a reward model"):
+        reading_of(tmp_path)
+
+
+def test_a_folder_without_safetensors_is_refused(tmp_path: Path) -> None:
+    one_output = {"architectures": ["LlamaForSequenceClassification"], "id2label": {"0": "reward"}}
+    (tmp_path / "config.json").write_text(json.dumps(one_output))
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickled")
+    with pytest.raises(CheckpointError, match="no safetensors file"):
         reading_of(tmp_path)
 
 

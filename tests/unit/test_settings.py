@@ -218,6 +218,55 @@ def test_bounds_are_written_out() -> None:
     assert CheckSettings(severity=Severity.WARN, at_most=0.05).bounds == "at most 0.05"
 
 
+OVERRIDES = """
+[mine.checks.rejected_share]
+at_most = 0.04
+[mine.checks.rejected_share.tables.prompts]
+at_most = 0.3
+severity = "WARN"
+[mine.checks.rejected_share.versions.v2]
+at_most = 0.2
+"""
+
+
+def test_bounds_of_a_check_hold_for_the_table_and_version_that_they_are_given_for(tmp_path: Path) -> None:
+    check = load_settings(with_profile(tmp_path, OVERRIDES), "mine").checks.rejected_share
+    assert (check.held_to("judgements").at_most, check.held_to("judgements").severity) == (0.04, Severity.ERROR)
+    assert (check.held_to("prompts").at_most, check.held_to("prompts").severity) == (0.3, Severity.WARN)
+    assert check.held_to("judgements", "v1") == check.held_to("judgements")
+    assert check.held_to("judgements", "v2").at_most == 0.2
+    assert check.held_to("prompts", "v2").at_most == 0.2  # a version's own comes last
+    assert check.held_to("prompts", "v2").severity == Severity.WARN
+    assert check.held_to("prompts", "v2").bounds == "at most 0.2"
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "place", "said"),
+    [
+        ("label_mass.versions.v99", "at_least = 0.1", "label_mass.versions.v99", "no such constitution; there are v1"),
+        ("label_mass.tables.prompts", "at_least = 0.1", "label_mass.tables.prompts", "not on this table, but on judge"),
+        ("rejected_share.tables.promts", "at_most = 1", "rejected_share.tables.promts", "but on prompts, "),
+        ("label_mass.versions.v1", "", "label_mass.versions.v1", "changes nothing"),
+        ("rejected_share.tables.prompts", "", "rejected_share.tables.prompts", "changes nothing"),
+        ("label_mass.versions.v1", "at_lest = 0.1", "label_mass.versions.v1.at_lest", ""),
+        ("label_mass.versions.v1", "severity = 'FATAL'", "label_mass.versions.v1.severity", ""),
+        ("label_mass.versions.v1", "at_least = nan", "label_mass.versions.v1.at_least", ""),
+        ("label_mass", "at_least = inf", "label_mass.at_least", ""),
+        ("label_mass.versions", "v1 = 0.5", "label_mass.versions.v1", ""),
+        ("label_mass.versions.v1", "at_most = 0.5", "label_mass", "v1: nothing is at least 0.9, at most 0.5"),
+        ("judge_agreement", "at_most = 0.5", "judge_agreement", "nothing is above 0.5, at most 0.5"),
+    ],
+)
+def test_an_override_that_fits_nothing_is_refused_with_its_place(
+    tmp_path: Path, section: str, text: str, place: str, said: str
+) -> None:
+    file = with_profile(tmp_path, f"[mine.checks.{section}]\n{text}")
+    message = refusal(file)
+    assert message.startswith(f"{file}: [mine.checks.{place}]: ")
+    assert said in message
+    assert "\n" not in message
+
+
 def test_each_stage_samples_as_its_settings_say() -> None:
     drawn = {"temperature": 0.3, "top_p": 0.8, "seed": 11}
     first = DEFAULT.initial_responses.model_copy(update={**drawn, "max_tokens": 21})

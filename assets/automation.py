@@ -1,0 +1,87 @@
+"""What can happen by itself, each part off until someone turns it on in the UI (Automation): new constitution versions
+are materialized, prompts read again when their files change, failed runs noted. docs/monitoring.md says more.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from assets.prompts import prompts
+from cai_dagster.failures import FailedRun, record_failure
+from cai_dagster.home import Home
+from cai_dagster.selections import CONSTITUTIONAL_AI
+from cai_dagster.settings import active_settings
+from cai_dagster.source_files import SourceFileError, fingerprint
+
+ON_DEMAND = ("cost_plan",)
+
+new_version = (
+    dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+).with_label("new_version")
+
+
+def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
+    """The assets; those that belong to a version, with the condition under which `new_versions` materializes them."""
+    return [
+        asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=new_version))
+        if asset.partitions_def is not None and asset.key.to_user_string() not in ON_DEMAND
+        else asset
+        for asset in assets
+    ]
+
+
+new_versions = dg.AutomationConditionSensorDefinition(
+    "new_versions",
+    target=CONSTITUTIONAL_AI,
+    description="Materializes the graph of a constitution version whose file appeared, once definitions are reloaded. "
+    "Stops where a blocking check fails. Leaves alone the versions that were there when it was first turned on.",
+)
+
+
+@dg.sensor(
+    asset_selection=[prompts],
+    minimum_interval_seconds=60,
+    description="Reads the prompts again when one of their files changed. What follows from them is left to you.",
+)
+def changed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Request `prompts` when the fingerprint of its sources is not the one of the tick before."""
+    try:
+        now = fingerprint(active_settings().prompts.sources)
+    except SourceFileError as error:
+        return dg.SkipReason(str(error))
+    requests = [dg.RunRequest(run_key=now)] if context.cursor and context.cursor != now else []
+    return dg.SensorResult(run_requests=requests, cursor=now)
+
+
+@dg.run_failure_sensor(
+    description="Adds a line to CAI_HOME/failures.jsonl for each run that failed, and runs the command that the "
+    "environment variable CAI_ON_FAILURE names, if any, with that line on its standard input.",
+)
+def failed_runs(context: dg.RunFailureSensorContext) -> None:
+    """Note what failed, where and why."""
+    run = context.dagster_run
+    steps = list(context.get_step_failure_events())
+    failed = FailedRun(
+        run_id=run.run_id,
+        failed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        constitution_version=run.tags.get("dagster/partition"),
+        assets=sorted(key.to_user_string() for key in run.asset_selection or ()),
+        failed_steps=[step.step_key or "" for step in steps],
+        error="\n".join(_cause(step) for step in steps) or context.failure_event.message or "",
+    )
+    if problem := record_failure(Home.from_environment(), failed):
+        context.log.warning(problem)
+
+
+def _cause(step: dg.DagsterEvent) -> str:
+    """What a failed step says of itself: the reason it gave, or the innermost error."""
+    data = step.step_failure_data
+    if data.user_failure_data and data.user_failure_data.description:
+        return data.user_failure_data.description
+    error = data.error
+    while error and error.cause:
+        error = error.cause
+    return error.message.strip() if error else (step.message or "")

@@ -1,0 +1,99 @@
+"""A version beside an earlier one: what its edits changed, and whose revisions the feedback model prefers.
+
+The earlier version is no input of the graph: it is another partition of the same tables, read as it is in the lake.
+"""
+
+import dagster as dg
+
+from assets.launchpad import defaults_from
+from assets.partitions import CONSTITUTIONS, constitution_versions
+from assets.stage import new_rows, run_stage, stage_rows
+from cai_dagster.constitution import Constitution, previous_version
+from cai_dagster.constitution import constitution_versions as versions_in
+from cai_dagster.errors import MendableError
+from cai_dagster.settings import ConstitutionDiffSettings, JudgementsSettings, active_settings
+from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.stages import version_judgements_stage
+from resources.lake import LakeResource
+from resources.language_models import LanguageModelResource
+
+_FIRST = "This is the first version: there is none to compare it with. `against` in the launchpad names one."
+
+
+@defaults_from(active_settings().constitution_diff)
+@defaults_from(active_settings().judgements)
+class VersionJudgementsConfig(ConstitutionDiffSettings, JudgementsSettings, dg.Config):
+    """Which version is compared with. The feedback model is asked as for `judgements`, and always in both orders."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="comparison",
+    kinds={"vllm", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    pool="gpu",
+)
+def version_judgements(
+    context: dg.AssetExecutionContext,
+    config: VersionJudgementsConfig,
+    constitution: TableSnapshot,
+    prompts: TableSnapshot,
+    revision_rounds: TableSnapshot,
+    feedback_model: LanguageModelResource,
+    lake: LakeResource,
+) -> dg.MaterializeResult:
+    """Final revisions of two versions × principle × order, under the principles of both: log P(A) and log P(B)."""
+    against = config.against or previous_version(versions_in(CONSTITUTIONS), context.partition_key)
+    if against is None:
+        return stage_rows(context, lake, new_rows(context, lake), {"against": _FIRST})
+    try:
+        earlier = {table: lake.open().snapshot(table, against) for table in ("constitution", "revision_rounds")}
+    except MendableError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    both = [Constitution.from_rows(one.frame().to_dicts()) for one in (earlier["constitution"], constitution)]
+    stage = version_judgements_stage(both, config, config)
+    tables = {
+        "prompts": prompts,
+        "revision_rounds": revision_rounds,
+        "revision_rounds_before": earlier["revision_rounds"],
+    }
+    model = feedback_model.language_model(context.log.info)
+    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+
+
+@defaults_from(active_settings().constitution_diff)
+class ConstitutionDiffConfig(ConstitutionDiffSettings, dg.Config):
+    """Which version is compared with, and how much is shown."""
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    group_name="comparison",
+    kinds={"polars", "ducklake"},
+    owners=["team:post-training"],
+    code_version="1",
+    deps=[  # each but the constitution may be absent
+        *("constitution", "prompts", "revision_rounds", "sft_dataset", "response_pairs"),
+        *("judgements", "preference_pairs", version_judgements),
+    ],
+)
+def constitution_diff(
+    context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
+) -> dg.MaterializeResult:
+    """What a version changed against an earlier one: principles, rows, completions, labels, checks, win rate, cost."""
+    from cai_dagster.constitution_diff_views import markdown_summary
+    from cai_dagster.version_tables import diff_versions
+
+    version = context.partition_key
+    against = config.against or previous_version(versions_in(CONSTITUTIONS), version)
+    staged = new_rows(context, lake)
+    if against is None:
+        return stage_rows(context, lake, staged, {"against": _FIRST})
+    try:
+        made = diff_versions(lake.open(), against, version, CONSTITUTIONS, config)
+    except MendableError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    staged.add(made.to_rows())
+    metadata = {"against": against, "diff": dg.MetadataValue.md(markdown_summary(made))}
+    return stage_rows(context, lake, staged, metadata)

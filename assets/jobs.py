@@ -1,0 +1,13 @@
+"""Named selections of assets, for who does not want to choose them one by one."""
+
+import dagster as dg
+
+from assets.partitions import constitution_versions
+from cai_dagster.selections import CONSTITUTIONAL_AI
+
+constitutional_ai = dg.define_asset_job(
+    "constitutional_ai",
+    selection=CONSTITUTIONAL_AI,
+    partitions_def=constitution_versions,
+    description="A constitution version from its principles to the reward model and its evaluation, with all checks.",
+)

@@ -1,0 +1,45 @@
+"""The report of a version: one HTML file in CAI_HOME/reports. It fills no table, so no IO manager has a part in it."""
+
+import dagster as dg
+
+from assets.partitions import constitution_versions
+from cai_dagster.errors import MendableError
+from cai_dagster.home import Home
+from resources.lake import LakeResource
+
+# Each but the first may be absent: the report says so and how to make it.
+_ABOUT = (
+    "constitution",
+    "preference_pairs",
+    "judge_calibration",
+    "sl_cai_model",
+    "reward_model_evaluation",
+    "policy_evaluation",
+)
+
+
+@dg.asset(
+    partitions_def=constitution_versions,
+    deps=[dg.AssetKey(table) for table in _ABOUT],
+    group_name="monitoring",
+    kinds={"altair", "duckdb"},
+    owners=["team:post-training"],
+    code_version="1",
+)
+def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
+    """One self-contained page: constitution, rows, labels, training, rewards, cost, and examples with word diffs."""
+    from cai_dagster.report import figures, report_path, write_report
+
+    version = context.partition_key
+    try:
+        written = write_report(lake.open(), version, report_path(Home.from_environment(), version))
+    except MendableError as error:
+        raise dg.Failure(description=str(error), allow_retries=False) from error
+    rows = "\n".join(f"| {name} | {value} |" for name, value in figures(written.facts).items())
+    metadata = {
+        "path": dg.MetadataValue.path(written.path),
+        "bytes": written.bytes,
+        "snapshot_id": written.facts.snapshot_id,
+        "at_a_glance": dg.MetadataValue.md(f"| | |\n|---|---|\n{rows}"),
+    }
+    return dg.MaterializeResult(data_version=dg.DataVersion(written.facts.data_version), metadata=metadata)

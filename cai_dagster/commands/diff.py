@@ -1,0 +1,47 @@
+"""`cai diff`: two versions of a constitution beside each other."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cai_dagster.commands.completion import complete_version
+from cai_dagster.home import PROJECT, Home
+
+
+def diff(
+    before: Annotated[str, typer.Argument(help="The earlier version.", autocompletion=complete_version)],
+    after: Annotated[str, typer.Argument(help="The later version.", autocompletion=complete_version)],
+    html: Annotated[Path | None, typer.Option(help="Write a page that opens from disk.", dir_okay=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    examples: Annotated[int, typer.Option(min=0, max=100, help="Examples of each kind of change.")] = 5,
+    judge: Annotated[
+        bool,
+        typer.Option("--judge", help="First have the feedback model compare the final revisions; paid for once."),
+    ] = False,
+) -> None:
+    """Compare two versions: edits, rows, labels, win rate, cost."""
+    from cai_dagster.constitution_diff_views import page, print_diff
+    from cai_dagster.dagster_process import materialize
+    from cai_dagster.lake import Lake
+    from cai_dagster.settings import active_settings
+    from cai_dagster.version_tables import diff_versions
+
+    settings = active_settings().constitution_diff.model_copy(update={"examples": examples})
+    if judge:
+        materialize("version_judgements", after, {"version_judgements": {"against": before}})
+    made = diff_versions(Lake(Home.from_environment()), before, after, PROJECT / "constitutions", settings)
+    if html:
+        html.parent.mkdir(parents=True, exist_ok=True)
+        html.write_text(page(made), encoding="utf-8")
+    if as_json:
+        sys.stdout.write(json.dumps(made.to_json(), indent=2) + "\n")
+        return
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    if html:
+        console.print(f"{html}: the comparison as a page", markup=False, soft_wrap=True)
+    else:
+        print_diff(made, console)

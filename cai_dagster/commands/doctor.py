@@ -1,0 +1,62 @@
+"""`cai doctor`: what is wrong here, and the command that mends it."""
+
+import json
+import sys
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from cai_dagster.home import Home
+
+_STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
+
+
+def doctor(
+    full: Annotated[
+        bool, typer.Option("--full", help="Hash the weights anew and ask torch what it sees: up to a minute more.")
+    ] = False,
+    mend: Annotated[
+        bool,
+        typer.Option(
+            "--mend", help="First remove files that no snapshot names, an hour old, and dead processes' scratch."
+        ),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Look at versions, models, machine, instance, settings, tables and ledger; name what is wrong and what mends it.
+
+    Exit status 1 where there is a problem; warnings leave it 0.
+    """
+    from cai_dagster.doctor import examine
+    from cai_dagster.findings import Level
+    from cai_dagster.integrity import remove_leftovers
+    from cai_dagster.text import printable
+
+    home = Home.from_environment()
+    removed = remove_leftovers(home) if mend else None
+    findings = examine(home, full)
+    counts = {level: sum(finding.level == level for finding in findings) for level in Level}
+    if as_json:
+        document = {
+            "home": str(home.root),
+            "problems": counts[Level.problem],
+            "warnings": counts[Level.warning],
+            "removed": [str(path) for path in (*removed.orphans, *removed.scratch)] if removed else [],
+            "findings": [finding.to_json() for finding in findings],
+        }
+        sys.stdout.write(json.dumps(document, indent=2) + "\n")
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+        if removed:
+            console.print(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
+        for finding in findings:
+            line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
+            line.append(f"{finding.topic}: {printable(finding.text)}", style="default")
+            console.print(line, soft_wrap=True)
+            if finding.remedy is not None:
+                console.print(Text(f"{'':8}→ {printable(finding.remedy)}"), soft_wrap=True)
+        console.print(f"{counts[Level.problem]} problems, {counts[Level.warning]} warnings")
+    if counts[Level.problem]:
+        raise typer.Exit(1)

@@ -1,0 +1,33 @@
+"""`cai report`: one page that shows a constitution version to someone."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cai_dagster.home import Home
+
+
+def report(
+    version: Annotated[str, typer.Argument(help="Constitution version, such as v1.")] = "v1",
+    output: Annotated[
+        Path | None, typer.Option(help="File to write; CAI_HOME/reports/VERSION.html without it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
+) -> None:
+    """Write a version's report: one HTML file with charts, figures and examples that opens from disk."""
+    from cai_dagster.lake import Lake
+    from cai_dagster.report import report_path, write_report
+
+    home = Home.from_environment()
+    path = report_path(home, version) if output is None else output.absolute()
+    written = write_report(Lake(home), version, path)
+    if as_json:
+        facts = {"path": str(written.path), "bytes": written.bytes, "snapshot_id": written.facts.snapshot_id}
+        sys.stdout.write(json.dumps(facts, indent=2) + "\n")
+    else:
+        size = f"{written.bytes / 1e6:.1f} MB, snapshot {written.facts.snapshot_id}"
+        Console(highlight=False).print(f"{written.path} ({size})", markup=False, soft_wrap=True)

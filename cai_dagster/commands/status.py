@@ -1,0 +1,217 @@
+"""`cai status`: where every version stands, at a glance."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cai_dagster.commands.completion import complete_version
+from cai_dagster.graph import ON_DEMAND
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.text import printable
+
+if TYPE_CHECKING:
+    from cai_dagster.status import AssetStatus, Status, VersionStatus
+
+NEWEST = 20  # versions in the overview, without --all
+_MARKS = {"fresh": ("✓", "green"), "stale": ("~", "yellow"), "failed": ("✗", "bold red"), "never_made": ("·", "dim")}
+
+
+def status(
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Show this constitution version asset by asset; once for each.", autocompletion=complete_version
+        ),
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="List all versions, not only the newest.")] = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 1 where a check of severity ERROR failed.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show where each version stands: made, stale, failed, cost."""
+    from cai_dagster.errors import MendableError
+    from cai_dagster.status import State, read_status
+
+    found = read_status(Home.from_environment(), PROJECT / "constitutions", version or ())
+    known = {one.constitution_version for one in found.versions}
+    if missing := set(version or ()) - known:
+        raise MendableError(
+            f"no constitution version {', '.join(sorted(missing))}: constitutions/ has no such file, and nothing was "
+            "made of it"
+        )
+    if as_json:
+        sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+        print_status(found, console, details=bool(version) or len(found.versions) == 1, every=every)
+    if exit_code and any(asset.state == State.failed for asset in found.assets):
+        raise typer.Exit(1)
+
+
+def print_status(found: "Status", console: Console, details: bool, every: bool) -> None:
+    """An overview with a line a version; or, with `details`, a table a version."""
+    if not any(asset.made_at for asset in found.assets):
+        console.print("Nothing has been made yet. `cai demo` makes everything for one version, `cai ui` opens the UI.")
+    if details:
+        console.print(_assets("All versions", found.shared))
+        for one in found.versions:
+            name = printable(one.constitution_version)
+            title = name if one.has_file else f"{name} (its file is no longer in constitutions/)"
+            console.print(_assets(title, one.assets))
+        return
+    shown = found.versions if every else found.versions[:NEWEST]
+    console.print(_overview(found.shared, shown))
+    console.print(_legend(found))
+    console.print(_summary(found), markup=False)
+    if len(shown) < len(found.versions):
+        console.print(f"{len(found.versions) - len(shown):,} older versions are not listed: --all lists them.")
+
+
+def _overview(shared: "Sequence[AssetStatus]", versions: "Sequence[VersionStatus]") -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("version", no_wrap=True)
+    table.add_column("assets", no_wrap=True)
+    for column in ("checks", "rows", "calls paid", "tokens", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("latest", no_wrap=True)
+    table.add_column("what to look at", overflow="fold")
+    table.add_row(*_line("(shared)", shared, has_file=True))
+    for one in versions:
+        table.add_row(*_line(one.constitution_version, one.assets, one.has_file))
+    return table
+
+
+def _line(name: str, assets: "Sequence[AssetStatus]", has_file: bool) -> list[Text | str]:
+    marks = Text()
+    for asset in assets:
+        mark, style = _MARKS[asset.state]
+        marks.append(mark, style)
+    made = [asset.made_at for asset in assets if asset.made_at]
+    failed = sum(asset.checks.failed for asset in assets)
+    checks = Text(str(sum(asset.checks.passed for asset in assets)), "green")
+    if failed:
+        checks.append(f" {failed}✗", "bold red")
+    if warned := sum(asset.checks.warned for asset in assets):
+        checks.append(f" {warned}!", "yellow")
+    return [
+        Text(printable(name)),
+        marks,
+        checks,
+        f"{sum(asset.rows for asset in assets):,}",
+        f"{sum(asset.calls_paid for asset in assets):,}",
+        short_number(sum(asset.tokens for asset in assets)),
+        short_time(sum(asset.seconds for asset in assets)),
+        _age(max(made)) if made else "never",
+        Text(_problem(assets, has_file)),
+    ]
+
+
+def _problem(assets: "Iterable[AssetStatus]", has_file: bool) -> str:
+    """The first thing that is wrong: what follows from it goes away with it."""
+    gone = "" if has_file else "no file in constitutions/"
+    for state in ("failed", "stale"):
+        wrong = [asset for asset in assets if asset.state == state]
+        if wrong:
+            more = f" (+{len(wrong) - 1})" if len(wrong) > 1 else ""
+            first = printable(f"{wrong[0].asset}: {wrong[0].because}", 160)
+            return f"{first}{more}{'; ' + gone if gone else ''}"
+    return gone
+
+
+def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
+    table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("asset", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for column in ("rows", "rejected", "checks", "calls paid", "tokens", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("made", no_wrap=True)
+    table.add_column("because", overflow="fold")
+    for asset in assets:
+        mark, style = _MARKS[asset.state]
+        name = asset.state.replace("_", " ")
+        if asset.made_at is None:
+            table.add_row(asset.asset, Text(f"{mark} {name}", style))
+            continue
+        table.add_row(
+            asset.asset,
+            Text(f"{mark} {name}", style),
+            f"{asset.rows:,}",
+            f"{asset.rejected:,}",
+            _checks(asset),
+            f"{asset.calls_paid:,}",
+            short_number(asset.tokens),
+            short_time(asset.seconds),
+            _age(asset.made_at),
+            Text(printable(asset.because, 400)),
+        )
+    return table
+
+
+def _checks(asset: "AssetStatus") -> Text:
+    counts = asset.checks
+    shown = Text()
+    for count, word, style in (
+        (counts.passed, "passed", "green"),
+        (counts.failed, "failed", "bold red"),
+        (counts.warned, "warned", "yellow"),
+        (counts.outdated, "outdated", "dim"),
+    ):
+        if count:
+            shown.append(f"{', ' if shown else ''}{count} {word}", style)
+    return shown
+
+
+def _legend(found: "Status") -> Text:
+    order = next((one.assets for one in found.versions), ())
+    required = [asset.asset for asset in order if asset.asset not in ON_DEMAND]
+    text = Text(f"\nassets, in order: {', '.join(required)}, then what was made on demand", "dim")
+    text.append(f"; shared: {', '.join(asset.asset for asset in found.shared)}\n", "dim")
+    for state, (mark, style) in _MARKS.items():
+        text.append(mark, style)
+        text.append(f" {state.replace('_', ' ')}   ", "dim")
+    text.append("checks: passed, failed ✗, warned !", "dim")
+    return text
+
+
+def _summary(found: "Status") -> str:
+    states = Counter(asset.state.value for asset in found.assets)
+    complete = sum(all(asset.state == "fresh" for asset in one.assets) for one in found.versions)
+    calls = sum(asset.calls_paid for asset in found.assets)
+    tokens = sum(asset.tokens for asset in found.assets)
+    return (
+        f"{len(found.versions):,} versions, {complete:,} complete and fresh; of {len(found.assets):,} tables "
+        f"{states['fresh']:,} fresh, {states['stale']:,} stale, {states['failed']:,} failed, "
+        f"{states['never_made']:,} never made. {calls:,} calls paid, {short_number(tokens)} tokens."
+    )
+
+
+def short_number(number: float) -> str:
+    """`950`, `12.3k`, `4.5M`"""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= factor:
+            return f"{number / factor:.1f}{unit}"
+    return f"{number:.0f}"
+
+
+def short_time(seconds: float) -> str:
+    """`45 s`, `12 min`, `3.5 h`"""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7_200 else f"{seconds / 3_600:.1f} h"
+
+
+def _age(made_at: datetime) -> str:
+    seconds = (datetime.now(UTC) - made_at).total_seconds()
+    for length, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"

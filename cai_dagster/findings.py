@@ -1,0 +1,41 @@
+"""What a look at an installation finds: good, worth a warning, or a problem with what mends it."""
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+
+
+class Level(StrEnum):
+    """How bad it is. A problem keeps something from working; a warning does not yet."""
+
+    good = "good"
+    warning = "warning"
+    problem = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and the command (or what else) that mends it."""
+
+    topic: str
+    level: Level
+    text: str
+    remedy: str | None = None
+
+    def to_json(self) -> dict[str, str | None]:
+        """For scripts."""
+        return asdict(self)
+
+
+def good(topic: str, text: str) -> Finding:
+    """Nothing to mend."""
+    return Finding(topic, Level.good, text)
+
+
+def warning(topic: str, text: str, remedy: str) -> Finding:
+    """It works, and one should know."""
+    return Finding(topic, Level.warning, text, remedy)
+
+
+def problem(topic: str, text: str, remedy: str) -> Finding:
+    """It does not work."""
+    return Finding(topic, Level.problem, text, remedy)

@@ -1,0 +1,55 @@
+"""Weights are read from safetensors alone: a pickle can hold code, and is not even opened."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from cai_dagster.policy_trainers import _policy
+from cai_dagster.requests import Message
+from cai_dagster.scoring import Scorer
+from cai_dagster.settings import SETTINGS_FILE, load_settings
+from cai_dagster.supervised import TokenRow
+from cai_dagster.trainers import train_reward_model, train_supervised
+from tests.labelled_pairs import FORMAT
+from tests.tiny_models import write_tiny_network
+
+SETTINGS = load_settings(SETTINGS_FILE, "demo")
+IDS = FORMAT.dialogue_ids((Message("user", "a"), Message("assistant", "b")))
+
+
+class OpenedError(Exception):
+    """The pickle was read."""
+
+
+@pytest.fixture
+def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model whose weights are in a pickle, beside a safetensors file that is not the model's."""
+    folder = write_tiny_network(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "other.safetensors")
+    torch.save({}, folder / "pytorch_model.bin")
+
+    def opened(*_: object, **__: object) -> None:
+        raise OpenedError
+
+    monkeypatch.setattr(torch, "load", opened)
+    return folder
+
+
+READERS: dict[str, Callable[[Path], object]] = {
+    "scoring": Scorer,
+    "supervised training": lambda folder: train_supervised(
+        folder, [TokenRow(IDS, 1)], [], SETTINGS.sl_cai_model, False, print, folder / "trained"
+    ),
+    "reward model training": lambda folder: train_reward_model(
+        folder, [], SETTINGS.reward_model, False, print, folder / "trained"
+    ),
+    "policy optimization": lambda folder: _policy(folder, SETTINGS.dpo_model, False),
+}
+
+
+@pytest.mark.parametrize("read", READERS.values(), ids=READERS.keys())
+def test_pickled_weights_are_not_opened(pickled: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(OSError, match=r"model\.safetensors"):
+        read(pickled)

@@ -1,0 +1,176 @@
+"""The command line as its page describes it: commands, JSON documents, exit statuses; its help and completion."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from cai_dagster import cli, dagster_process
+from cai_dagster.commands import completion
+from cai_dagster.cost_plan import plan
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.settings import active_settings
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
+
+PAGE = (PROJECT / "docs/cli.md").read_text(encoding="utf-8")
+PAGES = PAGE + (PROJECT / "docs/compare.md").read_text(encoding="utf-8")
+DOCUMENTED = {
+    command: json.loads(block)
+    for command, block in re.findall(r"<!-- keys: (cai [\w ]+) -->\n```json\n(.*?)```", PAGES, flags=re.DOTALL)
+}
+LONGEST_LINE = 64  # characters of a command's line in the help of a terminal of 80 columns
+
+
+def commands(group: Any = None, name: str = "cai") -> Iterator[tuple[str, click.Command]]:
+    """`cai import constitution` and its command, and so on."""
+    group = group or typer.main.get_command(cli.app)
+    for part, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, f"{name} {part}")
+        else:
+            yield f"{name} {part}", command
+
+
+COMMANDS = dict(commands())
+
+
+def test_the_page_has_a_section_with_an_example_for_every_command_and_for_no_other() -> None:
+    sections = dict(re.findall(r"^### (cai [\w ]+)\n+```sh\n(.*?)```", PAGE, flags=re.DOTALL | re.MULTILINE))
+    assert set(sections) == set(COMMANDS)
+    for command, example in sections.items():
+        assert command in example
+        options = set(re.findall(r"(?<![\w-])--[\w-]+", example.split(command, 1)[1].split("\n")[0]))
+        known = {option for parameter in COMMANDS[command].params for option in parameter.opts}
+        assert options <= known, command
+
+
+def test_every_json_document_is_described() -> None:
+    with_json = {name for name, command in COMMANDS.items() if any("--json" in one.opts for one in command.params)}
+    assert set(DOCUMENTED) == with_json
+
+
+def absent(document: Any, reference: Any, place: str = "") -> list[str]:
+    """The keys of the reference that the document does not have, but for what lies below its nulls and empty lists."""
+    if document is None or document == []:
+        return []
+    if isinstance(reference, list):
+        return [gone for one in reference for gone in absent(document[0], one, f"{place}[]")]
+    if not isinstance(reference, dict):
+        return []
+    here = [f"{place}.{name}" for name in reference if name not in document]
+    both = [name for name in reference if name in document]
+    return here + [gone for name in both for gone in absent(document[name], reference[name], f"{place}.{name}")]
+
+
+def test_a_key_that_is_missing_is_found() -> None:
+    assert absent({"a": [{"b": 1}], "c": None}, {"a": [{"b": 2, "x": 3}], "c": {"d": 4}, "y": 5}) == [".y", ".a[].x"]
+
+
+@pytest.fixture
+def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {
+        "prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(60)]),
+        "sft_dataset": {"min_rows": 1},
+        "response_pairs": {"source": "revisions"},
+    }
+    for version, first in (("v1", WITHOUT_TRAINING), ("v2", ["constitution", "revision_rounds", "sft_dataset"])):
+        materialize(first, config, version=version)
+        pretend_trained(home, tmp_path / version, version)
+        materialize(["response_pairs", "judgements", "preference_pairs"], config, version=version)
+    materialize(["version_judgements"], config, version="v2")
+    models = scripted_models()
+    monkeypatch.setattr(
+        cli, "_plan", lambda versions, selection: plan(home, active_settings(), *models, versions, selection)
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("plan", "--version", "v2"), ("status",), ("diff", "v1", "v2")],
+    ids=lambda command: command[0],
+)
+def test_a_json_document_has_the_keys_of_the_page(lake_of_two_versions: None, command: tuple[str, ...]) -> None:
+    ran = CliRunner().invoke(cli.app, [*command, "--json"])
+    assert ran.exit_code == 0, ran.output
+    printed, described = json.loads(ran.stdout), DOCUMENTED[f"cai {command[0]}"]
+    assert absent(described, printed) == []
+    assert absent(printed, described) == []
+
+
+def test_exit_statuses_are_those_of_the_page(home: Home) -> None:
+    statuses = re.findall(r"^\| (\d+) \| ", PAGE, flags=re.MULTILINE)
+    assert statuses == ["0", "1", "2", str(dagster_process.INTERRUPTED)]
+    run = CliRunner()
+    assert run.invoke(cli.app, ["status"]).exit_code == 0
+    assert run.invoke(cli.app, ["status", "--nonsense"]).exit_code == 2
+    finished = subprocess.run(
+        [sys.executable, "-c", "from cai_dagster.cli import app; app(['diff', 'v1', 'v1'])"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (finished.returncode, finished.stdout) == (1, "")
+    assert finished.stderr == "v1 and v1 are the same version; name two\n"
+
+
+def test_help_has_every_command_in_a_group_and_its_line_in_full() -> None:
+    arranged = [command for panel in cli.HELP_PANELS.values() for command in panel]
+    assert sorted(arranged) == sorted({name.split()[1] for name in COMMANDS})
+    shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
+    assert "…" not in shown
+    for panel in cli.HELP_PANELS:
+        assert f"─ {panel} ─" in shown
+    assert "130 interrupted" in shown
+    for name, command in COMMANDS.items():
+        line = command.get_short_help_str(1_000)
+        assert line.endswith("."), name
+        assert len(line) <= LONGEST_LINE, name
+
+
+def completed(words: str, home: Home) -> list[str]:
+    """What bash would offer for the last word."""
+    environment = {
+        **os.environ,
+        "CAI_HOME": str(home.root),
+        "_CAI_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split(" ")) - 1),
+    }
+    program = "import sys; sys.argv = ['cai']; from cai_dagster.cli import app; app(prog_name='cai')"
+    finished = subprocess.run(
+        [sys.executable, "-c", program], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
+    )
+    return finished.stdout.split()
+
+
+def test_the_shell_completes_versions_tables_and_reward_models(home: Home) -> None:
+    folder = home.models / "reward_model" / "3f2a"
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text("{}")
+    (folder.parent / "half").mkdir()
+    assert completed("cai diff v1 ", home) == ["v2", "v1"]
+    assert completed("cai retry --table rev", home) == ["revision_rounds"]
+    assert completed("cai export --table ", home) == ["sft_dataset", "preference_pairs"]
+    assert completed("cai score --model ", home) == ["3f2a"]
+    assert "status" in completed("cai s", home)
+
+
+def test_every_option_that_takes_a_version_completes_it() -> None:
+    missing = [
+        name
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if parameter.name in {"version", "before", "after"} and not getattr(parameter, "_custom_shell_complete", None)
+    ]
+    assert missing == []
+    assert completion.complete_version("") == ["v2", "v1"]

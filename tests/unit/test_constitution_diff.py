@@ -1,0 +1,388 @@
+"""Two versions beside each other, by hand: what is edited, shared, flipped, preferred; and how it is shown."""
+
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from io import StringIO
+from typing import Any
+
+import polars as pl
+import pytest
+from rich.console import Console
+
+from cai_dagster.constitution import Comparison, Constitution, Principle, previous_version
+from cai_dagster.constitution_diff import (
+    CompletionExample,
+    Completions,
+    ConstitutionDiff,
+    Labels,
+    PairExample,
+    PrincipleChange,
+    TextChange,
+    VersionTables,
+    compare_versions,
+    win_rates,
+)
+from cai_dagster.constitution_diff_views import markdown_summary, page, print_diff
+from cai_dagster.policies import pair_id
+from cai_dagster.settings import active_settings
+from cai_dagster.tables import TABLES
+from tests.hostile import HOSTILE
+
+SETTINGS = active_settings().constitution_diff.model_copy(update={"resamples": 300, "examples": 3})
+KIND = Principle("kind", "Is it kind?", "Make it kind.", "Which is kinder?", tags=("a",))
+HONEST = Principle("honest", "Is it honest?", "Make it honest.", "Which is more honest?")
+BRIEF = Principle("brief", "Is it brief?", "Make it brief.", "Which is briefer?")
+KINDER = replace(KIND, critique_request="Is it very kind?")
+PROMPTS = pl.DataFrame(
+    [
+        {
+            "prompt_id": f"{number:x}",
+            "messages": [{"role": "user", "content": f"question {number}"}],
+            "source": "s",
+            "sources": ["s"],
+            "category": None,
+            "split": "sft",
+        }
+        for number in range(6)
+    ],
+    schema=TABLES["prompts"].schema,
+)
+
+
+def frame(table: str, version: str, rows: list[dict[str, Any]]) -> pl.DataFrame:
+    """Rows of a table; a column that is not given is one that does not matter here."""
+    schema = TABLES[table].schema
+    filled = [{**dict.fromkeys(schema), "constitution_version": version, **row} for row in rows]
+    return pl.DataFrame(filled, schema=schema)
+
+
+def rounds(version: str, *texts: tuple[int, int, Principle, str]) -> pl.DataFrame:
+    """(prompt, round, principle, revision)"""
+    return frame(
+        "revision_rounds",
+        version,
+        [
+            {
+                "prompt_id": f"{prompt:x}",
+                "sample": 0,
+                "round": number,
+                "principle_id": principle.id,
+                "response": "y",
+                "critique": f"critique by {principle.id}",
+                "revision": text,
+            }
+            for prompt, number, principle, text in texts
+        ],
+    )
+
+
+def version(name: str, *principles: Principle, **tables: pl.DataFrame) -> VersionTables:
+    return VersionTables(name, Constitution(name, principles), tables)
+
+
+def diff_of(before: VersionTables, after: VersionTables) -> ConstitutionDiff:
+    return compare_versions(before, after, PROMPTS, SETTINGS)
+
+
+def test_principles_are_the_same_where_their_slugs_are() -> None:
+    changed = (KINDER, replace(HONEST, weight=2.0), BRIEF)
+    made = diff_of(version("v1", KIND, HONEST, replace(BRIEF, slug="short")), version("v2", *changed))
+    assert [(one.slug, one.change) for one in made.principles] == [
+        ("kind", "edited"),
+        ("honest", "re-weighted"),
+        ("brief", "added"),
+        ("short", "removed"),
+    ]
+    assert made.unchanged_principles == 0
+    assert made.principles[0].texts == (TextChange("critique_request", "Is it kind?", "Is it very kind?"),)
+    assert (made.principles[1].weight_before, made.principles[1].weight_after) == (1.0, 2.0)
+    assert made.principles[2].weight_before is None
+    assert made.principles[2].texts[0] == TextChange("critique_request", "", "Is it brief?")
+
+
+def test_a_principle_may_change_in_several_ways_and_its_tags_are_no_text_of_a_call() -> None:
+    both = diff_of(version("v1", KIND), version("v2", replace(KINDER, weight=3.0, tags=("b",))))
+    assert both.principles[0].change == "edited, re-weighted, re-tagged"
+    tags = diff_of(version("v1", KIND), version("v2", replace(KIND, tags=("b",))))
+    assert tags.principles[0].change == "re-tagged"
+    assert diff_of(version("v1", KIND), version("v2", KIND)).unchanged_principles == 1
+
+
+def test_few_shot_examples_that_differ_are_named() -> None:
+    one, other = version("v1", KIND), version("v2", KIND)
+    shown = Comparison("p", "a", "b", "which?", "A")
+    other = replace(other, constitution=replace(other.constitution, comparisons=(shown,)))
+    assert diff_of(one, other).few_shot_changed == ("comparisons",)
+    assert diff_of(one, one).few_shot_changed == ()
+
+
+def test_rows_are_shared_when_all_but_the_version_is_equal() -> None:
+    one = rounds("v1", (0, 1, KIND, "a"), (1, 1, HONEST, "b"), (2, 1, HONEST, "c"))
+    other = rounds("v2", (0, 1, KINDER, "a"), (1, 1, HONEST, "b"), (3, 1, HONEST, "c"))
+    (table,) = diff_of(
+        version("v1", KIND, HONEST, revision_rounds=one), version("v2", KINDER, HONEST, revision_rounds=other)
+    ).tables
+    assert (table.rows_before, table.rows_after) == (3, 3)
+    assert (table.shared, table.changed, table.only_before, table.only_after) == (1, 1, 1, 1)
+
+
+def test_completions_are_the_last_rounds_and_examples_name_the_round_that_went_another_way() -> None:
+    one = rounds("v1", (0, 1, HONEST, "a"), (0, 2, KIND, "b"), (0, 3, HONEST, "c"), (1, 1, HONEST, "same"))
+    other = rounds("v2", (0, 1, HONEST, "a"), (0, 2, KINDER, "x"), (0, 3, HONEST, "y"), (1, 1, HONEST, "same"))
+    made = diff_of(
+        version("v1", KIND, HONEST, revision_rounds=one), version("v2", KINDER, HONEST, revision_rounds=other)
+    )
+    assert made.completions == Completions(
+        2, 1, (CompletionExample("0", 0, "question 0", 2, "kind", "kind", "c", "y"),)
+    )
+    (kind,) = made.principles
+    assert (kind.drawn_before, kind.drawn_after) == (1, 1)
+
+
+def test_examples_are_of_as_many_principles_as_there_are() -> None:
+    edited = replace(HONEST, revision_request="Make it true.")
+    one = rounds("v1", *((number, 1, KIND if number < 4 else HONEST, "a") for number in range(6)))
+    other = rounds("v2", *((number, 1, KINDER if number < 4 else edited, "b") for number in range(6)))
+    made = diff_of(
+        version("v1", KIND, HONEST, revision_rounds=one), version("v2", KINDER, edited, revision_rounds=other)
+    )
+    assert made.completions is not None
+    assert {example.principle_after for example in made.completions.examples[:2]} == {"kind", "honest"}
+    assert len(made.completions.examples) == SETTINGS.examples
+
+
+def labelled(name: str, principle: Principle, p_first: dict[int, float], **more: pl.DataFrame) -> VersionTables:
+    """Pairs 0, 1, … with P(completion_0) in both orders; exactly one half gives no label."""
+    pairs = [
+        {
+            "pair_id": f"{number:x}",
+            "prompt_id": f"{number:x}",
+            "completion_0": f"a{number}",
+            "completion_1": f"b{number}",
+        }
+        for number in p_first
+    ]
+    judged = [
+        {
+            "pair_id": f"{number:x}",
+            "principle_id": principle.id,
+            "order": order,
+            "logp_a": math.log(p if order == "01" else 1 - p),
+            "logp_b": math.log(1 - p if order == "01" else p),
+        }
+        for number, p in p_first.items()
+        for order in ("01", "10")
+    ]
+    labels = [
+        {
+            "pair_id": f"{number:x}",
+            "chosen": [{"role": "assistant", "content": f"{'a' if p > 0.5 else 'b'}{number}"}],
+            "p_chosen": max(p, 1 - p),
+        }
+        for number, p in p_first.items()
+        if p != 0.5
+    ]
+    tables = {
+        "response_pairs": frame("response_pairs", name, pairs),
+        "judgements": frame("judgements", name, judged),
+        "preference_pairs": frame("preference_pairs", name, labels),
+    }
+    return version(name, principle, **tables, **more)
+
+
+def test_labels_that_flipped_were_gained_or_lost_and_how_far_p_moved() -> None:
+    before = labelled("v1", KIND, {0: 0.9, 1: 0.9, 2: 0.5, 3: 0.7, 5: 0.2})
+    after = labelled("v2", KINDER, {0: 0.8, 1: 0.3, 2: 0.6, 3: 0.5, 4: 0.9})
+    labels = diff_of(before, after).labels
+    assert labels is not None
+    assert (labels.pairs, labels.flipped, labels.gained, labels.lost) == (4, 1, 1, 1)
+    assert labels.agreement == 0.25
+    assert labels.mean_p_change == pytest.approx((0.1 + 0.6 + 0.1 + 0.2) / 4)
+    (flip,) = labels.flips
+    assert (flip.prompt, flip.label_before, flip.label_after) == ("question 1", "completion_0", "completion_1")
+    assert (flip.completion_0, flip.completion_1) == ("a1", "b1")
+    assert (flip.p_before, flip.p_after) == pytest.approx((0.9, 0.3))
+    assert (flip.principles_before, flip.principles_after) == (("kind",), ("kind",))
+    assert [one.pair_id for one in labels.biggest_p_changes] == ["1", "3", "0"]
+
+
+def test_kappa_is_agreement_beyond_chance() -> None:
+    before = labelled("v1", KIND, {0: 0.9, 1: 0.9, 2: 0.1, 3: 0.1})
+    after = labelled("v2", KINDER, {0: 0.9, 1: 0.1, 2: 0.1, 3: 0.1})
+    labels = diff_of(before, after).labels
+    assert labels is not None
+    assert labels.agreement == 0.75
+    assert labels.cohen_kappa == pytest.approx((0.75 - 0.5) / 0.5)  # by chance: 1/2 · 1/4 + 1/2 · 3/4
+    same = labelled("v1", KIND, {0: 0.9, 1: 0.8})
+    assert diff_of(same, labelled("v2", KINDER, {0: 0.9, 1: 0.8})).labels.cohen_kappa is None  # pyright: ignore
+
+
+def test_versions_without_labels_or_without_a_shared_pair_have_none_to_compare() -> None:
+    before = labelled("v1", KIND, {0: 0.9})
+    assert diff_of(before, version("v2", KIND)).labels is None
+    apart = diff_of(before, labelled("v2", KINDER, {1: 0.9})).labels
+    assert apart is not None
+    assert (apart.pairs, apart.agreement, apart.mean_p_change) == (0, None, None)
+
+
+def judged_revisions(*judgements: tuple[int, str, float, float], against: str = "v1") -> pl.DataFrame:
+    """(prompt, judged by, P(A) when v1's revision is (A), P(A) when v2's is)"""
+    rows = [
+        {
+            "against": against,
+            "judged_by": judged_by,
+            "prompt_id": f"{prompt:x}",
+            "sample": 0,
+            "pair_id": pair_id(f"{prompt:x}", f"old {prompt}", f"new {prompt}"),
+            "principle_id": KIND.id,
+            "order": order,
+            "logp_a": math.log(p_a),
+            "logp_b": math.log(1 - p_a),
+        }
+        for prompt, judged_by, *p_of_a in judgements
+        for order, p_a in zip(("01", "10"), p_of_a, strict=True)
+    ]
+    return frame("version_judgements", "v2", rows)
+
+
+def two_versions(judged: pl.DataFrame) -> tuple[VersionTables, VersionTables]:
+    old = rounds("v1", *((number, 1, KIND, f"old {number}") for number in range(3)), (3, 1, HONEST, "same"))
+    new = rounds("v2", *((number, 1, KINDER, f"new {number}") for number in range(3)), (3, 1, HONEST, "same"))
+    before = version("v1", KIND, HONEST, revision_rounds=old)
+    return before, version("v2", KINDER, HONEST, revision_rounds=new, version_judgements=judged)
+
+
+def test_a_win_is_the_later_versions_over_both_orders_under_each_versions_principles() -> None:
+    judged = judged_revisions(
+        *((0, "v1", 0.2, 0.9), (1, "v1", 0.6, 0.6), (2, "v1", 0.9, 0.2)),
+        *((0, "v2", 0.1, 0.9), (1, "v2", 0.3, 0.9), (2, "v2", 0.9, 0.2)),
+    )
+    by_old, by_new = win_rates(*two_versions(judged), SETTINGS)
+    assert (by_old.judged_by, by_old.pairs, by_old.prompts) == ("v1", 3, 3)
+    assert by_old.win_rate == pytest.approx((1 + 0.5 + 0) / 3)  # a judge that follows the position makes a tie
+    assert by_old.p_better == pytest.approx((0.85 + 0.5 + 0.15) / 3)
+    assert by_new.win_rate == pytest.approx(2 / 3)
+    assert by_new.low is not None
+    assert by_new.high is not None
+    assert by_new.low <= by_new.win_rate <= by_new.high
+
+
+def test_judgements_of_other_versions_or_of_replaced_revisions_do_not_count() -> None:
+    assert not win_rates(*two_versions(judged_revisions((0, "v0", 0.2, 0.9), against="v0")), SETTINGS)
+    before, after = two_versions(judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.2, 0.9)))
+    replaced = before.tables["revision_rounds"].with_columns(
+        pl.when(pl.col("prompt_id") == "0").then(pl.lit("newer")).otherwise("revision").alias("revision")
+    )
+    (rate,) = win_rates(replace(before, tables={"revision_rounds": replaced}), after, SETTINGS)
+    assert (rate.pairs, rate.low) == (1, None)
+
+
+def test_checks_and_costs_stand_side_by_side() -> None:
+    check = {"table_name": "judgements", "check_name": "label_mass", "passed": True, "severity": "ERROR"}
+    cost = {"table_name": "judgements", "calls_paid": 10, "calls_found": 0, "tokens": 100, "seconds": 2.5}
+    before = replace(version("v1", KIND), checks=[{**check, "value": 0.95, "bounds": "at least 0.9"}], costs=[cost])
+    after = replace(
+        version("v2", KIND),
+        checks=[
+            {**check, "value": 0.5, "passed": False, "bounds": "at least 0.9"},
+            {**check, "check_name": "position_bias", "value": None, "bounds": "at most 0.3"},
+        ],
+        costs=[{**cost, "calls_paid": 2, "calls_found": 8}],
+    )
+    made = diff_of(before, after)
+    assert [(one.check, one.before is None) for one in made.checks] == [("label_mass", False), ("position_bias", True)]
+    assert (made.costs[0].before.calls_paid, made.costs[0].after.calls_found) == (10, 8)
+    text = shown(made)
+    assert re.search(r"label_mass +0\.95 ✓ \(at least 0\.9\) +0\.5 ✗ \(at least 0\.9\)", text)
+    assert re.search(r"judgements +10 → 2 +0 → 8", text)
+
+
+def test_every_figure_is_a_row_of_the_table() -> None:
+    before = labelled("v1", KIND, {0: 0.9, 1: 0.9}, revision_rounds=rounds("v1", (0, 1, KIND, "a")))
+    after = labelled("v2", KINDER, {0: 0.8, 1: 0.3}, revision_rounds=rounds("v2", (0, 1, KINDER, "b")))
+    made = diff_of(before, after)
+    table = frame("constitution_diff", "v2", made.to_rows())
+    assert TABLES["constitution_diff"].model.validate(table).height == len(made.to_rows())
+    assert table.unique(TABLES["constitution_diff"].key).height == table.height
+    assert set(table["against"]) == {"v1"}
+    flipped = table.filter(pl.col("section") == "labels", pl.col("measure") == "flipped")
+    assert flipped["after"].to_list() == [1.0]
+    edited = table.filter(pl.col("name") == "kind", pl.col("measure") == "weight")
+    assert edited["note"].to_list() == ["edited"]
+
+
+def test_nothing_made_yet_still_compares_the_principles() -> None:
+    made = diff_of(version("v1", KIND), version("v2", KINDER))
+    for text in (shown(made), page(made), markdown_summary(made).replace("\\", "")):
+        assert "1 edited, 0 unchanged" in text
+        assert "revision_rounds has not been made for both v1 and v2." in text
+        assert "cai diff v1 v2 --judge" in text
+    assert "Is it {+very+} kind?" in shown(made)
+    assert "<ins>very </ins>" in page(made)
+
+
+@pytest.mark.parametrize(
+    ("versions", "one", "previous"),
+    [(["v1", "v2", "v10"], "v10", "v2"), (["v1", "v2"], "v1", None), (["v1", "v3"], "v2", "v1"), ([], "v1", None)],
+)
+def test_the_version_before_is_the_one_that_people_count_before(
+    versions: list[str], one: str, previous: str | None
+) -> None:
+    assert previous_version(versions, one) == previous
+
+
+def hostile_diff(text: str) -> ConstitutionDiff:
+    """A text in every place where a text may stand."""
+    made = diff_of(version("v1", KIND), version("v2", KINDER))
+    example = PairExample(
+        "ab", "cd", text, text, f"other {text}", 0.2, 0.9, "completion_1", "completion_0", (text,), ()
+    )
+    return replace(
+        made,
+        before=text,
+        principles=(PrincipleChange(text, "edited", (TextChange("critique_request", f"old {text}", text),), 1.0, 2.0),),
+        completions=Completions(1, 1, (CompletionExample("cd", 0, text, 1, text, f"{text}!", text, f"new {text}"),)),
+        labels=Labels(1, 0.0, None, 1, 0, 0, 0.7, (example,), (example, replace(example, pair_id="ef"))),
+    )
+
+
+class Elements(HTMLParser):
+    """The tags and the names of the attributes of a page."""
+
+    def __init__(self, made: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: set[str] = set()
+        self.feed(made.split("<body>", 1)[1])
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+
+def shown(made: ConstitutionDiff) -> str:
+    out = StringIO()
+    print_diff(made, Console(file=out, width=200, force_terminal=False))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_becomes_more_than_text(text: str) -> None:
+    made, harmless = hostile_diff(text), hostile_diff("harmless")
+    control = r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"
+    html = page(made)
+    assert Elements(html).tags == Elements(page(harmless)).tags
+    assert Elements(html).attributes == Elements(page(harmless)).attributes
+    assert not re.search(control, html)
+    assert len(html) < 300_000
+    printed = shown(made)
+    assert not re.search(control, printed)
+    assert len(printed) < 100_000
+    # Markdown: every mark of the text is escaped, and it stays within its line and its cell.
+    markdown, plain = markdown_summary(made), markdown_summary(harmless)
+    assert len(markdown.splitlines()) == len(plain.splitlines())
+    for line, reference in zip(markdown.splitlines(), plain.splitlines(), strict=True):
+        assert len(re.findall(r"(?<!\\)\|", line)) == len(re.findall(r"(?<!\\)\|", reference))
+        assert not re.search(r"(?<!\\)[<\[\]{}`]", line)

@@ -1,0 +1,133 @@
+"""Two versions through the real graph with a scripted model: judged, compared, and shown by the command."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from cai_dagster import cli
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.settings import active_settings
+from cai_dagster.version_tables import VersionsError, diff_versions
+from resources.lake import open_lake
+from tests.hostile import HOSTILE, LONG_LINE
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
+
+LATER = ["response_pairs", "judgements", "preference_pairs"]
+COMPARISON = ["version_judgements", "constitution_diff"]
+SETTINGS = active_settings().constitution_diff
+
+
+def two_versions(home: Home, tmp_path: Path, texts: list[str]) -> dict[str, Any]:
+    """v1 and v2 up to the labels, pairs of first and last responses; the config that did it."""
+    config: dict[str, Any] = {"prompts": write_prompts(tmp_path / "p.jsonl", texts), "sft_dataset": {"min_rows": 1}}
+    config["response_pairs"] = {"source": "revisions"}
+    for version, first in (("v1", WITHOUT_TRAINING), ("v2", ["constitution", "revision_rounds", "sft_dataset"])):
+        materialize(first, config, version=version)
+        pretend_trained(home, tmp_path / version, version)
+        materialize(LATER, config, version=version)
+    return config
+
+
+@pytest.fixture
+def config(home: Home, tmp_path: Path) -> dict[str, Any]:
+    return two_versions(home, tmp_path, [f"question {n}" for n in range(120)])
+
+
+def test_a_version_is_judged_against_the_one_before_and_compared(home: Home, config: dict[str, Any]) -> None:
+    result = materialize(COMPARISON, config, version="v2")
+    lake = open_lake(home)
+    judged = lake.snapshot("version_judgements", "v2").frame()
+    made = diff_versions(lake, "v1", "v2", PROJECT / "constitutions", SETTINGS)
+    assert made.completions is not None
+    assert 0 < made.completions.changed < made.completions.compared == 120
+    # Both orders, under the principles of both versions; what they share is asked once.
+    assert judged.height == 4 * made.completions.changed
+    assert set(judged["against"]) == {"v1"}
+    assert set(judged["judged_by"]) == {"v1", "v2"}
+    paid = metadata(result, "version_judgements")
+    shared = judged.group_by("prompt_id", "principle_id", "order").len().filter(pl.col("len") == 2).height
+    assert (paid["ledger_hits"], paid["ledger_misses"]) == (shared, judged.height - shared)
+    assert [(rate.judged_by, rate.pairs) for rate in made.win_rates] == [
+        ("v1", made.completions.changed),
+        ("v2", made.completions.changed),
+    ]
+    rows = lake.snapshot("constitution_diff", "v2").frame()
+    assert rows.height == len(made.to_rows())
+    summary = metadata(result, "constitution_diff")["diff"].replace("\\", "")
+    assert "1 edited, 15 unchanged" in summary
+    assert "Under the principles of v2" in summary
+    assert [change.change for change in made.principles] == ["edited"]
+    shared_rows = {change.table: change.shared for change in made.tables}
+    assert shared_rows["revision_rounds"] == 480 - lake.count(
+        "FROM one JOIN two USING (prompt_id, sample, round) WHERE one.revision <> two.revision",
+        one=lake.snapshot("revision_rounds", "v1"),
+        two=lake.snapshot("revision_rounds", "v2"),
+    )
+    again = materialize(["version_judgements"], config, version="v2")
+    assert metadata(again, "version_judgements")["ledger_misses"] == 0
+
+
+def test_the_first_version_has_none_before_it_and_any_may_be_named(home: Home, config: dict[str, Any]) -> None:
+    result = materialize(COMPARISON, config, version="v1")
+    assert "first version" in metadata(result, "constitution_diff")["against"]
+    assert open_lake(home).snapshot("constitution_diff", "v1").frame().height == 0
+    named = {**config, "version_judgements": {"against": "v2", "max_pairs": 3}, "constitution_diff": {"against": "v2"}}
+    materialize(COMPARISON, named, version="v1")
+    judged = open_lake(home).snapshot("version_judgements", "v1").frame()
+    assert judged["pair_id"].n_unique() == 3
+    assert set(open_lake(home).snapshot("constitution_diff", "v1").frame()["against"]) == {"v2"}
+    larger = {**config, "version_judgements": {"against": "v2", "max_pairs": 6}}
+    materialize(["version_judgements"], larger, version="v1")
+    more = open_lake(home).snapshot("version_judgements", "v1").frame()
+    assert set(judged["pair_id"]) < set(more["pair_id"])
+
+
+def test_a_version_that_nobody_made_is_a_failure_that_says_so(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", ["one", "two"]), "sft_dataset": {"min_rows": 1}}
+    materialize(WITHOUT_TRAINING[:-1], config, version="v2")
+    result = materialize(["version_judgements"], config, version="v2", raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "not been materialized for constitution version 'v1'" in str(failure.step_failure_data.user_failure_data)
+    with pytest.raises(VersionsError, match="the same version"):
+        diff_versions(open_lake(home), "v2", "v2", PROJECT / "constitutions", SETTINGS)
+
+
+def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
+    home: Home, config: dict[str, Any], tmp_path: Path
+) -> None:
+    run = CliRunner()
+    made = run.invoke(
+        cli.app, ["diff", "v1", "v2", "--json", "--examples", "2", "--html", str(tmp_path / "a" / "d.html")]
+    )
+    assert made.exit_code == 0
+    found = json.loads(made.stdout)
+    assert [principle["slug"] for principle in found["principles"]] == ["crisis-care"]
+    assert len(found["completions"]["examples"]) == 2
+    page = (tmp_path / "a" / "d.html").read_text()
+    assert "crisis-care" in page
+    assert "http" not in page.replace("http-equiv", "")
+    shown = run.invoke(cli.app, ["diff", "v1", "v2"])
+    assert "final revisions are other ones" in shown.stdout
+    assert run.invoke(cli.app, ["diff", "v1", "v77"]).exit_code == 1
+    assert run.invoke(cli.app, ["diff", "v1"]).exit_code == 2
+
+
+def test_hostile_texts_pass_through_the_metadata_as_text(home: Home, tmp_path: Path) -> None:
+    texts = [text for text in HOSTILE if text != LONG_LINE]
+    config = two_versions(home, tmp_path, [*texts, *(f"question {n}" for n in range(20))])
+    # One edit moves few rows: have the versions differ everywhere, so that every text is an example.
+    config["revision_rounds"] = {"rounds": 1, "seed": 7}
+    materialize(["revision_rounds"], config, version="v2")
+    config["constitution_diff"] = {"examples": 100}
+    summary = metadata(materialize(["constitution_diff"], config, version="v2"), "constitution_diff")["diff"]
+    assert "<" not in summary.replace("\\<", "")
+    assert "\x1b" not in summary
+    run = CliRunner().invoke(cli.app, ["diff", "v1", "v2", "--examples", "100"])
+    assert run.exit_code == 0
+    assert "\x1b" not in run.stdout
+    assert "\u202e" not in run.stdout
+    assert "[bold]markup[/bold]" in run.stdout

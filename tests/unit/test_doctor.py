@@ -1,0 +1,440 @@
+"""A home, an instance and a project broken in each way: the doctor names it, and its remedy mends it."""
+
+import json
+import os
+import shutil
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from cai_dagster import doctor, integrity
+from cai_dagster.cli import app
+from cai_dagster.doctor import examine
+from cai_dagster.findings import Finding, Level
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.integrity import examine_integrity, leftovers, remove_leftovers
+from cai_dagster.lake import Lake
+from cai_dagster.ledger import Ledger
+from cai_dagster.offline_model import NAME
+from resources.lake import open_lake
+from tests.hostile import HOSTILE
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
+
+SMALL: dict[str, Any] = {"sft_dataset": {"min_rows": 1}, "revision_rounds": {"rounds": 1}}
+LATER = ["response_pairs", "judgements", "preference_pairs"]
+KEY = "ab" * 16
+DEAD = 2**22 - 1  # no process has so high an id while nobody asks for it
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """A home in which nothing is wrong: a graph's tables and ledger, a checkpoint, an offline model, an instance."""
+    home = Home((tmp_path_factory.mktemp("sound") / "home").resolve())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_HOME", str(home.root))
+        config = {**SMALL, "prompts": write_prompts(home.root.parent / "p.jsonl", [f"question {n}" for n in range(12)])}
+        materialize(WITHOUT_TRAINING, config)
+        folder = home.models / "sl_cai_model" / KEY
+        pretend_trained(home, folder)
+        materialize(LATER, config)
+    (record,) = open_lake(home).snapshot("sl_cai_model", "v1").frame()["record"]
+    (folder / "record.json").write_text(record)
+    (home.models / "offline" / NAME).mkdir(parents=True)
+    (home.models / "offline" / NAME / "model.safetensors").write_bytes(b"weights")
+    home.dagster.mkdir()
+    shutil.copy(PROJECT / "dagster.yaml", home.dagster)
+    run(f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set gpu 1")
+    return home
+
+
+@pytest.fixture
+def broken(sound: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """A copy of the sound home, to be broken."""
+    home = Home((tmp_path / "home").resolve())
+    shutil.copytree(sound.root, home.root)
+    monkeypatch.setenv("CAI_HOME", str(home.root))
+    return home
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of what the doctor reads of the project."""
+    folder = tmp_path / "project"
+    shutil.copytree(PROJECT / "constitutions", folder / "constitutions")
+    shutil.copytree(PROJECT / "requirements", folder / "requirements")
+    for name in ("settings.toml", "dagster.yaml"):
+        shutil.copy(PROJECT / name, folder)
+    monkeypatch.setattr(doctor, "PROJECT", folder)
+    monkeypatch.setattr(doctor, "REQUIREMENTS", folder / "requirements" / "cpu.txt")
+    return folder
+
+
+def run(command: str) -> None:
+    """A command as a person types it, in the project folder with its environment active."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(PROJECT)}
+    subprocess.run(["bash", "-c", command], check=True, env=environment, cwd=PROJECT, capture_output=True)
+
+
+def bad(findings: list[Finding]) -> list[Finding]:
+    return [
+        finding for finding in findings if finding.level != Level.good and finding.topic not in {"disk", "packages"}
+    ]
+
+
+def only(findings: list[Finding], level: Level, *words: str) -> Finding:
+    """The one thing that is wrong: of that level, with these words in its text, and with a remedy."""
+    (finding,) = bad(findings)
+    assert finding.level == level
+    assert all(word in finding.text for word in words), finding
+    assert finding.remedy
+    return finding
+
+
+def tables_of(home: Home, table: str) -> list[Path]:
+    return sorted((home.tables / "main" / table).glob("*.parquet"))
+
+
+def test_a_sound_home_has_no_problem(broken: Home) -> None:
+    findings = examine(broken)
+    assert bad(findings) == []
+    topics = {finding.topic for finding in findings}
+    assert topics >= {"python", "packages", "settings", "constitutions", "machine", "disk", "policy", "feedback_model"}
+    assert topics >= {"instance", "lake", "ledger", "staging", "checkpoints"}
+    assert any("every call" in finding.text for finding in findings)
+
+
+def test_looking_changes_nothing_that_was_committed(broken: Home) -> None:
+    before = {file: file.stat().st_mtime_ns for file in broken.tables.rglob("*")}
+    ledger = Ledger(broken.ledger).totals()
+    examine(broken)
+    assert {file: file.stat().st_mtime_ns for file in broken.tables.rglob("*")} == before
+    assert Ledger(broken.ledger).totals() == ledger
+
+
+def test_an_empty_home_lacks_an_instance_and_the_model(home: Home) -> None:
+    wrong = bad(examine(home))
+    assert {finding.topic for finding in wrong} == {"instance", "policy", "feedback_model"}
+    assert {finding.remedy for finding in wrong} == {"cai setup"}
+
+
+def test_a_file_of_a_table_that_is_gone(broken: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (file,) = tables_of(broken, "revision_rounds")
+    file.unlink()
+    finding = only(examine_integrity(broken), Level.problem, "are gone", file.name)
+    assert "copy ledger.sqlite* there" in str(finding.remedy)
+
+    mended = Home((tmp_path / "mended").resolve())
+    mended.root.mkdir()
+    run(f"cp '{broken.root}'/ledger.sqlite* '{mended.root}'")
+    monkeypatch.setenv("CAI_HOME", str(mended.root))
+    config = {**SMALL, "prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(12)])}
+    again = materialize(WITHOUT_TRAINING, config)
+    assert metadata(again, "revision_rounds")["ledger_misses"] == 0
+    assert bad(examine_integrity(mended)) == []
+
+
+def test_a_file_of_a_table_that_was_cut(broken: Home) -> None:
+    (file,) = tables_of(broken, "revision_rounds")
+    file.write_bytes(file.read_bytes()[:-100])
+    only(examine_integrity(broken), Level.problem, "another size", file.name)
+
+
+def test_a_file_of_an_earlier_snapshot_that_is_gone_is_a_warning(broken: Home, tmp_path: Path) -> None:
+    (file,) = tables_of(broken, "prompts")
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(12)])}
+    materialize(["prompts"], config)
+    file.unlink()
+    only(examine_integrity(broken), Level.warning, "earlier snapshots", file.name)
+
+
+def test_a_file_that_no_snapshot_names_is_removed_when_it_is_an_hour_old(
+    broken: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = tables_of(broken, "prompts")
+    orphan = named[0].with_name("killed-rows_0.parquet")
+    shutil.copy(named[0], orphan)
+    assert leftovers(broken).orphans == ()
+    assert remove_leftovers(broken).orphans == ()
+    os.utime(orphan, (0, 0))  # staged long ago, and moved in just now: a commit may be under way
+    assert leftovers(broken).orphans == ()
+
+    monkeypatch.setattr(integrity, "ORPHAN_SECONDS", -1)
+    rows = Lake(broken).snapshot("prompts").frame()
+    finding = only(examine_integrity(broken), Level.warning, orphan.name)
+    assert finding.remedy == "cai doctor --mend"
+    result = CliRunner().invoke(app, ["doctor", "--mend"])
+    assert "removed 1 files" in result.output
+    assert not orphan.exists()
+    assert bad(examine_integrity(broken)) == []
+    assert Lake(broken).snapshot("prompts").frame().equals(rows)
+
+
+def test_what_a_dead_process_left_is_removed_and_what_a_living_one_writes_is_not(broken: Home) -> None:
+    dead = broken.staging / f"{socket.gethostname()}-{DEAD}-0"
+    living = broken.staging / f"{socket.gethostname()}-{os.getpid()}-0"
+    for folder in (dead, living):
+        folder.mkdir(parents=True)
+    finding = only(examine_integrity(broken), Level.warning, "dead", dead.name)
+    assert str(finding.remedy).startswith("cai doctor --mend")
+    dead.mkdir(exist_ok=True)
+    assert remove_leftovers(broken).scratch == (dead,)
+    assert living.exists()
+
+
+def test_scratch_of_another_machine_is_named_after_a_day(broken: Home) -> None:
+    folder = broken.staging / "elsewhere-17-0"
+    folder.mkdir(parents=True)
+    assert bad(examine_integrity(broken)) == []
+    os.utime(folder, (0, 0))
+    finding = only(examine_integrity(broken), Level.warning, "another machine")
+    run(str(finding.remedy).split(",")[0])
+    assert bad(examine_integrity(broken)) == []
+
+
+@pytest.mark.parametrize("name", ["catalog", "ledger"])
+def test_a_damaged_database(broken: Home, name: str) -> None:
+    file: Path = getattr(broken, name)
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    content = bytearray(file.read_bytes())
+    content[4_096:12_288] = b"\xff" * 8_192
+    file.write_bytes(content)
+    only(examine_integrity(broken), Level.problem, str(file), "damaged")
+
+
+def test_a_catalog_that_is_gone(broken: Home) -> None:
+    broken.catalog.unlink()
+    only(examine_integrity(broken), Level.problem, "gone")
+
+
+def test_a_catalog_of_another_version_of_ducklake(broken: Home) -> None:
+    with sqlite3.connect(broken.catalog) as connection:
+        connection.execute("UPDATE ducklake_metadata SET value = '99.0' WHERE key = 'version'")
+    connection.close()
+    only(examine_integrity(broken), Level.problem, "Another version of DuckLake")
+
+
+def test_a_ledger_of_a_later_program(broken: Home) -> None:
+    with sqlite3.connect(broken.ledger) as connection:
+        connection.execute("UPDATE ledger_schema SET version = 99")
+    connection.close()
+    only(examine_integrity(broken), Level.problem, "schema version 99")
+
+
+def test_rows_whose_calls_the_ledger_does_not_have(broken: Home) -> None:
+    with sqlite3.connect(broken.ledger) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT * FROM calls")
+        connection.execute("DELETE FROM calls WHERE stage LIKE '%critique%'")
+    connection.close()
+    finding = only(examine_integrity(broken), Level.problem, "revision_rounds", "does not have 12 of the calls")
+    assert str(broken.ledger) in str(finding.remedy)
+    with sqlite3.connect(broken.ledger) as connection:
+        connection.execute("INSERT OR IGNORE INTO calls SELECT * FROM kept")
+    connection.close()
+    assert bad(examine_integrity(broken)) == []
+
+
+def test_a_checkpoint_without_its_record(broken: Home) -> None:
+    folder = broken.models / "reward_model" / KEY
+    folder.mkdir(parents=True)
+    finding = only(examine_integrity(broken), Level.warning, str(folder), "record.json")
+    run(str(finding.remedy).split(" (")[0])
+    assert bad(examine_integrity(broken)) == []
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"asset": 3', "\x00"])
+def test_a_checkpoint_whose_record_cannot_be_read(broken: Home, content: str) -> None:
+    (broken.models / "sl_cai_model" / KEY / "record.json").write_text(content)
+    only(examine_integrity(broken), Level.problem, "record.json cannot be read")
+
+
+def test_a_checkpoint_without_weights(broken: Home) -> None:
+    (broken.models / "sl_cai_model" / KEY / "model.safetensors").unlink()
+    only(examine_integrity(broken), Level.problem, "no weights")
+
+
+def test_a_checkpoint_that_a_table_names_and_that_is_gone(broken: Home, tmp_path: Path) -> None:
+    pretend_trained(broken, tmp_path / "gone")
+    finding = only(examine_integrity(broken), Level.problem, "sl_cai_model of v1", str(tmp_path / "gone"))
+    assert "--select 'key:sl_cai_model' --partition v1" in str(finding.remedy)
+
+
+def test_a_checkpoint_trained_on_a_snapshot_that_was_expired(broken: Home) -> None:
+    record = broken.models / "sl_cai_model" / KEY / "record.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps({**content, "lake_snapshots": {"sft_dataset": 1}}))
+    assert bad(examine_integrity(broken)) == []
+    record.write_text(json.dumps({**content, "lake_snapshots": {"sft_dataset": 9_999}}))
+    only(examine_integrity(broken), Level.warning, "sft_dataset at 9999")
+
+
+@pytest.mark.parametrize(
+    ("line", "broken_line", "words"),
+    [
+        ("granularity: run", "granularity: op", "concurrency.pools.granularity is 'op'"),
+        ("run_monitoring:\n  enabled: true", "run_monitoring:\n  enabled: false", "run_monitoring.enabled is False"),
+        ("  free_slots_after_run_end_seconds: 30\n", "", "free_slots_after_run_end_seconds is None"),
+        ("telemetry:", "telemetry: {}\nother:", "telemetry.enabled is None"),
+        ("telemetry:", "telemetry: [", "no YAML"),
+    ],
+)
+def test_an_instance_that_is_set_otherwise(broken: Home, line: str, broken_line: str, words: str) -> None:
+    file = broken.dagster / "dagster.yaml"
+    text = file.read_text()
+    assert line in text
+    file.write_text(text.replace(line, broken_line))
+    (finding,) = bad(examine(broken))
+    assert words in finding.text
+    run(str(finding.remedy))
+    assert bad(examine(broken)) == []
+
+
+def test_a_pool_with_room_for_two(broken: Home) -> None:
+    run(f"DAGSTER_HOME='{broken.dagster}' dagster instance concurrency set gpu 2")
+    finding = only(examine(broken), Level.problem, "pool gpu has 2 places")
+    run(str(finding.remedy))
+    assert bad(examine(broken)) == []
+
+
+def test_an_instance_that_is_not_there(broken: Home) -> None:
+    shutil.rmtree(broken.dagster)
+    assert only(examine(broken), Level.problem, "no Dagster instance").remedy == "cai setup"
+
+
+def test_settings_that_are_not_valid_in_any_profile(broken: Home, project: Path) -> None:
+    file = project / "settings.toml"
+    file.write_text(file.read_text() + '\n[mine.prompts]\nsft_share = 3\ncolour = "red"\n')
+    wrong = bad(examine(broken))
+    assert {finding.topic for finding in wrong} == {"settings"}
+    assert any("[mine.prompts.sft_share]" in finding.text for finding in wrong)
+    assert any("[mine.prompts.colour]" in finding.text for finding in wrong)
+    assert {finding.remedy for finding in wrong} == {f"edit {file}"}
+
+
+def test_settings_that_are_no_toml(broken: Home, project: Path) -> None:
+    (project / "settings.toml").write_text("[default")
+    only(examine(broken), Level.problem, "settings.toml")
+
+
+def test_a_profile_that_does_not_exist(broken: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAI_PROFILE", "nobody")
+    only(examine(broken), Level.problem, "no profile 'nobody'")
+
+
+def test_constitutions_that_do_not_parse_or_are_not_seen(broken: Home, project: Path) -> None:
+    (project / "constitutions" / "v9.yaml").write_text("title: x\nprinciples: []\nextra: 1\n")
+    (project / "constitutions" / "V10.yml").write_text("title: x\n")
+    wrong = bad(examine(broken))
+    assert {finding.topic for finding in wrong} == {"constitutions"}
+    assert any("v9.yaml:3" in finding.text for finding in wrong if finding.level == Level.problem)
+    assert any("V10.yml" in finding.text for finding in wrong if finding.level == Level.warning)
+
+
+def test_packages_against_the_pinned_ones(broken: Home, project: Path) -> None:
+    file = project / "requirements" / "cpu.txt"
+    file.write_text("rich==0.0.1\nthere-is-no-such-package==1\n" + file.read_text().replace("rich==", "pytest=="))
+    missing, other = (
+        next(finding for finding in examine(broken) if finding.topic == "packages" and finding.level == level)
+        for level in (Level.problem, Level.warning)
+    )
+    assert "there-is-no-such-package" in missing.text
+    assert missing.remedy == "make setup"
+    assert "(pinned: 0.0.1)" in other.text
+
+
+def test_a_model_that_is_not_here(broken: Home, project: Path) -> None:
+    shutil.rmtree(broken.models / "offline")
+    wrong = bad(examine(broken))
+    assert {(finding.topic, finding.remedy) for finding in wrong} == {
+        ("policy", "cai setup"),
+        ("feedback_model", "cai setup"),
+    }
+    file = project / "settings.toml"
+    file.write_text(file.read_text() + '\n[mine.policy]\nmodel = "no-one/no-model"\nengine = "http"\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_PROFILE", "mine")
+        texts = [finding.text for finding in bad(examine(broken)) if finding.topic == "policy"]
+    assert any("base_urls" in text for text in texts)
+    assert any("no-one/no-model" in text for text in texts)
+
+
+def test_weights_that_were_damaged_or_changed(broken: Home) -> None:
+    file = broken.models / "offline" / NAME / "model.safetensors"
+    assert bad(examine(broken)) == []  # their hash is known from here on
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(b"Weights")
+    os.utime(file, ns=times)
+    assert bad(examine(broken)) == []  # only who reads it all can tell
+    wrong = bad(examine(broken, full=True))
+    assert {finding.topic for finding in wrong} == {"policy", "feedback_model"}
+    assert all("damaged" in finding.text and finding.level == Level.problem for finding in wrong)
+
+    file.write_bytes(b"other weights")
+    wrong = bad(examine(broken))
+    assert all("has changed since" in finding.text and finding.level == Level.warning for finding in wrong)
+    assert len(wrong) == 2
+
+
+@pytest.mark.parametrize(("free", "level"), [(2**29, Level.problem), (2**32, Level.warning), (2**40, Level.good)])
+def test_room_on_the_disk(broken: Home, monkeypatch: pytest.MonkeyPatch, free: int, level: Level) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**41, 0, free))
+    (finding,) = [finding for finding in examine(broken) if finding.topic == "disk"]
+    assert finding.level == level
+
+
+def test_a_machine_with_a_gpu_that_torch_does_not_see(broken: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "has_gpu", lambda: True)
+    monkeypatch.setattr(doctor, "_TORCH", """print('{"version": "2.0", "cuda": false, "devices": []}')""")
+    assert bad(examine(broken)) == []
+    only(examine(broken, full=True), Level.problem, "does not see this machine's GPU")
+
+
+def invoke(*arguments: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", *arguments])
+
+
+def test_the_command_says_it_in_words_and_in_json_and_by_its_exit_status(
+    broken: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good: Callable[[Path], list[Finding]] = lambda requirements: []  # noqa: E731 - this machine's packages are no matter
+    monkeypatch.setattr(doctor, "_packages", good)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(2**41, 0, 2**40))
+    result = invoke()
+    assert result.exit_code == 0
+    assert "0 problems, 0 warnings" in result.output
+
+    (broken.models / "reward_model" / KEY).mkdir(parents=True)
+    result = invoke("--json")
+    assert result.exit_code == 0  # a warning
+    document = json.loads(result.output)
+    assert (document["problems"], document["warnings"]) == (0, 1)
+
+    (file,) = tables_of(broken, "revision_rounds")
+    file.unlink()
+    result = invoke("--json")
+    assert result.exit_code == 1
+    document = json.loads(result.output)
+    assert document["problems"] == 1
+    (wrong,) = [finding for finding in document["findings"] if finding["level"] == "problem"]
+    assert wrong["topic"] == "lake"
+    assert wrong["remedy"]
+    result = invoke()
+    assert result.exit_code == 1
+    assert f"→ {wrong['remedy']}"[:40] in result.output
+
+
+def test_what_it_names_cannot_take_over_the_terminal(broken: Home, project: Path) -> None:
+    (project / "settings.toml").write_text(f'[default.x]\n"{HOSTILE[6].encode("unicode_escape").decode()}" = 1\n')
+    result = invoke()
+    assert result.exit_code == 1
+    assert "\x1b" not in result.output
+    assert "\u202e" not in result.output

@@ -1,0 +1,112 @@
+"""The reference pages say what the models say, and leave nothing out."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from cai_dagster import reference
+from cai_dagster.checks import CHECKS
+from cai_dagster.home import PROJECT
+from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
+from cai_dagster.tables import TABLES
+
+PROGRAM = [
+    *(PROJECT / "cai_dagster").rglob("*.py"),
+    *(PROJECT / "assets").glob("*.py"),
+    *PROJECT.glob("resources/*.py"),
+]
+
+
+def rows(page: str, heading: str) -> dict[str, list[str]]:
+    """The cells of the table below a heading, by the name in its first column."""
+    section = page.split(f"## `{heading}`\n", 1)[1].split("\n## ", 1)[0]
+    cells = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in cells}
+
+
+@pytest.mark.parametrize("name", reference.pages())
+def test_a_page_is_what_the_models_make_of_it(name: str) -> None:
+    written = (reference.DOCS / name).read_text(encoding="utf-8")
+    assert written == reference.pages()[name], (
+        f"docs/{name} is stale: run `make docs` (python -m cai_dagster.reference)"
+    )
+
+
+def test_every_setting_has_its_default_and_its_meaning() -> None:
+    page = reference.configuration_page()
+    default = load_settings(SETTINGS_FILE, "default")
+    for section, field in Settings.model_fields.items():
+        found = rows(page, section)
+        if "are those of [" in page.split(f"## `{section}`\n", 1)[1].split("\n## ", 1)[0]:
+            assert not found
+            continue
+        values = getattr(default, section)
+        assert list(found) == list(type(values).model_fields), field
+        assert all(row[-1] for row in found.values()), f"a setting of {section} has no description"
+
+
+def test_a_profile_that_changes_a_setting_is_shown_beside_the_default() -> None:
+    row = rows(reference.configuration_page(), "revision_rounds")["rounds"]
+    assert row[1:4] == ["integer, ≥ 1, ≤ 16", "`4`", "`2`"]
+    assert rows(reference.configuration_page(), "revision_rounds")["seed"][3] == ""
+
+
+def test_choices_and_bounds_of_checks_are_written_out() -> None:
+    page = reference.configuration_page()
+    assert rows(page, "preference_pairs")["ensemble"][1] == "`mean` `dominant` `weights`"
+    assert rows(page, "checks")["length_ratio"][2:4] == [
+        "at least 0.67, at most 1.5: ERROR",
+        "at least 0.67, at most 1.5: WARN",
+    ]
+    assert {f"`{check.table}`" for check in CHECKS if check.name == "rejected_share"} == set(
+        rows(page, "checks")["rejected_share"][1].split(", ")
+    )
+
+
+def test_every_column_has_a_meaning() -> None:
+    page = reference.tables_page()
+    for name, table in TABLES.items():
+        found = rows(page, name)
+        inherits = "It has the columns of" in page.split(f"## `{name}`\n", 1)[1].split("\n## ", 1)[0]
+        assert inherits or list(found) == list(table.schema)
+        silent = [column for column, row in found.items() if not row[-1].strip()]
+        assert not silent, f"{name}: say in cai_dagster/tables.py what {silent} mean"
+
+
+def test_a_column_is_described_as_it_is_checked() -> None:
+    judgements = rows(reference.tables_page(), "judgements")
+    assert judgements["order"][1:3] == ["`String`", "`01` `10`"]
+    assert judgements["score_0"][1:3] == ["`Float64`", "may be null, ≥ 1, ≤ 10"]
+    assert rows(reference.tables_page(), "revision_rounds")["critique"][2] == "not empty"
+
+
+def test_every_environment_variable_that_the_program_names_is_described() -> None:
+    program = [file for file in PROGRAM if file.name != "reference.py"]
+    named = {name for file in program for name in environment_variables(file)}
+    assert {"CAI_HOME", "HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE", "TQDM_DISABLE", "DAGSTER_HOME"} <= named
+    # Read by the name that a setting gives, so it stands in no line of code.
+    assert set(reference.ENVIRONMENT) - named == {"CAI_API_KEY"}
+    assert named <= set(reference.ENVIRONMENT)
+
+
+def environment_variables(file: Path) -> set[str]:
+    """Every upper-case name that a file passes to or takes from os.environ, or puts into a process's environment."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        texts: list[ast.expr | None] = []
+        if isinstance(node, ast.Call) and "os.environ" in ast.unparse(node.func):
+            texts = [*node.args[:1]]
+        elif isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
+            texts = [node.slice]
+        elif isinstance(node, ast.Dict):
+            texts = [*node.keys]
+        found |= {
+            text.value
+            for text in texts
+            if isinstance(text, ast.Constant)
+            and isinstance(text.value, str)
+            and re.fullmatch(r"[A-Z]{2}[A-Z0-9_]+", text.value)
+        }
+    return found
