@@ -32,7 +32,7 @@ def forget(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; asks nothing, so --yes or --dry-run.")] = False,
 ) -> None:
-    """Remove a prompt from tables and ledger for good.
+    """Remove a prompt for good from tables and ledger.
 
     Its rows in every table and version and its calls in the ledger; checkpoints that saw it, and what else still holds
     it, are named. It does not come back with the next materialization.

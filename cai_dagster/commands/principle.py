@@ -33,7 +33,7 @@ def principle(
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show a principle: texts, draws, decisions, examples.
+    """Show a principle: texts, draws, decisions, agreement, examples.
 
     Its texts by version with word diffs, where it was drawn, how its judgements labelled pairs, its agreement with
     people, and what it changed.
