@@ -34,7 +34,8 @@ def forget(
 ) -> None:
     """Remove a prompt for good from tables and ledger.
 
-    Its rows in every table and version and its calls go; the checkpoints that saw it are listed.
+    Its rows in every table and version and its calls in the ledger; checkpoints that saw it, and what else still holds
+    it, are named. It does not come back with the next materialization.
     """
     from cai_dagster import forget as forgetting
 

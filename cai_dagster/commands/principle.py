@@ -33,7 +33,11 @@ def principle(
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show a principle: texts, draws, decisions, agreement, examples."""
+    """Show a principle: texts, draws, decisions, agreement, examples.
+
+    Its texts by version with word diffs, where it was drawn, how its judgements labelled pairs, its agreement with
+    people, and what it changed.
+    """
     from cai_dagster.principle_page import principle_page
 
     page = principle_page(Home.from_environment(), slug, version, examples)

@@ -43,7 +43,11 @@ def trace(
     full: Annotated[bool, typer.Option("--full", help="Show texts whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
 ) -> None:
-    """Say where a row comes from and which checkpoints it went into."""
+    """Say where a row comes from and which checkpoints it went into.
+
+    Backwards to judgements, critiques, first response, prompt, the line of its file and the calls in the ledger;
+    forwards to every row and every checkpoint whose training rows contain it.
+    """
     from cai_dagster.trace import trace as find
 
     found = find(Home.from_environment(), identifier, version, examples)
