@@ -72,11 +72,15 @@ def _check_click(command: Any, words: list[str], whole: bool) -> None:
     path = [command.name or "cai"]
     while hasattr(command, "commands"):
         name, *words = words or [""]
+        if any(name in parameter.opts for parameter in command.params) or name == "--help":
+            return  # `cai --help` needs no command
         found = command.commands.get(name)
         if found is None:
             raise CommandLineError(f"{' '.join(path)} has no command {name!r}")
         path.append(name)
         command = found
+    if "--help" in words:
+        return
     try:
         command.make_context(" ".join(path), list(words))
     except Exception as error:  # of click or of the copy of it inside typer
