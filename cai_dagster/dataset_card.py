@@ -5,19 +5,17 @@ It gets facts and returns text. Every text that a model or a person wrote is sho
 
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from cai_dagster.text import printable
+from cai_dagster.text import escaped
 
 if TYPE_CHECKING:
     from datasets import Features
 
 UNKNOWN_LICENCE = "unknown"
 MARK = "Exported by cai_dagster"
-LONGEST_CELL = 400
 
 Facts = Mapping[str, Any]
 
@@ -66,15 +64,6 @@ def dataset_card(facts: CardFacts) -> str:
         *(_figures(table, rows) for table, rows in facts.figures.items()),
     ]
     return f"---\n{_front_matter(facts)}\n---\n\n" + "\n\n".join(sections) + "\n"
-
-
-def escaped(value: object) -> str:
-    """A value as one line of Markdown that renders as exactly its text, with control characters as their escapes.
-
-    Every ASCII punctuation mark gets a backslash (CommonMark, section 2.4): none of them can then open anything.
-    """
-    shown = " ".join(printable(str(value), LONGEST_CELL).split())
-    return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", shown)
 
 
 def _front_matter(facts: CardFacts) -> str:

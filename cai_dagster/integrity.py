@@ -130,13 +130,13 @@ def _files(home: Home) -> list[Finding]:
     lost = [file for file in named if not file.path.exists()]
     cut = [file for file in named if file.path.exists() and file.path.stat().st_size != file.bytes]
     findings: list[Finding] = []
-    for files, what in ((lost, "are gone"), (cut, "have another size than when they were written")):
+    for files, what in ((lost, "gone"), (cut, "of another size than when they were written")):
         current = [file.path for file in files if file.current]
         old = [file.path for file in files if not file.current]
         if current:
-            findings.append(problem("lake", f"{len(current):,} files of tables {what}: {_some(current)}", _RESTORE))
+            findings.append(problem("lake", f"files of tables {what}: {_some(current)} ({len(current):,})", _RESTORE))
         if old:
-            text = f"{len(old):,} files of earlier snapshots {what}: {_some(old)}"
+            text = f"files of earlier snapshots {what}: {_some(old)} ({len(old):,})"
             findings.append(
                 warning("lake", text, "none is needed: the tables as they are now are whole, those snapshots are not")
             )
@@ -351,6 +351,6 @@ def reading(file: Path) -> Generator[sqlite3.Connection]:
 
 
 def _some(paths: Iterable[Path]) -> str:
-    names = [path.name for path in paths]
+    names = [f"{path.parent.name}/{path.name}" for path in paths]
     more = len(names) - NAMED
     return ", ".join(names[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

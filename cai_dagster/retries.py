@@ -8,7 +8,9 @@ import re
 from cai_dagster.errors import MendableError
 from cai_dagster.lake import Lake
 from cai_dagster.tables import TABLES
+from cai_dagster.text import printable
 
+LONGEST_REASON = 80
 _REQUEST = re.compile(r"\(request ([0-9a-f]{64})\)")
 
 
@@ -34,6 +36,7 @@ def calls_to_retry(lake: Lake, table: str, reason: str, constitution_version: st
     for text in lake.rejected(table, constitution_version)["reason"]:
         found.setdefault(text.split(":", 1)[0], []).extend(_REQUEST.findall(text))
     if not found.get(reason):
-        there = ", ".join(f"{len(calls):,} × {end}" for end, calls in sorted(found.items()) if calls) or "nothing"
+        counts = {end: len(calls) for end, calls in sorted(found.items()) if calls}
+        there = ", ".join(f"{calls:,} × {printable(end, LONGEST_REASON)}" for end, calls in counts.items()) or "nothing"
         raise RetryError(f"{table}: no call ended with {reason!r}; there is {there}")
     return list(dict.fromkeys(found[reason]))

@@ -30,7 +30,7 @@ from cai_dagster.reward_modelling import (
 )
 from cai_dagster.scored_texts import Reading, read_benchmark
 from cai_dagster.settings import RewardModelEvaluationSettings, Split
-from cai_dagster.text import printable
+from cai_dagster.text import escaped
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -278,9 +278,8 @@ def scores_table(scored: Sequence[ScoredSlice]) -> str:
         scores = one.scores
         accuracy = _with_interval(scores.accuracy, scores.accuracy_low, scores.accuracy_high)
         longer = _with_interval(scores.longer_wins_accuracy, scores.longer_wins_low, scores.longer_wins_high)
-        shown = printable(name).replace("|", "\\|").replace("\n", " ")
         lines.append(
-            f"| {shown} | {scores.pairs:,} | {accuracy} | {longer} | {scores.log_loss:.4f} | "
+            f"| {escaped(name)} | {scores.pairs:,} | {accuracy} | {longer} | {scores.log_loss:.4f} | "
             f"{scores.calibration_error:.4f} |"
         )
     return "\n".join(lines)

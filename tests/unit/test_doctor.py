@@ -128,7 +128,7 @@ def test_an_empty_home_lacks_an_instance_and_the_model(home: Home) -> None:
 def test_a_file_of_a_table_that_is_gone(broken: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (file,) = tables_of(broken, "revision_rounds")
     file.unlink()
-    finding = only(examine_integrity(broken), Level.problem, "are gone", file.name)
+    finding = only(examine_integrity(broken), Level.problem, "files of tables gone", file.name)
     assert "copy ledger.sqlite* there" in str(finding.remedy)
 
     mended = Home((tmp_path / "mended").resolve())

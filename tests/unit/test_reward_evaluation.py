@@ -272,5 +272,5 @@ def test_scores_have_their_intervals() -> None:
 
 def test_the_table_for_people_shows_names_as_text() -> None:
     shown = scores_table([subset("a|b\n<script>\x1b[31m", 1, 1)])
-    assert "benchmark_subset: bench/a\\|b <script>\\x1b[31m" in shown
+    assert r"benchmark\_subset\: bench\/a\|b \<script\>\\x1b\[31m" in shown
     assert len(shown.splitlines()) == 3

@@ -1,0 +1,95 @@
+"""The hostile corpus wherever people look: the terminal, Dagster's metadata, the cards of data sets."""
+
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from markdown_it import MarkdownIt
+
+from cai_dagster.cli import app
+from cai_dagster.home import Home
+from cai_dagster.reward_evaluation import RewardModelScores, ScoredSlice, Slice, scores_table
+from tests.hostile import HOSTILE, LONG_LINE
+from tests.hostile_lake import VERSION
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, write_prompts
+
+COMMANDS = [
+    ["summary", "--version", VERSION],
+    ["retry", "--table", "revision_rounds", "--reason", "nothing", "--version", VERSION],
+    ["retry", "--table", HOSTILE[6], "--reason", HOSTILE[6], "--version", VERSION],
+    ["export", "--table", "sft_dataset", "--version", VERSION, "--output"],
+    ["report", VERSION, "--output"],
+    ["report", HOSTILE[6]],
+    ["score", "--model", HOSTILE[6]],
+    ["doctor"],
+]
+SCORES = RewardModelScores(2, 0.5, 0.6, 0.7, 0.2, 0.1, None, 0.5, [], [])
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
+def test_no_command_prints_a_control_character(
+    arguments: list[str],
+    hostile_home: Home,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("CAI_HOME", str(hostile_home.root))
+    if arguments[-1] == "--output":
+        arguments = [*arguments, str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        app(arguments)
+    printed = "".join(capfd.readouterr())
+    assert printed.strip()
+    assert all(character.isprintable() or character == "\n" for character in printed)
+    assert len(printed) < 100_000
+
+
+def links_and_images(markdown: str) -> list[str]:
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(markdown)
+    inside = [child for token in tokens for child in token.children or []]
+    return [
+        token.type for token in [*tokens, *inside] if token.type in {"image", "link_open", "html_inline", "html_block"}
+    ]
+
+
+def test_dagsters_previews_are_short_texts_without_control_characters(home: Home, tmp_path: Path) -> None:
+    texts = [text for text in HOSTILE if text != LONG_LINE] + [f"question {number}" for number in range(8)]
+    prompts = write_prompts(tmp_path / "p.jsonl", texts)
+    config: dict[str, Any] = {"prompts": prompts, "sft_dataset": {"min_rows": 1}, "revision_rounds": {"rounds": 1}}
+    result = materialize(WITHOUT_TRAINING, config, voice=" ".join(HOSTILE[:-1]))
+    shown: list[str] = []
+    for asset in WITHOUT_TRAINING:
+        (event,) = result.asset_materializations_for_node(asset)
+        for value in event.metadata.values():
+            if isinstance(value, dg.TableMetadataValue):
+                shown += [str(cell) for record in value.records for cell in record.data.values()]
+            else:
+                shown.append(str(value.value))
+    assert any("evil.example" in text for text in shown)
+    assert all(character.isprintable() or character == "\n" for text in shown for character in text)
+    assert max(len(text) for text in shown if "evil.example" in text) < 1_500
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_from_files_are_text_in_a_markdown_table(text: str) -> None:
+    table = scores_table([ScoredSlice(Slice("benchmark_subset", text, []), SCORES)])
+    assert len(table.splitlines()) == 3
+    assert links_and_images(table) == []
+    assert len(table) < 1_500
+
+
+def test_a_dataset_card_shows_texts_as_text(
+    hostile_home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAI_HOME", str(hostile_home.root))
+    with pytest.raises(SystemExit) as exited:
+        app(["export", "--table", "sft_dataset", "--version", VERSION, "--output", str(tmp_path / "out")])
+    assert not exited.value.code
+    front, card = (tmp_path / "out" / "README.md").read_text().removeprefix("---\n").split("\n---\n", 1)
+    assert "owned" not in front
+    assert links_and_images(card) == []
+    assert all(character.isprintable() or character == "\n" for character in card)
+    assert "evil" in card
+    assert len(card) < 200_000
