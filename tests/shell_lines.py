@@ -80,6 +80,8 @@ def _check_click(command: Any, words: list[str], whole: bool) -> None:
         if words[:1] and words[0] in _own_options(command):
             return
         name, *words = words or [""]
+        if any(name in parameter.opts for parameter in command.params) or name == "--help":
+            return  # `cai --help` needs no command
         found = command.commands.get(name)
         if found is None:
             raise CommandLineError(f"{' '.join(path)} has no command {name!r}")
