@@ -3,7 +3,6 @@
 The rows are made from the tables' own pandera models, so that a column added later is hostile too.
 """
 
-import itertools
 import json
 from datetime import datetime
 from typing import Any
@@ -21,11 +20,8 @@ from tests.hostile import HOSTILE
 VERSION = "v1"
 ROWS = len(HOSTILE)
 _WITHOUT_ROWS = {"rejected_rows", "materializations"}  # filled by the others' commits
-_CLOSED = {"order": ["01", "10"], "split": ["sft", "preference", "evaluation"], "severity": ["ERROR", "WARN"]}
-_CLOSED["slice"] = ["all", "one_principle", "category", "principle", "humans"]
 _NUMBERS = {"logp_a": -0.4, "logp_b": -1.2, "p_chosen": 0.8, "score_0": 3.0, "score_1": 4.0}
-# Ids, the same in every table, and what names a row of ours; lists of ids and of numbers.
-_IDS = ("prompt_id", "pair_id", "principle_id", "request_id", "checkpoint_key", "reward_model")
+_LISTED_IDS = {"principle_ids", "score_request_ids"}
 
 
 @pytest.fixture(scope="session")
@@ -58,9 +54,18 @@ def fill_hostile_lake(home: Home) -> Lake:
 
 
 def hostile_row(table: Table, number: int) -> dict[str, Any]:
-    """A row whose every text is hostile, each column's another one."""
-    offsets = itertools.count(number)
-    row = {name: _value(name, dtype, number, next(offsets)) for name, dtype in table.schema.items()}
+    """A row whose every text is hostile, each column's another one, but for ids and what is one of a few words."""
+    row: dict[str, Any] = {}
+    columns = table.model.to_schema().columns
+    for offset, (name, dtype) in enumerate(table.schema.items(), number):
+        known = {check.name: check.statistics for check in columns[name].checks}
+        if "isin" in known:
+            words = known["isin"]["allowed_values"]
+            row[name] = words[number % len(words)]
+        elif "str_matches" in known or name in _LISTED_IDS:
+            row[name] = [_id(number)] if isinstance(dtype, pl.List) else _id(number)
+        else:
+            row[name] = _value(name, dtype, number, offset)
     if "constitution_version" in row:
         row["constitution_version"] = VERSION
     if "opponent" in row and number % 2:
@@ -70,13 +75,14 @@ def hostile_row(table: Table, number: int) -> dict[str, Any]:
     return row
 
 
-def _value(name: str, dtype: Any, number: int, offset: int) -> Any:  # noqa: PLR0911
-    text = HOSTILE[offset % ROWS]
-    if name in _CLOSED:
-        return _CLOSED[name][number % len(_CLOSED[name])]
+def _id(number: int) -> str:
+    """The same in every table, so that rows find each other."""
+    return f"{number + 1:032x}"
+
+
+def _value(name: str, dtype: Any, number: int, offset: int) -> Any:
     if dtype == pl.String:
-        is_id = name in _IDS or name.endswith("request_id") or "request_id_" in name
-        return f"{number + 1:032x}" if is_id else text
+        return HOSTILE[offset % ROWS]
     if isinstance(dtype, pl.List):
         return [_value(name, dtype.inner, number, offset), _value(name, dtype.inner, number, offset + 1)]
     if isinstance(dtype, pl.Struct):
