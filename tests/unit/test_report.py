@@ -219,15 +219,14 @@ def test_a_report_is_small_whatever_the_texts_are(home: Home, tmp_path: Path) ->
     count = 60
     ids = [f"{number + 1:032x}" for number in range(count)]
     requests = dict.fromkeys(report_facts.REQUESTS, long)
-    fill(lake, "constitution", [{"principle_id": key, "slug": key, **requests} for key in ids * 5][:count])
+    fill(lake, "constitution", [{"principle_id": key, "slug": key, **requests} for key in ids])
     fill(lake, "prompts", [{"prompt_id": key, "messages": [{"role": "user", "content": long}] * 9} for key in ids])
     texts = {"response": long, "critique": long, "revision": f"{long} ", "sample": 0}
     rounds = [{"prompt_id": key, "principle_id": key, "round": number, **texts} for key in ids for number in (1, 2, 3)]
     fill(lake, "revision_rounds", rounds)
     turn = [{"role": "assistant", "content": long}]
-    fill(
-        lake, "preference_pairs", [{"pair_id": key, "prompt_id": key, "chosen": turn, "rejected": turn} for key in ids]
-    )
+    pair = {"prompt": [{"role": "user", "content": long}] * 9, "chosen": turn, "rejected": turn}
+    fill(lake, "preference_pairs", [{"pair_id": key, "prompt_id": key, **pair} for key in ids])
     written = write_report(lake, VERSION, tmp_path / "r.html")
     assert written.bytes == written.path.stat().st_size < MOST_BYTES
     facts = written.facts
