@@ -110,8 +110,10 @@ def _result(
     check: Check, settings: CheckSettings, measured: "Measurement", passed: bool, version: str | None
 ) -> dg.AssetCheckResult:
     where = f" of constitution version {version}" if version else ""
-    value = "there is nothing to measure" if measured.value is None else f"measured {measured.value:.4g}"
-    verdict = f"{check.table}{where}: {value} over {measured.rows:,}; bound: {settings.bounds}."
+    found = "nothing to measure"
+    if measured.value is not None:
+        found = f"measured {measured.value:.4g} over {measured.rows:,}"
+    verdict = f"{check.table}{where}: {found}; bound: {settings.bounds}."
     metadata: dict[str, Any] = {"rows": measured.rows, "bound": settings.bounds}
     if measured.value is not None:
         metadata["value"] = measured.value

@@ -313,6 +313,8 @@ def _train(home: Home, lake: Lake, version: str, snapshot: int, pairs: int) -> N
 def _check(lake: Lake, version: str, number: int) -> None:
     checked_at = datetime(2026, 1, 1, tzinfo=UTC).replace(tzinfo=None) + timedelta(hours=number)
     bounds = active_settings().checks
+    accounts = "SELECT table_name, data_version FROM lake.materializations WHERE constitution_version = $version"
+    data_versions = dict(lake.select(accounts, {"version": version}).iter_rows())
     for check in CHECKS:
         if check.table in {"prompts", "initial_responses", "judge_calibration"}:
             continue
@@ -329,7 +331,7 @@ def _check(lake: Lake, version: str, number: int) -> None:
             "value": value,
             "bounds": settings.bounds,
             "rows": 1_000,
-            "data_version": "scripted",
+            "data_version": data_versions[check.table],
         }
         lake.append("check_results", result)
 

@@ -244,6 +244,31 @@ COLUMN_LINEAGE: Mapping[str, Mapping[str, Sources]] = {
             "policy_responses.completion",
         ),
     },
+    "version_judgements": {
+        **_judged("revision_rounds.revision", "revision_rounds.revision"),
+        "against": Origin.computed,
+        "judged_by": ("constitution.constitution_version",),
+        "prompt_id": ("revision_rounds.prompt_id",),
+        "sample": ("revision_rounds.sample",),
+    },
+    "constitution_diff": {
+        **_VERSION,
+        "against": Origin.computed,
+        "section": Origin.computed,
+        "name": ("constitution.slug",),
+        "measure": Origin.computed,
+        **_measured(
+            "before after low high",
+            *(
+                f"constitution.{name}"
+                for name in ("weight", "critique_request", "revision_request", "comparison_request")
+            ),
+            *("revision_rounds.revision", "sft_dataset.messages", "response_pairs.pair_id"),
+            *("judgements.logp_a", "judgements.logp_b", "preference_pairs.p_chosen", "preference_pairs.chosen"),
+            *("version_judgements.logp_a", "version_judgements.logp_b"),
+        ),
+        "note": ("constitution.principle_id", "constitution.weight", "constitution.tags"),
+    },
     "cost_plan": {
         **dict.fromkeys(
             (

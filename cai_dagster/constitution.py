@@ -197,11 +197,11 @@ def constitution_versions(folder: Path) -> list[str]:
     return [stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem]
 
 
-def natural_order(version: str) -> list[tuple[bool, int, str]]:
+def natural_order(version: str) -> tuple[list[tuple[bool, int, str]], str]:
     """A key to sort versions by, `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
     parts = [part for part in re.split(r"([0-9]+)", version) if part]
     key = [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
-    return [*key, (True, 0, version)]  # v1 and v01 have an order too
+    return key, version  # v1 and v01 have an order too
 
 
 def previous_version(versions: Iterable[str], version: str) -> str | None:

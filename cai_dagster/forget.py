@@ -190,7 +190,7 @@ def _sources(reader: LakeReader, prompt_id: str) -> list[str]:
 def _elsewhere(home: Home) -> list[str]:
     places = {
         home.dagster: "Dagster's event log: previews of rows in the metadata of materializations and checks",
-        home.root / "reports": "reports",
+        home.reports: "reports (`cai report`)",
     }
     known = [f"{path}: {what}" for path, what in places.items() if path.exists()]
     return [

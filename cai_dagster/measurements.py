@@ -13,6 +13,7 @@ import polars as pl
 from cai_dagster.constitution import previous_version
 from cai_dagster.label_policies import SOFT_MEAN, p_first_under
 from cai_dagster.languages import language
+from cai_dagster.prompts import FORGOTTEN
 from cai_dagster.refusals import refuses
 from cai_dagster.text import printable
 from cai_dagster.word_sequences import near_duplicates as nearly_equal
@@ -61,9 +62,10 @@ class Tables:
 
 
 def rejected_share(tables: Tables) -> Measurement:
-    """Rejected rows of all rows."""
-    rejected, kept = tables.rejected.height, _count(tables.rows)
-    examples = _shown(tables.rejected.lazy().select("row_id", "reason", "row")) if rejected else []
+    """Rejected rows of all rows; a forgotten prompt is none of them."""
+    refused = tables.rejected.filter(~pl.col("reason").str.starts_with(f"{FORGOTTEN}:"))
+    rejected, kept = refused.height, _count(tables.rows)
+    examples = _shown(refused.lazy().select("row_id", "reason", "row")) if rejected else []
     return Measurement(rejected / max(1, rejected + kept), rejected + kept, examples)
 
 

@@ -1,8 +1,8 @@
 """The reference pages docs/configuration.md and docs/tables.md, made from the models that the program itself uses.
 
-`python -m cai_dagster.reference` (`make docs`) writes both, and the checks into docs/monitoring.md; a test says when one
-is stale. What a setting or a column means stands in its model and nowhere else. Environment variables have no model, so
-they are described here.
+`python -m cai_dagster.reference` (`make docs`) writes both, and the checks into docs/monitoring.md; a test says when a
+page is stale. What a setting or a column means stands in its model and nowhere else. Environment variables have no
+model, so they are described here.
 """
 
 import json

@@ -17,7 +17,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader, NoSuchSnapshotError, Row, literal
 
 MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
-TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements")
+TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements", "version_judgements")
 _NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
 
 _PREFERENCE_SPLIT = "t.split = 'preference'"
@@ -35,6 +35,7 @@ _UNDER_PRINCIPLE = {
     "judgements": _UNDER,
     "calibration_judgements": _UNDER,
     "policy_judgements": _UNDER,
+    "version_judgements": _UNDER,
 }
 """Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
 

@@ -337,13 +337,16 @@ class ConstitutionDiff(_VersionedModel):
     """One figure of a version beside the same of an earlier one; docs/compare.md defines each."""
 
     against: str = pa.Field(description="The version that it is compared with.")
-    section: str = pa.Field(isin=["principle", "rows", "completions", "labels", "check", "win_rate", "cost"])
+    section: str = pa.Field(
+        isin=["principle", "rows", "completions", "labels", "check", "win_rate", "cost"],
+        description="What kind of figure it is.",
+    )
     name: str = pa.Field(description="What it is about: a principle's slug, a table, a check, a version.")
     measure: str = pa.Field(description="What was measured of it, such as weight, shared, flipped, win_rate.")
     before: float = pa.Field(nullable=True, description="In `against`; null where it belongs to both or is not there.")
     after: float = pa.Field(nullable=True, description="In `constitution_version`, or between the two.")
     low: float = pa.Field(nullable=True, description="Lower end of the bootstrap interval of `after`.")
-    high: float = pa.Field(nullable=True)
+    high: float = pa.Field(nullable=True, description="Upper end of it.")
     note: str = pa.Field(nullable=True, description="Of a principle: added, removed, edited, re-weighted, re-tagged.")
 
 

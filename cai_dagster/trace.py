@@ -340,7 +340,7 @@ class _Tracer:
         return Node("pair", pair_id, facts, texts, [*children, self._prompt(moment, row["prompt_id"])])
 
     def _pair_of_others(self, moment: _Moment, pair_id: str) -> Node:
-        """A pair that people compared, or two policies' answers."""
+        """A pair that people compared, two policies' answers, or two versions' revisions."""
         for row in self._of(moment, "human_preferences", "pair_id = $id", id=pair_id):
             facts = {name: row[name] for name in ("source", "category", "split", "votes_chosen", "votes_rejected")}
             facts |= {"prompt_id": row["prompt_id"], "snapshot": row["snapshot_id"]}
@@ -348,22 +348,46 @@ class _Tracer:
             judged = self._judgements(moment, "calibration_judgements", pair_id)
             prompt = self._prompt(moment, row["prompt_id"])
             return Node("human preference", pair_id, facts, texts, [*judged, prompt])
-        judged = self._of(moment, "policy_judgements", "pair_id = $id LIMIT 1", id=pair_id)
-        if not judged:
-            raise TraceError(f"pair {pair_id} has no rows in constitution version {moment.version!r}")
-        row = judged[0]
-        facts = {name: row[name] for name in ("constitution_version", "prompt_id", "policy_0", "policy_1")}
-        answers = self._of(moment, "policy_responses", "prompt_id = $id", id=row["prompt_id"])
-        by_policy = {answer["policy"]: answer for answer in answers}
-        texts: dict[str, str] = {}
-        requests: list[Node] = []
-        for number in (0, 1):
-            answer = by_policy.get(row[f"policy_{number}"])
-            if answer:
-                texts[f"completion_{number}"] = answer["completion"]
-                requests += self._requests_of(answer, "request_id")
-        children = [*self._judgements(moment, "policy_judgements", pair_id), *requests]
-        return Node("pair of policies", pair_id, facts, texts, [*children, self._prompt(moment, row["prompt_id"])])
+        for row in self._of(moment, "policy_judgements", "pair_id = $id LIMIT 1", id=pair_id):
+            names = ("policy_0", "policy_1")
+            answers = [self._answer(moment, row["prompt_id"], row[name]) for name in names]
+            return self._compared(moment, "pair of policies", "policy_judgements", row, names, answers)
+        for row in self._of(moment, "version_judgements", "pair_id = $id LIMIT 1", id=pair_id):
+            versions = (row["against"], row["constitution_version"])
+            revisions = [self._final_revision(version, row["prompt_id"], row["sample"]) for version in versions]
+            names = ("against", "sample")
+            return self._compared(moment, "pair of versions", "version_judgements", row, names, revisions)
+        raise TraceError(f"pair {pair_id} has no rows in constitution version {moment.version!r}")
+
+    def _compared(
+        self,
+        moment: _Moment,
+        kind: str,
+        table: str,
+        row: Row,
+        names: Sequence[str],
+        completions: Sequence[tuple[str, Sequence[Node]] | None],
+    ) -> Node:
+        """Two completions that were judged and are no row of `response_pairs`: each with the calls that made it."""
+        facts = {name: row[name] for name in ("constitution_version", "prompt_id", *names)}
+        texts = {f"completion_{number}": made[0] for number, made in enumerate(completions) if made}
+        requests = [request for made in completions if made for request in made[1]]
+        children = [*self._judgements(moment, table, row["pair_id"]), *requests]
+        return Node(kind, row["pair_id"], facts, texts, [*children, self._prompt(moment, row["prompt_id"])])
+
+    def _answer(self, moment: _Moment, prompt_id: str, policy: str) -> tuple[str, Sequence[Node]] | None:
+        """What a policy answered; None where that is no longer there."""
+        for row in self._of(
+            moment, "policy_responses", f"prompt_id = $id AND policy = {literal(policy)}", id=prompt_id
+        ):
+            return row["completion"], self._requests_of(row, "request_id")
+        return None
+
+    def _final_revision(self, version: str, prompt_id: str, sample: int) -> tuple[str, Sequence[Node]] | None:
+        condition = f"prompt_id = $id AND sample = {sample} ORDER BY round DESC LIMIT 1"
+        for row in self._of(_Moment(version), "revision_rounds", condition, id=prompt_id):
+            return row["revision"], self._requests_of(row, "revision_request_id")
+        return None
 
     def _labels(self, moment: _Moment, pair_id: str, completions: Mapping[str, str]) -> list[Node]:
         nodes: list[Node] = []
@@ -396,7 +420,9 @@ class _Tracer:
                 "snapshot": row["snapshot_id"],
             }
             facts |= {
-                name: row[name] for name in ("score_0", "score_1", "policy_0", "policy_1") if row.get(name) is not None
+                name: row[name]
+                for name in ("score_0", "score_1", "policy_0", "policy_1", "judged_by")
+                if row.get(name) is not None
             }
             texts = {f"comparison_request of {slug}": principle["comparison_request"] for slug, principle in named}
             if row["rationale"] is not None:

@@ -89,7 +89,7 @@ class DagsterUi:
         """The value of a metadata entry that is shown on the page."""
         row = self.page.locator("tr").filter(has=self.page.get_by_text(name, exact=True)).last
         row.wait_for()
-        return row.locator("td").last.inner_text()
+        return row.locator("td").nth(1).inner_text()
 
     def picture(self, file: Path) -> None:
         """Save what is shown, when it has come to rest."""

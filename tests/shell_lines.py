@@ -68,15 +68,27 @@ def check_command(words: list[str], whole: bool = True) -> None:
         _check_extras(words)
 
 
+def _own_options(group: Any) -> set[str]:
+    """Options of a group of commands itself, such as --help."""
+    given = {option for parameter in group.params for option in parameter.opts}
+    return {"--help", *given}
+
+
 def _check_click(command: Any, words: list[str], whole: bool) -> None:
     path = [command.name or "cai"]
     while hasattr(command, "commands"):
+        if words[:1] and words[0] in _own_options(command):
+            return
         name, *words = words or [""]
+        if any(name in parameter.opts for parameter in command.params) or name == "--help":
+            return  # `cai --help` needs no command
         found = command.commands.get(name)
         if found is None:
             raise CommandLineError(f"{' '.join(path)} has no command {name!r}")
         path.append(name)
         command = found
+    if "--help" in words:
+        return
     try:
         command.make_context(" ".join(path), list(words))
     except Exception as error:  # of click or of the copy of it inside typer

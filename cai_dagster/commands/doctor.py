@@ -25,7 +25,9 @@ def doctor(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Look at versions, models, machine, instance, settings, tables and ledger; name what is wrong and what mends it.
+    """Name what is wrong here, and the command that mends it.
+
+    Looks at versions, models, machine, instance, settings, tables and ledger.
 
     Exit status 1 where there is a problem; warnings leave it 0.
     """

@@ -32,7 +32,11 @@ def forget(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON; asks nothing, so --yes or --dry-run.")] = False,
 ) -> None:
-    """Remove a prompt for good: its rows in every table and version, its calls in the ledger; list who saw it."""
+    """Remove a prompt for good from tables and ledger.
+
+    Its rows in every table and version and its calls in the ledger; checkpoints that saw it, and what else still holds
+    it, are named. It does not come back with the next materialization.
+    """
     from cai_dagster import forget as forgetting
 
     if as_json and not (yes or dry_run):

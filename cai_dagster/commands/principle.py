@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cai_dagster.commands.completion import complete_version
 from cai_dagster.commands.trace import LONGEST_TEXT, terminal
 from cai_dagster.home import Home
 from cai_dagster.text import printable
@@ -24,12 +25,19 @@ _MARKS = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}"}
 
 def principle(
     slug: Annotated[str, typer.Argument(help="The slug of a principle.")],
-    version: Annotated[str | None, typer.Option(help="Constitution version to tell of; all, without it.")] = None,
+    version: Annotated[
+        str | None,
+        typer.Option(help="Constitution version to tell of; all, without it.", autocompletion=complete_version),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Examples of revisions, and of judged pairs.")] = 3,
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show a principle: its texts by version, its draws, what it decided, its agreement with people, examples."""
+    """Show a principle: texts, draws, decisions, agreement, examples.
+
+    Its texts by version with word diffs, where it was drawn, how its judgements labelled pairs, its agreement with
+    people, and what it changed.
+    """
     from cai_dagster.principle_page import principle_page
 
     page = principle_page(Home.from_environment(), slug, version, examples)

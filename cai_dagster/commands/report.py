@@ -8,17 +8,20 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.completion import complete_version
 from cai_dagster.home import Home
 
 
 def report(
-    version: Annotated[str, typer.Argument(help="Constitution version, such as v1.")] = "v1",
+    version: Annotated[
+        str, typer.Argument(help="Constitution version, such as v1.", autocompletion=complete_version)
+    ] = "v1",
     output: Annotated[
         Path | None, typer.Option(help="File to write; CAI_HOME/reports/VERSION.html without it.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
-    """Write a version's report: one HTML file with charts, figures and examples that opens from disk."""
+    """Write a version's report: one HTML file to show to someone."""
     from cai_dagster.lake import Lake
     from cai_dagster.report import report_path, write_report
 

@@ -83,7 +83,7 @@ def _overview(shared: "Sequence[AssetStatus]", versions: "Sequence[VersionStatus
     for column in ("checks", "rows", "calls paid", "tokens", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("latest", no_wrap=True)
-    table.add_column("what to look at", overflow="fold")
+    table.add_column("what to look at")  # the one column that gives way where the terminal is narrow
     table.add_row(*_line("(shared)", shared, has_file=True))
     for one in versions:
         table.add_row(*_line(one.constitution_version, one.assets, one.has_file))
@@ -111,7 +111,7 @@ def _line(name: str, assets: "Sequence[AssetStatus]", has_file: bool) -> list[Te
         short_number(sum(asset.tokens for asset in assets)),
         short_time(sum(asset.seconds for asset in assets)),
         _age(max(made)) if made else "never",
-        Text(_problem(assets, has_file)),
+        Text(_problem(assets, has_file), no_wrap=True, overflow="ellipsis"),
     ]
 
 
@@ -121,9 +121,8 @@ def _problem(assets: "Iterable[AssetStatus]", has_file: bool) -> str:
     for state in ("failed", "stale"):
         wrong = [asset for asset in assets if asset.state == state]
         if wrong:
-            more = f" (+{len(wrong) - 1})" if len(wrong) > 1 else ""
-            first = printable(f"{wrong[0].asset}: {wrong[0].because}", 160)
-            return f"{first}{more}{'; ' + gone if gone else ''}"
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            return printable(f"{wrong[0].asset}{more}: {wrong[0].because}{'; ' + gone if gone else ''}", 200)
     return gone
 
 

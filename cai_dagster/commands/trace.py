@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from cai_dagster.commands.completion import complete_version
 from cai_dagster.home import Home
 from cai_dagster.text import printable
 
@@ -32,13 +33,21 @@ def trace(
         ),
     ],
     version: Annotated[
-        str | None, typer.Option(help="Constitution version to tell of; the last written that has it, without it.")
+        str | None,
+        typer.Option(
+            help="Constitution version to tell of; the last written that has it, without it.",
+            autocompletion=complete_version,
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Training rows of a checkpoint to follow back.")] = 1,
     full: Annotated[bool, typer.Option("--full", help="Show texts whole.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a tree.")] = False,
 ) -> None:
-    """Say why a row is there and where it went: back to prompt and file, forward to every checkpoint."""
+    """Say where a row comes from and which checkpoints it went into.
+
+    Backwards to judgements, critiques, first response, prompt, the line of its file and the calls in the ledger;
+    forwards to every row and every checkpoint whose training rows contain it.
+    """
     from cai_dagster.trace import trace as find
 
     found = find(Home.from_environment(), identifier, version, examples)

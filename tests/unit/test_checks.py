@@ -35,6 +35,7 @@ from cai_dagster.measurements import (
 )
 from cai_dagster.settings import SETTINGS_FILE, ChecksSettings, load_settings
 from cai_dagster.tables import TABLES
+from tests.hostile import HOSTILE
 
 DEFAULT_SETTINGS = load_settings(SETTINGS_FILE, "default")
 DEFAULTS: dict[Any, Any] = {pl.String: "ab", pl.Int64: 0, pl.Float64: 0.75}
@@ -186,6 +187,22 @@ def test_principle_coverage_says_nothing_of_principles_that_chance_may_have_miss
     assert principle_coverage(tables(frame("revision_rounds"), constitution=principles)).value is None
     rows = frame("revision_rounds", *({"principle_id": "aa"} for _ in range(20)))
     assert principle_coverage(tables(rows, constitution=principles)) == Measurement(1.0, 1, [])
+
+
+def test_hostile_texts_are_shown_printable_and_cut() -> None:
+    rows = frame(
+        "revision_rounds",
+        *({"prompt_id": f"{n:02x}", "round": 1, "response": text, "revision": text} for n, text in enumerate(HOSTILE)),
+    )
+    for measure in (unchanged_revisions, refusals, repetition, shared_phrase, near_duplicates):
+        assert measure(tables(rows)).rows == len(HOSTILE)
+    assert language_change(tables(rows)).rows <= len(HOSTILE)
+    first = unchanged_revisions(tables(rows))
+    last = unchanged_revisions(tables(rows[-EXAMPLES:]))
+    assert first.value == 1
+    for example in (*first.examples, *last.examples):
+        assert example["revision"].replace("\n", "").isprintable()
+    assert last.examples[-1]["revision"] == "x" * EXCERPT + "…"
 
 
 def turns(*texts: str) -> list[dict[str, str]]:

@@ -19,6 +19,7 @@ from cai_dagster.commands import completion
 from cai_dagster.cost_plan import plan
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import active_settings
+from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
 
 PAGE = (PROJECT / "docs/cli.md").read_text(encoding="utf-8")
@@ -27,6 +28,7 @@ DOCUMENTED = {
     command: json.loads(block)
     for command, block in re.findall(r"<!-- keys: (cai [\w ]+) -->\n```json\n(.*?)```", PAGES, flags=re.DOTALL)
 }
+BY_NAME = {".backwards.facts", ".backwards.texts", ".editions[].weights", ".rows"}  # as many keys as there are names
 LONGEST_LINE = 64  # characters of a command's line in the help of a terminal of 80 columns
 
 
@@ -60,7 +62,7 @@ def test_every_json_document_is_described() -> None:
 
 def absent(document: Any, reference: Any, place: str = "") -> list[str]:
     """The keys of the reference that the document does not have, but for what lies below its nulls and empty lists."""
-    if document is None or document == []:
+    if document is None or document == [] or (place in BY_NAME and isinstance(document, dict)):
         return []
     if isinstance(reference, list):
         return [gone for one in reference for gone in absent(document[0], one, f"{place}[]")]
@@ -95,12 +97,24 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize(
     "command",
-    [("plan", "--version", "v2"), ("status",), ("diff", "v1", "v2")],
+    [
+        ("plan", "--version", "v2"),
+        ("status",),
+        ("diff", "v1", "v2"),
+        ("trace", "PAIR"),
+        ("principle", "crisis-care"),
+        ("doctor",),
+        ("forget", "PROMPT", "--dry-run"),
+    ],
     ids=lambda command: command[0],
 )
-def test_a_json_document_has_the_keys_of_the_page(lake_of_two_versions: None, command: tuple[str, ...]) -> None:
-    ran = CliRunner().invoke(cli.app, [*command, "--json"])
-    assert ran.exit_code == 0, ran.output
+def test_a_json_document_has_the_keys_of_the_page(
+    lake_of_two_versions: None, home: Home, command: tuple[str, ...]
+) -> None:
+    pair = open_lake(home).snapshot("preference_pairs", "v1").frame().row(0, named=True)
+    ids = {"PAIR": pair["pair_id"], "PROMPT": pair["prompt_id"]}
+    ran = CliRunner().invoke(cli.app, [*(ids.get(word, word) for word in command), "--json"])
+    assert ran.exit_code == 0 or command == ("doctor",), ran.output  # there is much amiss in a scripted home
     printed, described = json.loads(ran.stdout), DOCUMENTED[f"cai {command[0]}"]
     assert absent(described, printed) == []
     assert absent(printed, described) == []

@@ -47,7 +47,7 @@ def test_a_materialization_tells_the_ui_what_each_column_is_made_from(home: Home
 
 def test_tables_are_found_by_their_columns() -> None:
     assert set(tables_with("prompt_id", "pair_id")) == {
-        *("response_pairs", "preference_pairs", "human_preferences", "policy_judgements")
+        *("response_pairs", "preference_pairs", "human_preferences", "policy_judgements", "version_judgements")
     }
 
 

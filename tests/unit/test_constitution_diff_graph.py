@@ -97,7 +97,7 @@ def test_a_version_that_nobody_made_is_a_failure_that_says_so(home: Home, tmp_pa
 
 
 def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
-    home: Home, config: dict[str, Any], tmp_path: Path
+    home: Home, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = CliRunner()
     made = run.invoke(
@@ -113,6 +113,10 @@ def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
     shown = run.invoke(cli.app, ["diff", "v1", "v2"])
     assert "final revisions are other ones" in shown.stdout
     assert run.invoke(cli.app, ["diff", "v1", "v77"]).exit_code == 1
+    asked: list[Any] = []
+    monkeypatch.setattr("cai_dagster.dagster_process.materialize", lambda *arguments: asked.append(arguments))
+    assert run.invoke(cli.app, ["diff", "v1", "v2", "--judge"]).exit_code == 0
+    assert asked == [("version_judgements", "v2", {"version_judgements": {"against": "v1"}})]
     assert run.invoke(cli.app, ["diff", "v1"]).exit_code == 2
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.ledger import Ledger
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.settings import CheckOverride, JudgingMethod, Severity, active_settings
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
@@ -251,3 +251,51 @@ def test_each_run_of_a_check_is_a_row_of_check_results(home: Home, tmp_path: Pat
     (rejected,) = results.filter(table_name="prompts", check_name="rejected_share").to_dicts()
     assert rejected["constitution_version"] is None
     assert rejected["rows"] == 12
+
+
+def test_a_version_is_compared_with_the_one_before_and_held_to_its_own_bounds(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)]), **SMALL}
+    settings = active_settings()
+    own = {"v2": CheckOverride(at_most=-1.0, severity=Severity.WARN)}  # nothing is as good as that
+    checks = settings.checks.model_copy(
+        update={"unchanged_revisions": settings.checks.unchanged_revisions.model_copy(update={"versions": own})}
+    )
+    monkeypatch.setattr("assets.checks.active_settings", lambda: settings.model_copy(update={"checks": checks}))
+    materialize(WITHOUT_TRAINING, config)
+    second = materialize(["constitution", "revision_rounds"], config, version="v2")
+    results = open_lake(home).select("FROM lake.check_results WHERE table_name = 'revision_rounds'", {})
+    unchanged = results.filter(check_name="unchanged_revisions").sort("constitution_version")
+    assert unchanged.select("passed", "severity", "bounds").rows() == [
+        (True, "ERROR", "at most 0.1"),
+        (False, "WARN", "at most -1"),
+    ]
+    first_drift, second_drift = results.filter(check_name="drift").sort("constitution_version").to_dicts()
+    assert first_drift["value"] is None
+    assert first_drift["passed"]
+    assert second_drift["value"] < 0.1
+    assert second_drift["rows"] >= 5
+    (evaluation,) = [one for one in second.get_asset_check_evaluations() if one.check_name == "unchanged_revisions"]
+    assert evaluation.partition == "v2"
+    assert evaluation.metadata["bound"].value == "at most -1"
+    assert "revision_rounds of constitution version v2: measured 0 over 120" in (evaluation.description or "")
+    assert "the critique found nothing" in (evaluation.description or "")
+
+
+def test_a_check_that_fails_shows_rows_with_their_texts_as_a_table(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)]), **SMALL}
+    result = materialize(WITHOUT_TRAINING, config)
+    (evaluation,) = [
+        one
+        for one in result.get_asset_check_evaluations()
+        if (one.asset_key.path[-1], one.check_name) == ("revision_rounds", "shared_phrase")
+    ]
+    assert not evaluation.passed
+    assert evaluation.severity == dg.AssetCheckSeverity.WARN
+    examples = evaluation.metadata["examples"]
+    assert isinstance(examples, dg.TableMetadataValue)
+    record = examples.records[0].data
+    assert record["phrase"].startswith("revision_rounds revision 4")
+    assert record["answer"].startswith("revision_rounds/revision 4")
+    assert record["share"] == evaluation.metadata["value"].value == 1

@@ -283,7 +283,8 @@ def test_progress_is_reported_while_no_row_is_done_and_with_what_was_done_and_pa
     monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.001)
     run_rows(iter(rows(3)), 3, told_after_each_call, model_with(ledger, engine), staged, row_id, 1, report)
     seen = [(one.done, one.rejected, one.calls, one.calls_of_done, one.tokens) for one in reports]
-    assert list(dict.fromkeys(seen))[:3] == [(0, 0, 1, 0, 12), (1, 0, 2, 1, 24), (2, 0, 3, 2, 36)]
+    after_each_call = [(0, 0, 1, 0, 12), (1, 0, 2, 1, 24), (2, 0, 3, 2, 36)]
+    assert [one for one in dict.fromkeys(seen) if one in after_each_call] == after_each_call
     assert staged.rejected_count == 1
 
 

@@ -69,7 +69,7 @@ def test_no_profile_runs_a_models_code() -> None:
 
 def test_the_ui_listens_on_this_machine_only(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(cli, "_run", lambda *words, **_: started.append(words))
+    monkeypatch.setattr(cli, "run_program", lambda *words, **_: started.append(words))
     monkeypatch.setattr(cli, "setup", lambda: None)
     monkeypatch.setenv("CAI_PROFILE", "demo")
     cli.ui(port=3000)
