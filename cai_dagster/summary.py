@@ -120,8 +120,8 @@ def _print_pair(row: dict[str, Any], console: Console) -> None:
     for judged in row["judged"]:
         a, b = math.exp(judged["logp_a"]), math.exp(judged["logp_b"])
         shown = "completion 0 as (A)" if judged["order"] == "01" else "completion 1 as (A)"
-        text.append(f"{judged['slug']}, {shown}: P(A) = {a:.3f}, P(B) = {b:.3f}, mass {a + b:.3f}\n")
-    text.append(f"label ({row['label_policy']}): P(chosen) = {row['p_chosen']:.3f}")
+        text.append(f"{printable(judged['slug'])}, {shown}: P(A) = {a:.3f}, P(B) = {b:.3f}, mass {a + b:.3f}\n")
+    text.append(f"label ({printable(row['label_policy'])}): P(chosen) = {row['p_chosen']:.3f}")
     console.print(Panel(text, title="One preference pair and its label", title_align="left"))
 
 

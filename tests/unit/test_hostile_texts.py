@@ -42,7 +42,7 @@ def test_no_command_prints_a_control_character(
         app(arguments)
     printed = "".join(capfd.readouterr())
     assert printed.strip()
-    assert all(character.isprintable() or character == "\n" for character in printed)
+    assert {character for character in printed if not character.isprintable()} <= {"\n"}
     assert len(printed) < 100_000
 
 
@@ -58,15 +58,17 @@ def test_dagsters_previews_are_short_texts_without_control_characters(home: Home
     texts = [text for text in HOSTILE if text != LONG_LINE] + [f"question {number}" for number in range(8)]
     prompts = write_prompts(tmp_path / "p.jsonl", texts)
     config: dict[str, Any] = {"prompts": prompts, "sft_dataset": {"min_rows": 1}, "revision_rounds": {"rounds": 1}}
-    result = materialize(WITHOUT_TRAINING, config, voice=" ".join(HOSTILE[:-1]))
+    result = materialize(WITHOUT_TRAINING, config, raise_on_error=False, voice=" ".join(HOSTILE[:-1]))
     shown: list[str] = []
+    # The checks stop what comes later: these texts go in circles.
     for asset in WITHOUT_TRAINING:
-        (event,) = result.asset_materializations_for_node(asset)
-        for value in event.metadata.values():
-            if isinstance(value, dg.TableMetadataValue):
-                shown += [str(cell) for record in value.records for cell in record.data.values()]
-            else:
-                shown.append(str(value.value))
+        for event in result.asset_materializations_for_node(asset):
+            for value in event.metadata.values():
+                if isinstance(value, dg.TableMetadataValue):
+                    shown += [str(cell) for record in value.records for cell in record.data.values()]
+                else:
+                    shown.append(str(value.value))
+    assert any("initial_responses 0.0" in text for text in shown)
     assert any("evil.example" in text for text in shown)
     assert all(character.isprintable() or character == "\n" for text in shown for character in text)
     assert max(len(text) for text in shown if "evil.example" in text) < 1_500

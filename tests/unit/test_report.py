@@ -16,7 +16,6 @@ from cai_dagster.calibration import reliability
 from cai_dagster.cli import app
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake import Lake, LakeError
-from cai_dagster.measurements import Tables, label_mass, position_bias
 from cai_dagster.report import report_path, write_report
 from cai_dagster.report_charts import _safe, charts_of
 from cai_dagster.report_facts import Facts, facts_of, thinned
@@ -91,12 +90,14 @@ def test_p_a_is_counted_by_order(made: Home, facts: Facts) -> None:
         assert list(facts.p_a.counts[name]) == expected
 
 
-def test_biases_are_those_of_the_checks(made: Home, facts: Facts) -> None:
+def test_biases_are_those_of_the_judgements(made: Home, facts: Facts) -> None:
     assert facts.bias is not None
     judged = frame(made, "judgements")
-    tables = Tables(judged, judged.clear(), judged.clear())
-    assert facts.bias.same_letter == position_bias(tables).value
-    assert facts.bias.label_mass == just(label_mass(tables).value)
+    both = judged.group_by("pair_id", "principle_id").agg((pl.col("logp_a") > pl.col("logp_b")).alias("says_a"))
+    same = [len(set(says)) == 1 for says in both["says_a"] if len(says) == 2]
+    assert facts.bias.same_letter == sum(same) / len(same)
+    mass = [math.exp(a) + math.exp(b) for a, b in judged.select("logp_a", "logp_b").iter_rows()]
+    assert facts.bias.label_mass == just(sum(mass) / len(mass))
     assert facts.bias.judgements == judged.height == sum(row["judgements"] for row in facts.bias.by_principle)
 
 
@@ -200,8 +201,8 @@ def test_what_has_not_been_made_is_named_with_how_to_make_it(home: Home, tmp_pat
     page = write_report(lake, VERSION, tmp_path / "r.html").path.read_text()
     tables = ("judgements", "judge_calibration", "sl_cai_model", "reward_model", "policy_evaluation", "revision_rounds")
     for table in tables:
-        assert f"key:{table}&#39; --partition {VERSION}</code>" in page
-    assert "key:prompts&#39;</code>" in page  # it has no partitions
+        assert f"key:{table}' --partition {VERSION}</code>" in page
+    assert "key:prompts'</code>" in page  # it has no partitions
     assert "<svg" not in page
 
 
@@ -218,15 +219,14 @@ def test_a_report_is_small_whatever_the_texts_are(home: Home, tmp_path: Path) ->
     count = 60
     ids = [f"{number + 1:032x}" for number in range(count)]
     requests = dict.fromkeys(report_facts.REQUESTS, long)
-    fill(lake, "constitution", [{"principle_id": key, "slug": key, **requests} for key in ids * 5][:count])
+    fill(lake, "constitution", [{"principle_id": key, "slug": key, **requests} for key in ids])
     fill(lake, "prompts", [{"prompt_id": key, "messages": [{"role": "user", "content": long}] * 9} for key in ids])
     texts = {"response": long, "critique": long, "revision": f"{long} ", "sample": 0}
     rounds = [{"prompt_id": key, "principle_id": key, "round": number, **texts} for key in ids for number in (1, 2, 3)]
     fill(lake, "revision_rounds", rounds)
     turn = [{"role": "assistant", "content": long}]
-    fill(
-        lake, "preference_pairs", [{"pair_id": key, "prompt_id": key, "chosen": turn, "rejected": turn} for key in ids]
-    )
+    pair = {"prompt": [{"role": "user", "content": long}] * 9, "chosen": turn, "rejected": turn}
+    fill(lake, "preference_pairs", [{"pair_id": key, "prompt_id": key, **pair} for key in ids])
     written = write_report(lake, VERSION, tmp_path / "r.html")
     assert written.bytes == written.path.stat().st_size < MOST_BYTES
     facts = written.facts
