@@ -19,13 +19,12 @@ from cai_dagster.commands.principle import principle
 from cai_dagster.commands.report import report
 from cai_dagster.commands.status import status
 from cai_dagster.commands.trace import trace
-from cai_dagster.constitution import constitution_versions
 from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, run_program
 from cai_dagster.errors import MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.preference_formats import PreferenceFormat
 from cai_dagster.selections import CONSTITUTIONAL_AI
-from cai_dagster.settings import DEFAULT_PROFILE, PreferenceFormat, active_settings
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -87,6 +86,8 @@ def setup() -> None:
 @app.command()
 def demo(version: Version = "v1") -> None:
     """Run the whole graph for one version on the small offline model."""
+    from cai_dagster.constitution import constitution_versions
+
     versions = constitution_versions(PROJECT / "constitutions")
     if version not in versions:
         raise typer.BadParameter(f"there is no constitutions/{version}.yaml; there are {', '.join(versions)}")
@@ -123,6 +124,7 @@ def plan(
 
     Loads no model and calls none.
     """
+    from cai_dagster.constitution import constitution_versions
     from cai_dagster.summary import print_plan
 
     made = _plan(version or constitution_versions(PROJECT / "constitutions"), select or [])
@@ -149,6 +151,7 @@ def retry(
     from cai_dagster.lake import Lake
     from cai_dagster.ledger import Ledger
     from cai_dagster.retries import RetryError, calls_to_retry
+    from cai_dagster.settings import DEFAULT_PROFILE
 
     home = Home.from_environment()
     calls = calls_to_retry(Lake(home), table, reason, version)
@@ -320,6 +323,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> 
 def _plan(versions: list[str], selection: list[str]) -> "CostPlan":
     from cai_dagster.configured_model import ConfiguredModel
     from cai_dagster.cost_plan import plan as make_plan
+    from cai_dagster.settings import active_settings
 
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     settings = active_settings()

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import duckdb
 import duckdb_extension_ducklake
 import duckdb_extension_sqlite_scanner
-import tenacity
 
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
@@ -140,6 +139,13 @@ def is_conflict(error: BaseException) -> bool:
 
 def retry_conflicts(work: Callable[[], Result]) -> Result:
     """The result of `work`, which is tried again while other processes get in between."""
+    try:
+        return work()
+    except duckdb.Error as error:
+        if not is_conflict(error):
+            raise
+    import tenacity
+
     retrying = tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_conflict),
         wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),

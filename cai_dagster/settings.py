@@ -18,6 +18,7 @@ from cai_dagster.checks import CHECKS
 from cai_dagster.constitution import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.home import CONSTITUTIONS, PROJECT
+from cai_dagster.preference_formats import PreferenceFormat
 from cai_dagster.requests import Sampling
 
 SETTINGS_FILE = PROJECT / "settings.toml"
@@ -62,17 +63,6 @@ class PairSource(StrEnum):
     sl_cai_model = "sl_cai_model"
     revisions = "revisions"
     imported = "imported"
-
-
-class PreferenceFormat(StrEnum):
-    """The layout of a preference data set's rows."""
-
-    auto = "auto"
-    hh_rlhf = "hh_rlhf"
-    trl_explicit = "trl_explicit"
-    trl_implicit = "trl_implicit"
-    ultrafeedback = "ultrafeedback"
-    rewardbench = "rewardbench"
 
 
 class LabelPolicy(StrEnum):

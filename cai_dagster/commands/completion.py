@@ -1,12 +1,13 @@
 """What the shell completes: names that are cheap to know. No command waits for it, so it opens no lake."""
 
-from cai_dagster.constitution import constitution_versions, natural_order
 from cai_dagster.graph import UPSTREAM
 from cai_dagster.home import PROJECT, Home
 
 
 def complete_version(incomplete: str) -> list[str]:
     """Constitution versions that begin so, newest first."""
+    from cai_dagster.constitution import constitution_versions, natural_order
+
     versions = sorted(constitution_versions(PROJECT / "constitutions"), key=natural_order, reverse=True)
     return [version for version in versions if version.startswith(incomplete)]
 

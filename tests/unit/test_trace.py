@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cai_dagster.cli import app
-from cai_dagster.home import Home
+from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake_reader import LakeError, LakeReader
 from cai_dagster.ledger import Ledger
 from cai_dagster.row_lineage import MODELS, RowLineage
@@ -253,6 +255,22 @@ def test_the_tree_shows_every_text_as_text(explained: Home) -> None:
         finished = CliRunner().invoke(app, ["trace", prompt, "--full"])
         assert finished.exit_code == 0
         assert not {character for character in finished.stdout if not character.isprintable() and character != "\n"}
+
+
+def test_nothing_is_imported_that_takes_longer_than_to_answer(explained: Home) -> None:
+    pair = table(explained, "response_pairs")["pair_id"][0]
+    program = f"""
+import contextlib, io, json, sys
+from cai_dagster.cli import app
+with contextlib.redirect_stdout(io.StringIO()):
+    app(["trace", "{pair}", "--json"], standalone_mode=False)
+print(json.dumps(sorted(sys.modules)))
+"""
+    finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
+    loaded = set(json.loads(finished.stdout))
+    heavy = {"dagster", "pydantic", "yaml", "polars", "pandera", "pyarrow", "numpy", "sqlalchemy", "tenacity", "torch"}
+    assert "duckdb" in loaded
+    assert loaded.isdisjoint(heavy)
 
 
 def test_json_is_one_document_with_the_whole_texts(explained: Home) -> None:
