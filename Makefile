@@ -10,7 +10,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-
 VERSION ?= v1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo report ui test unit bench lint types validate docs bench-faults check clean
+.PHONY: help setup dev demo report ui test unit bench lint types validate docs pictures bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -59,6 +59,9 @@ validate: setup ## Load the code location and check its definitions
 
 docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings and tables
 	$(BIN)/python -m cai_dagster.reference
+
+pictures: $(VENV)/.installed-dev ## Walk the tutorial in a browser and take its pictures anew (a quarter of an hour)
+	CAI_PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/test_tutorial.py
 
 bench-faults: $(VENV)/.installed-dev ## Kill the graph, a training and a conversion at 50 seeded moments (half an hour)
 	$(BIN)/python -m benchmarks.faults

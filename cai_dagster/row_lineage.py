@@ -203,10 +203,15 @@ class RowLineage:
 
     @cached_property
     def written(self) -> dict[tuple[str, str | None], int]:
-        """The snapshot that last replaced each table (of each version)."""
-        query = "SELECT table_name, constitution_version, max(snapshot_id) AS written FROM lake.materializations"
-        rows = self._reader.rows(f"{query} GROUP BY ALL")
-        return {(row["table_name"], row["constitution_version"]): row["written"] for row in rows}
+        """The snapshot since which each table (of each version) has the rows of now; written again, they are the same."""
+        query = "SELECT table_name, constitution_version, data_version, snapshot_id FROM lake.materializations"
+        since: dict[tuple[str, str | None], int] = {}
+        data_versions: dict[tuple[str, str | None], str] = {}
+        for row in self._reader.rows(f"{query} ORDER BY snapshot_id"):
+            key = row["table_name"], row["constitution_version"]
+            if data_versions.get(key) != row["data_version"]:
+                data_versions[key], since[key] = row["data_version"], row["snapshot_id"]
+        return since
 
     @cached_property
     def filled(self) -> list[str]:

@@ -484,7 +484,7 @@ class _Tracer:
             Node(
                 "snapshot",
                 f"{table}@{snapshot}",
-                {"table": table, "snapshot": snapshot, "unchanged_since": self._lineage.unchanged(checkpoint, table)},
+                {"table": table, "snapshot": snapshot, "unchanged": self._lineage.unchanged(checkpoint, table)},
             )
             for table, snapshot in checkpoint.snapshots.items()
         ]

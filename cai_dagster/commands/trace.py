@@ -130,7 +130,36 @@ def _judgement_facts(facts: Mapping[str, Any]) -> str:
     )
 
 
-_FACTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {"request": _request_facts, "judgement": _judgement_facts}
+def _snapshot_facts(facts: Mapping[str, Any]) -> str:
+    return "its rows are still the same" if facts["unchanged"] else "its rows have been replaced since"
+
+
+def _checkpoint_facts(facts: Mapping[str, Any]) -> str:
+    used = f"in use for {_named(facts['in_use_for'])}" if facts["in_use_for"] else "no longer in use"
+    policy = f"; label policy {facts['label_policy']}" if facts["label_policy"] else ""
+    counts, metrics, settings = (
+        ", ".join(f"{name.replace('_', ' ')} {_shown(value)}" for name, value in facts[part].items())
+        for part in ("row_counts", "metrics", "settings")
+    )
+    return (
+        f"{facts['asset']} of constitution version {facts['constitution_version']}, {used}; started from "
+        f"{facts['base_model']}{policy}\nrows: {counts}\nmetrics: {metrics}\nsettings: {settings}\n"
+        f"trained for {facts['seconds']:,.0f} s until {facts['created_at']}, code version {facts['code_version']}"
+    )
+
+
+def _training_facts(facts: Mapping[str, Any]) -> str:
+    now = "" if facts["exact"] else ", as the tables are now: its snapshot was expired"
+    return f"{facts['rows']:,} row{'' if facts['rows'] == 1 else 's'}{now}: {facts['sql']}"
+
+
+_FACTS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "checkpoint": _checkpoint_facts,
+    "judgement": _judgement_facts,
+    "request": _request_facts,
+    "snapshot": _snapshot_facts,
+    "training rows": _training_facts,
+}
 
 
 def _shown(value: Any) -> str:

@@ -20,7 +20,7 @@ from cai_dagster.trace import Node, Trace, TraceError, trace
 from resources.lake import open_lake
 from tests.explained_home import copied
 from tests.hostile import HOSTILE
-from tests.scripted_graph import pretend_trained
+from tests.scripted_graph import materialize, pretend_trained, write_prompts
 
 pytestmark = pytest.mark.usefixtures("explained")
 
@@ -146,11 +146,20 @@ def test_training_rows_are_those_of_the_snapshot_and_not_those_of_today(explaine
     assert set(table(explained, "preference_pairs")["label_policy"]) == {"hard/mean"}
     assert f"AT (VERSION => {model['lake_snapshots']['preference_pairs']})" in labelled.facts["sql"]
     assert open_lake(explained).select(labelled.facts["sql"], {}).height == labelled.facts["rows"]
-    changed = {node.facts["table"]: node.facts["unchanged_since"] for node in nodes(found.backwards, "snapshot")}
+    changed = {node.facts["table"]: node.facts["unchanged"] for node in nodes(found.backwards, "snapshot")}
     assert changed == {"preference_pairs": False, "human_preferences": True, "sl_cai_model": True}
     (base,) = nodes(found.backwards, "base model")
     assert base.id == table(explained, "sl_cai_model")["checkpoint_key"][0]
     assert saw(found) == {("rlaif_model", "v1"): 0}
+
+
+def test_a_table_written_again_with_the_same_rows_is_unchanged(home: Home, tmp_path: Path) -> None:
+    written: list[int] = []
+    for texts in (["one", "two"], ["one", "two"], ["one", "two", "three"]):
+        materialize(["prompts"], {"prompts": write_prompts(tmp_path / "p.jsonl", texts)})
+        written.append(RowLineage(LakeReader(home), home).written["prompts", None])
+    first, same, other = written
+    assert first == same < other
 
 
 def test_a_supervised_example_is_followed_through_its_rounds(explained: Home) -> None:
