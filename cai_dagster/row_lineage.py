@@ -203,7 +203,7 @@ class RowLineage:
 
     @cached_property
     def written(self) -> dict[tuple[str, str | None], int]:
-        """The snapshot since which each table (of each version) has its rows; one written again with the same has them still."""
+        """The snapshot since which each table (of each version) has its rows; the same rows again change nothing."""
         query = "SELECT table_name, constitution_version, data_version, snapshot_id FROM lake.materializations"
         since: dict[tuple[str, str | None], int] = {}
         data_versions: dict[tuple[str, str | None], str] = {}
