@@ -22,7 +22,15 @@ from cai_dagster.home import PROJECT
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"
 TABLE = PROJECT / "docs" / "benchmarks.md"
-MODULES = ("location_load", "table_writing", "row_cost", "judging_layout", "row_streaming", "engine_overhead")
+MODULES = (
+    "location_load",
+    "table_writing",
+    "row_cost",
+    "judging_layout",
+    "large_home",
+    "row_streaming",
+    "engine_overhead",
+)
 PACKAGES = ("dagster", "duckdb", "polars", "pandera", "sqlalchemy", "torch", "transformers")
 MARK = "<!-- written by `make bench` -->"
 
@@ -47,6 +55,10 @@ MEANINGS = {
     "ledger_hits_per_second": ("calls answered from the ledger, 100,000 rows run again", "≥ 10,000"),
     "write_ratio": ("validated transactional write of 1,000,000 preference pairs against bare `write_parquet`", "≤ 3"),
     "location_load_cpu_s": ("loading the code location, seconds of CPU", "< 2"),
+    "status_seconds": ("`cai status` with 200 versions and a million rows, seconds", "< 2"),
+    "trace_seconds": ("`cai trace` there, the slowest of all kinds of ids, seconds", "< 1"),
+    "report_seconds": ("`cai report` there, seconds", "< 60"),
+    "report_megabytes": ("the file it writes, MB", "≤ 5"),
 }
 
 

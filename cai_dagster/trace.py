@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 from cai_dagster.column_lineage import COLUMN_LINEAGE
@@ -120,6 +121,7 @@ class _Tracer:
         self._reader = LakeReader(home)
         self._ledger = LedgerReader(home)
         self._lineage = RowLineage(self._reader, home)
+        self._constitutions: dict[_Moment, dict[str, tuple[str, Row]]] = {}
 
     def trace(self, identifier: str, version: str | None, examples: int) -> Trace:
         found = self._find(identifier)
@@ -175,19 +177,25 @@ class _Tracer:
         return []
 
     def _principles(self, identifier: str) -> Iterable[Found]:
-        query = """
-            SELECT slug, principle_id FROM lake.constitution WHERE starts_with(slug, $id)
-                OR starts_with(principle_id, $id)
-            GROUP BY ALL ORDER BY slug, max(snapshot_id) DESC
-        """
         ids_of: dict[str, list[str]] = {}
-        for row in self._reader.rows(query, id=identifier) if identifier else []:
+        for row in self._editions if identifier else []:
             if row["slug"].startswith(identifier):
                 ids_of.setdefault(row["slug"], []).append(row["principle_id"])
             if _is_beginning(identifier, ROW_ID) and row["principle_id"].startswith(identifier):
                 yield Found("principle", row["principle_id"], [row["principle_id"]])
         for slug, ids in ids_of.items():
             yield Found("principle", slug, ids)
+
+    @cached_property
+    def _editions(self) -> list[Row]:
+        """Each principle's texts under each of its slugs, with the versions that have them; the last written first."""
+        query = """
+            SELECT principle_id, slug, critique_request, revision_request, comparison_request,
+                list(constitution_version ORDER BY constitution_version) AS versions,
+                list(weight ORDER BY constitution_version) AS weights
+            FROM lake.constitution GROUP BY ALL ORDER BY max(snapshot_id) DESC, slug
+        """
+        return self._reader.rows(query)
 
     def _beginning_with(self, kind: Kind, identifier: str, column: str, tables: Iterable[str]) -> Iterable[Found]:
         if not _is_beginning(identifier, ROW_ID):
@@ -308,7 +316,7 @@ class _Tracer:
     def _rounds(self, moment: _Moment, prompt_id: str, sample: int | None, rounds: int | None) -> list[Node]:
         found = self._of(moment, "revision_rounds", "prompt_id = $id ORDER BY sample, round", id=prompt_id)
         kept = [row for row in found if sample in {None, row["sample"]} and (rounds is None or row["round"] <= rounds)]
-        principles = self._texts_of_principles(moment, [row["principle_id"] for row in kept])
+        principles = self._texts_of_principles(moment) if kept else {}
         nodes: list[Node] = []
         for row in kept:
             slug, texts = principles.get(row["principle_id"], (None, dict[str, Any]()))
@@ -321,11 +329,11 @@ class _Tracer:
             nodes.append(Node("revision round", name, facts, {**asked, **said}, requests))
         return nodes
 
-    def _texts_of_principles(self, moment: _Moment, ids: Sequence[str]) -> dict[str, tuple[str, Row]]:
-        if not ids:
-            return {}
-        rows = self._of(moment, "constitution", "principle_id IN ($ids)", ids=list(set(ids)))
-        return {row["principle_id"]: (row["slug"], row) for row in rows}
+    def _texts_of_principles(self, moment: _Moment) -> dict[str, tuple[str, Row]]:
+        if moment not in self._constitutions:
+            rows = self._of(moment, "constitution", "true")
+            self._constitutions[moment] = {row["principle_id"]: (row["slug"], row) for row in rows}
+        return self._constitutions[moment]
 
     def _pair(self, moment: _Moment, pair_id: str) -> Node:
         rows = self._of(moment, "response_pairs", "pair_id = $id", id=pair_id)
@@ -401,8 +409,7 @@ class _Tracer:
 
     def _judgements(self, moment: _Moment, table: str, pair_id: str) -> list[Node]:
         rows = self._of(moment, table, 'pair_id = $id ORDER BY principle_id, "order"', id=pair_id)
-        shown = [one for row in rows for one in _principles_of(row)]
-        principles = self._texts_of_principles(moment, shown)
+        principles = self._texts_of_principles(moment) if rows else {}
         nodes: list[Node] = []
         for row in rows:
             named = [principles[one] for one in _principles_of(row) if one in principles]
@@ -440,14 +447,7 @@ class _Tracer:
 
     def _principle(self, found: Found, version: str | None) -> Node:
         """A principle as the version has it, and its other editions."""
-        query = """
-            SELECT principle_id, slug, critique_request, revision_request, comparison_request,
-                list(constitution_version ORDER BY constitution_version) AS versions,
-                list(weight ORDER BY constitution_version) AS weights
-            FROM lake.constitution WHERE principle_id IN ($ids) GROUP BY ALL
-            ORDER BY max(snapshot_id) DESC
-        """
-        editions = self._reader.rows(query, ids=list(found.ids))
+        editions = [row for row in self._editions if row["principle_id"] in found.ids]
         editions.sort(key=lambda row: version not in row["versions"])
         nodes = [
             Node(
