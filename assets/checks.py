@@ -6,7 +6,7 @@ that run.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -118,7 +118,7 @@ def _result(
     if measured.value is not None:
         metadata["value"] = measured.value
     if measured.examples:
-        metadata["examples"] = dg.MetadataValue.table([_record(example) for example in measured.examples])
+        metadata["examples"] = dg.MetadataValue.table(_records(measured.examples))
     return dg.AssetCheckResult(
         asset_key=check.table,
         check_name=check.name,
@@ -129,8 +129,22 @@ def _result(
     )
 
 
-def _record(example: Mapping[str, Any]) -> dg.TableRecord:
-    return dg.TableRecord({name: "" if value is None else value for name, value in example.items()})
+def _records(examples: Sequence[Mapping[str, Any]]) -> list[dg.TableRecord]:
+    """A line for each row: all that is short in one column, so that the UI has room for the texts beside it."""
+    texts = [name for name in examples[0] if any(" " in str(example[name]) for example in examples)]
+    return [
+        dg.TableRecord(
+            {
+                "row": ", ".join(f"{name} {_short(value)}" for name, value in example.items() if name not in texts),
+                **{name: "" if example[name] is None else str(example[name]) for name in texts},
+            }
+        )
+        for example in examples
+    ]
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 asset_checks = [_checks_of(table) for table in _TABLES]

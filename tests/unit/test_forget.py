@@ -43,8 +43,15 @@ def holders(home: Home, text: str) -> list[str]:
     """The files of tables, catalog and ledger that hold a text: as they are, or in a Parquet file's values."""
     databases = (*home.root.glob("*.sqlite*"), home.forgotten)
     files = [file for file in (*home.tables.rglob("*"), *databases, *home.staging.rglob("*")) if file.is_file()]
-    holding = [file for file in files if text.encode() in file.read_bytes() or text in "".join(_values(file))]
+    holding = [file for file in files if text.encode() in _bytes(file) or text in "".join(_values(file))]
     return [str(file.relative_to(home.root)) for file in holding]
+
+
+def _bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:  # a write-ahead log, which SQLite removes when the last connection is collected
+        return b""
 
 
 def _values(file: Path) -> Iterator[str]:

@@ -298,4 +298,6 @@ def test_a_check_that_fails_shows_rows_with_their_texts_as_a_table(home: Home, t
     record = examples.records[0].data
     assert record["phrase"].startswith("revision_rounds revision 4")
     assert record["answer"].startswith("revision_rounds/revision 4")
-    assert record["share"] == evaluation.metadata["value"].value == 1
+    assert record["row"].startswith("share 1, prompts ")
+    assert evaluation.metadata["value"].value == 1
+    assert next(iter(record)) == "row"
