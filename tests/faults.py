@@ -304,6 +304,9 @@ def tables_left(home: Home) -> dict[str, Any]:
             latest = frame.sort("materialized_at").unique(["table_name", "constitution_version"], keep="last")
             frame = latest.select(ACCOUNT_OF_RESULT).sort("table_name", "constitution_version")
             frame = frame.filter(~pl.col("table_name").is_in(["sl_cai_model", "reward_model"]))  # path and times
+        if name == "check_results":  # a line for each run: the last of each check says what undisturbed runs say
+            check = ("table_name", "constitution_version", "check_name")
+            frame = frame.sort("checked_at").unique(check, keep="last").sort(check).drop("run_id", "checked_at")
         if "record" in frame.columns:
             frame = frame.with_columns(
                 pl.col("path").str.replace(str(home.root), "HOME", literal=True),
