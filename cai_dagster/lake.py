@@ -327,8 +327,6 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
         retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
-        if is_conflict(error):
-            raise
         advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
         raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
 

@@ -138,7 +138,10 @@ def is_conflict(error: BaseException) -> bool:
 
 
 def retry_conflicts(work: Callable[[], Result]) -> Result:
-    """The result of `work`, which is tried again while other processes get in between."""
+    """The result of `work`, which is tried again while other processes get in between.
+
+    Raises LakeError when they have done so for two minutes.
+    """
     try:
         return work()
     except duckdb.Error as error:
@@ -152,4 +155,12 @@ def retry_conflicts(work: Callable[[], Result]) -> Result:
         stop=tenacity.stop_after_delay(RETRY_SECONDS),
         reraise=True,
     )
-    return retrying(work)
+    try:
+        return retrying(work)
+    except duckdb.Error as error:
+        if not is_conflict(error):
+            raise
+        raise LakeError(
+            f"the lake's catalog has been in use by another process for {RETRY_SECONDS} seconds ({error}). Let that "
+            "process end, or stop it, and run the same command again."
+        ) from error

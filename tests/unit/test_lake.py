@@ -16,6 +16,7 @@ import pytest
 import cai_dagster.lake
 from cai_dagster.home import Home
 from cai_dagster.lake import STREAM_ROWS, Lake, LakeError
+from cai_dagster.lake_reader import LakeReader
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.tables import TABLES, InitialResponses, Table
 
@@ -508,6 +509,29 @@ def test_a_commit_that_meets_a_locked_catalog_lets_the_other_finish_and_goes_on(
         commit(lake, "initial_responses", responses("new"))
         assert other.returncode == 0
     assert completions(lake) == ["new"]
+
+
+@pytest.mark.parametrize("use", ["write", "read"])
+def test_a_catalog_that_stays_locked_is_an_error_that_says_what_to_do(
+    home: Home, monkeypatch: pytest.MonkeyPatch, use: str
+) -> None:
+    commit(Lake(home), "initial_responses", responses("old"))
+
+    def at_once() -> None:
+        if use == "write":
+            commit(Lake(home), "initial_responses", responses("new"))
+        else:
+            LakeReader(home).rows("SELECT completion FROM lake.initial_responses")
+
+    monkeypatch.setattr("cai_dagster.lake_reader.RETRY_SECONDS", 0.5)
+    lock = [sys.executable, "-c", WRITE.replace("IMMEDIATE", "EXCLUSIVE"), str(home.catalog)]
+    with subprocess.Popen(lock, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "writing\n"
+        with pytest.raises(LakeError, match=r"in use by another process for 0\.5 seconds .* the same command again"):
+            at_once()
+        other.communicate("now\n")
+    at_once()
 
 
 @pytest.mark.parametrize("moment", ["_refuse_duplicate_keys", "_append_account"])
