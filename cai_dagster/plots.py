@@ -75,7 +75,7 @@ def noise_bias_plot(labellers: Sequence[tuple[str, Mapping[str, float]]]) -> str
     """A markdown image of one bar a labeller: the parts of its expected squared error, stacked in the order given."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 1.2 + 0.5 * len(labellers)), layout="constrained")
+    figure = Figure(figsize=(6, 1.5 + 0.5 * len(labellers)), layout="constrained")
     axes = figure.subplots()
     colours: dict[str, str] = {}
     for place, (_, parts) in enumerate(labellers):
@@ -86,7 +86,7 @@ def noise_bias_plot(labellers: Sequence[tuple[str, Mapping[str, float]]]) -> str
             axes.barh(place, value, left=left, color=colour, label=None if known else part)  # pyright: ignore
             left += value
     axes.set_yticks(range(len(labellers)), [name for name, _ in labellers])
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside upper center", ncols=len(colours), fontsize="small")
     return _markdown(figure, axes, "noise and bias of one verdict: expected squared error", "")
 
 

@@ -103,6 +103,8 @@ def _preview(frame: "pl.DataFrame") -> dg.TableMetadataValue | dg.MarkdownMetada
 
 
 def _shown(value: Any) -> str | int | float | bool:
-    if isinstance(value, (int, float, bool)):
+    if isinstance(value, float):
+        return float(f"{value:.4g}")
+    if isinstance(value, (int, bool)):
         return value
     return "" if value is None else printable(str(value), PREVIEW_CHARACTERS)
