@@ -44,7 +44,7 @@ test: $(VENV)/.installed-dev ## Run all tests: unit, then end-to-end on the offl
 unit: $(VENV)/.installed-dev ## Run the unit tests only
 	$(BIN)/python -m pytest tests/unit
 
-bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 25 minutes on two idle cores)
+bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 35 minutes on two idle cores)
 	$(BIN)/python -m benchmarks
 
 lint: $(VENV)/.installed-dev ## Lint and check the format
