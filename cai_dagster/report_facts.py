@@ -432,13 +432,13 @@ def _spent(tables: _Tables) -> dict[str, Row]:
 
 
 def _checks(tables: _Tables) -> list[dict[str, Any]]:
-    """The latest result of each check, with `runs`: how often it has run."""
+    """The latest result of each check, with `runs`: how often it has run; those that failed first, then warnings."""
     query = """
         SELECT *, count(*) OVER (PARTITION BY table_name, check_name, constitution_version) AS runs FROM rows
         QUALIFY row_number() OVER (
             PARTITION BY table_name, check_name, constitution_version ORDER BY checked_at DESC) = 1
     """
-    results = tables.of_version("check_results", query).sort("passed", "table_name", "check_name")
+    results = tables.of_version("check_results", query).sort("passed", "severity", "table_name", "check_name")
     return results.head(MOST_ROWS).to_dicts()
 
 
