@@ -43,7 +43,11 @@ _LATEST = """
 
 
 def print_summary(lake: Lake, version: str, console: Console) -> None:
-    """Print what the lake holds for one constitution version; the parts that do not exist yet are left out."""
+    """Print what the lake holds for one constitution version; the parts that do not exist yet are left out.
+
+    Raises LakeError when there is nothing yet.
+    """
+    lake.snapshot("constitution", version)
     for example in _rows(lake, _EXAMPLE, version):
         _print_example(example, version, console)
     for pair in _rows(lake, _PAIR, version):

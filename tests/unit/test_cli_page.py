@@ -188,3 +188,17 @@ def test_every_option_that_takes_a_version_completes_it() -> None:
     ]
     assert missing == []
     assert completion.complete_version("") == ["v2", "v1"]
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize("command", [["summary"], ["report", "v1"], ["principle", "crisis-care"], ["trace", "abcd"]])
+def test_where_nothing_has_been_made_a_command_says_so_in_one_sentence(
+    command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.app(command)
+    assert ended.value.code == 1
+    said = capfd.readouterr()
+    assert not said.out
+    assert re.search(r"materialize|has not been|nothing", said.err)
+    assert len(said.err) < 300
