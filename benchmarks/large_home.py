@@ -32,7 +32,7 @@ def measured(home: Home) -> dict[str, Any]:
     A principle or a request has more to search than a row or a checkpoint: their traces are in the details only.
     """
     newest = version_name(VERSIONS)
-    traces = {kind: _seconds(home, "trace", one) for kind, one in _ids(home, newest).items()}
+    traces = {kind: _seconds(home, "trace", one) for kind, one in ids_to_trace(home, newest).items()}
     status = _seconds(home, "status")
     page = home.root / "report.html"
     report = _seconds(home, "report", newest, "--output", str(page), repeats=1)
@@ -47,7 +47,7 @@ def measured(home: Home) -> dict[str, Any]:
     }
 
 
-def _ids(home: Home, version: str) -> dict[str, str]:
+def ids_to_trace(home: Home, version: str) -> dict[str, str]:
     """One id of each kind, of the newest version."""
     lake = Lake(home)
     pair = lake.snapshot("response_pairs", version).frame().row(0, named=True)
