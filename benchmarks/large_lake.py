@@ -17,6 +17,7 @@ import polars as pl
 from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
 from cai_dagster.checks import CHECKS
 from cai_dagster.constitution import Constitution, Principle
+from cai_dagster.critique_revision import CRITIQUE, REVISION
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.lake import Lake
@@ -82,8 +83,8 @@ def _fill_version(home: Home, lake: Lake, ledger: Ledger, prompts: pl.DataFrame,
         "preference_pairs": _preferences(prompts, pairs, judgements),
     }
     calls = {
-        "critique": rounds.select("prompt_id", request_id="critique_request_id", text="critique"),
-        "revision": rounds.select("prompt_id", request_id="revision_request_id", text="revision"),
+        CRITIQUE: rounds.select("prompt_id", request_id="critique_request_id", text="critique"),
+        REVISION: rounds.select("prompt_id", request_id="revision_request_id", text="revision"),
         "judgements": judgements.join(pairs.select("pair_id", "prompt_id"), on="pair_id").select(
             "prompt_id", "request_id", text=pl.lit("A")
         ),
@@ -95,7 +96,7 @@ def _fill_version(home: Home, lake: Lake, ledger: Ledger, prompts: pl.DataFrame,
     for stage, frame in new.items():
         _pay(ledger, stage, frame)
         paid.update(frame["request_id"])
-    misses = {"revision_rounds": new["critique"].height * 2, "judgements": new["judgements"].height}
+    misses = {"revision_rounds": new[CRITIQUE].height * 2, "judgements": new["judgements"].height}
     for table, frame in tables.items():
         snapshot = _commit(lake, table, version, frame, _cost(misses.get(table, 0)))
     _train(home, lake, version, snapshot, tables["preference_pairs"].height)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cai_dagster.errors import MendableError
-from cai_dagster.requests import ContextTooLongError, Message, Messages, RowError
+from cai_dagster.errors import MendableError, RowError
+from cai_dagster.requests import ContextTooLongError, Message, Messages
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

@@ -10,7 +10,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from cai_dagster.requests import Messages, RowError
+from cai_dagster.errors import RowError
+from cai_dagster.requests import Messages
 from cai_dagster.settings import DecontaminationSettings
 from cai_dagster.source_files import Expected, source_rows
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from cai_dagster.errors import MendableError
-from cai_dagster.requests import RowError
+from cai_dagster.errors import MendableError, RowError
 
 Row = Mapping[str, Any]
 Record = dict[str, Any]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cai_dagster.decontamination import NO_EVALUATION_SETS, EvaluationSets
+from cai_dagster.errors import RowError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
 from cai_dagster.preference_rows import BadPairError, split_pair
 from cai_dagster.prompts import (
@@ -20,7 +21,7 @@ from cai_dagster.prompts import (
     split_of,
     turn_message,
 )
-from cai_dagster.requests import Messages, RowError
+from cai_dagster.requests import Messages
 from cai_dagster.settings import HumanPreferencesSettings, PreferenceFilesSettings, PromptsSettings
 from cai_dagster.source_files import Expected, source_rows
 

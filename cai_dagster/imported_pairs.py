@@ -7,10 +7,11 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
+from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.human_preferences import PreferencePair, RejectedPair, read_pairs, seated
 from cai_dagster.prompts import NONE_FORGOTTEN
-from cai_dagster.requests import Completion, RowError
+from cai_dagster.requests import Completion
 from cai_dagster.response_pairs import pair_row
 from cai_dagster.settings import ResponsePairsSettings, Split
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
+from cai_dagster.errors import RowError
 from cai_dagster.preference_formats import PreferenceFormat
-from cai_dagster.requests import EmptyCompletionError, RowError
+from cai_dagster.requests import EmptyCompletionError
 from cai_dagster.settings import PreferenceColumns
 
 Turn = Mapping[str, Any]

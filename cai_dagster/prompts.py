@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from cai_dagster.decontamination import NO_EVALUATION_SETS, EvaluationSets
+from cai_dagster.errors import RowError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
 from cai_dagster.preference_rows import split_pair
-from cai_dagster.requests import Message, Messages, RowError
+from cai_dagster.requests import Message, Messages
 from cai_dagster.settings import PromptsSettings
 from cai_dagster.source_files import Expected, source_rows
 

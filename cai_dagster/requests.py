@@ -8,24 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash, seed_of
-
-
-class RowError(Exception):
-    """A failure of one row: it is set aside with this reason and the others go on.
-
-    The message is the reason; `code` is its first word, for counting.
-    """
-
-    code = "row_error"
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(f"{self.code}: {reason}")
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[type["RowError"], tuple[str]]:
-        """Pickled by its reason: an engine in another process raises it too."""
-        return type(self), (self.reason,)
 
 
 class ContextTooLongError(RowError):

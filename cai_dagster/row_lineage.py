@@ -6,6 +6,7 @@ which tables a trainer reads, nothing of training.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -199,6 +200,7 @@ class RowLineage:
     def __init__(self, reader: LakeReader, home: Home) -> None:
         self._reader = reader
         self._home = home
+        self._counted: dict[tuple[Sought, str], list[Row]] = {}
         self._now: dict[tuple[Sought, Rows], dict[str | None, int]] = {}
 
     @cached_property
@@ -245,46 +247,77 @@ class RowLineage:
 
     def of_prompt(self, prompt_id: str) -> Sought:
         """All rows of a prompt and of its pairs."""
-        tables = [table for table in TABLES_OF_PAIRS if table in self.filled]
-        selects = [f"SELECT pair_id FROM lake.{table} WHERE prompt_id = $id" for table in tables]
-        if not selects:
-            return Sought("prompt", (prompt_id,))
-        rows = self._reader.rows(f"SELECT DISTINCT pair_id FROM ({' UNION ALL '.join(selects)})", id=prompt_id)
-        return Sought("prompt", (prompt_id,), tuple(row["pair_id"] for row in rows))
+        prompt = Sought("prompt", (prompt_id,))
+        rows = [Rows(table, "t.prompt_id IN ($ids)") for table in TABLES_OF_PAIRS if table in self.filled]
+        found = self._grouped(rows, prompt, "list(DISTINCT t.pair_id) AS pair_ids")
+        pair_ids = {pair_id for row in found if row["n"] for pair_id in row["pair_ids"]}
+        sought = Sought("prompt", (prompt_id,), tuple(sorted(pair_ids)))
+        self._keep(rows, sought, found)
+        return sought
 
     def counts(self, sought: Sought) -> list[RowCount]:
-        """How many rows are sought, by table and version."""
-        rows = [found for table in self.filled if (found := sought.among(Rows(table)))]
-        return self.count(rows, sought)
+        """How many rows are sought, by table and version, each with an example."""
+        held = [rows for table in self.filled if (rows := sought.among(Rows(table)))]
+        others = [rows for rows in held if (sought, rows.table) not in self._counted]
+        self._keep(others, sought, self._grouped(others, sought))
+        return _row_counts(row for rows in held for row in self._counted[sought, rows.table])
+
+    def remember(self, sought: Sought, counts: Iterable[RowCount]) -> None:
+        """Counts that are known already, of all that is sought in their tables: `counts` has no need to look again."""
+        for count in counts:
+            known = self._counted.setdefault((sought, count.table), [])
+            known.append(
+                {
+                    "table_name": count.table,
+                    "version": count.constitution_version,
+                    "n": count.rows,
+                    "snapshot": count.snapshot,
+                    "example": count.example,
+                }
+            )
 
     def count(self, held: Sequence[Rows], sought: Sought | None = None, **parameters: str) -> list[RowCount]:
-        """How many rows there are, by table and version; of what is sought, where it is, with an example."""
+        """How many of some rows there are, by table and version; of what is sought, where it is, with an example."""
+        return _row_counts(self._grouped(held, sought, **parameters))
+
+    def _grouped(
+        self, held: Sequence[Rows], sought: Sought | None, also: str | None = None, **parameters: str
+    ) -> list[Row]:
+        """One row for each table and version; `trained` are those of the split that is trained on.
+
+        A table that several conditions name is read once: those of its rows that are sought.
+        """
+        if not held:
+            return []
+        named = Counter(table for rows in held for table in rows.tables)
+        shared = {
+            table: rows.select("*, snapshot_id")
+            for table, times in named.items()
+            if times > 1 and sought is not None and (rows := sought.among(Rows(table)))
+        }
         selects: list[str] = []
         for rows in held:
             version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
             trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if "split" in COLUMN_LINEAGE[rows.table] else "count(*)"
             example = sought.example(rows.table) if sought else "NULL"
             what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
-            what += f", max(t.snapshot_id) AS snapshot, {example} AS example"
-            selects.append(f"{rows.select(what)} GROUP BY ALL")
-        if not selects:
-            return []
-        found = self._reader.rows(" UNION ALL ".join(selects), **(sought.parameters if sought else {}), **parameters)
-        if sought is not None and not parameters:
-            self._keep(held, sought, found)
-        order = list(COLUMN_LINEAGE)
-        names = ("table_name", "version", "n", "snapshot", "example")
-        counts = [RowCount(*(row[name] for name in names)) for row in found if row["n"]]
-        return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
+            what += f", max(t.snapshot_id) AS snapshot, {example} AS example{f', {also}' if also else ''}"
+            places = {table: f"sought_{table}" if table in shared else f"lake.{table}" for table in rows.tables}
+            selects.append(f"{rows.select(what, places)} GROUP BY ALL")
+        query = " UNION ALL ".join(selects)
+        if shared:
+            query = f"WITH {', '.join(f'sought_{table} AS ({rows})' for table, rows in shared.items())} {query}"
+        return self._reader.rows(query, **(sought.parameters if sought else {}), **parameters)
 
     def _keep(self, held: Sequence[Rows], sought: Sought, found: Sequence[Row]) -> None:
-        """The counts that `that_saw` would make again: of all rows, and of those of the split that is trained on."""
+        """What was counted, and with it what `that_saw` would count again: those of the split that is trained on."""
         for table in {rows.table for rows in held}:
-            counted = {row["version"]: row for row in found if row["table_name"] == table}
+            counted = [row for row in found if row["table_name"] == table]
+            self._counted[sought, table] = counted
             condition = _PREFERENCE_SPLIT if "split" in COLUMN_LINEAGE[table] else "true"
             training = sought.among(Rows(table, condition))
             if training is not None:
-                self._now[sought, training] = {version: row["trained"] for version, row in counted.items()}
+                self._now[sought, training] = {row["version"]: row["trained"] for row in counted}
 
     def unchanged(self, checkpoint: Checkpoint, table: str) -> bool:
         """Whether the table still has the rows that the checkpoint was trained on."""
@@ -362,6 +395,14 @@ class RowLineage:
             rows, _ = self.read(checkpoint, Rows("reward_model"), "checkpoint_key")
             keys = [row["checkpoint_key"] for row in rows]
         return keys[0] if keys else None
+
+
+def _row_counts(grouped: Iterable[Row]) -> list[RowCount]:
+    """In the order of the graph, then of the versions' names."""
+    order = list(COLUMN_LINEAGE)
+    names = ("table_name", "version", "n", "snapshot", "example")
+    counts = [RowCount(*(row[name] for name in names)) for row in grouped if row["n"]]
+    return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
 
 
 def is_versioned(table: str) -> bool:

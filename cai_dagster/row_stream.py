@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from cai_dagster.errors import HOW_TO_GO_ON, MendableError
+from cai_dagster.errors import HOW_TO_GO_ON, MendableError, RowError
 from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import ChoiceLogprobs, Completion, LanguageModel, Request, RowError
+from cai_dagster.requests import ChoiceLogprobs, Completion, LanguageModel, Request
 from cai_dagster.staging import StagedRows
 
 REPORT_SECONDS = 10.0

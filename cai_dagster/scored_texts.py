@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import CheckpointError, read_record
-from cai_dagster.errors import MendableError
+from cai_dagster.errors import MendableError, RowError
 from cai_dagster.hashing import content_hash
-from cai_dagster.requests import Message, Messages, RowError
+from cai_dagster.requests import Message, Messages
 from cai_dagster.reward_modelling import TokenPair, conditioned
 from cai_dagster.weights import has_weights
 

@@ -35,11 +35,22 @@ MOST_NAMED = 10  # ids in an error
 FEWEST_DIGITS = 4
 ROW_ID, REQUEST_ID = 32, 64  # digits of an id that nothing is missing of
 _HEX = re.compile(r"[0-9a-f]+")
-_REQUESTS = {
+_FIRST_RESPONSES = {"initial_responses": "first response", "teacher_responses": "teacher's response"}
+COLUMNS_OF_REQUESTS = {
     table: columns
     for table, lineage in COLUMN_LINEAGE.items()
     if (columns := [name for name in lineage if re.search(r"request_id(_\d|s)?$", name)])
 }
+_CALLS_OF = {
+    "initial_responses": ("initial_responses", "response_pairs", "policy_responses"),
+    "teacher_responses": ("teacher_responses",),
+    "revision_rounds": ("revision_rounds", "response_pairs", "policy_responses"),
+    "response_pairs": ("response_pairs",),
+    "judgements": ("judgements", "calibration_judgements", "policy_judgements", "version_judgements"),
+    "best_of_n_candidates": ("best_of_n_candidates", "best_of_n", "policy_responses"),
+    "policy_responses": ("policy_responses",),
+}
+"""Stage, as the ledger has it before any slash → the tables that may name its calls: a look at another is lost time."""
 
 
 class TraceError(MendableError):
@@ -108,6 +119,9 @@ class _Moment:
         return f"lake.{name}" if self.snapshot is None else f"lake.{name} AT (VERSION => {self.snapshot})"
 
 
+_NOW = _Moment(None)
+
+
 def trace(home: Home, identifier: str, constitution_version: str | None = None, examples: int = 1) -> Trace:
     """What has the id, or an id that begins so; `examples` of a checkpoint's training rows are followed back.
 
@@ -121,6 +135,7 @@ class _Tracer:
         self._reader = LakeReader(home)
         self._ledger = LedgerReader(home)
         self._lineage = RowLineage(self._reader, home)
+        self._rows_of_prompts: dict[tuple[str, str], list[Row]] = {}
         self._constitutions: dict[_Moment, dict[str, tuple[str, Row]]] = {}
 
     def trace(self, identifier: str, version: str | None, examples: int) -> Trace:
@@ -160,6 +175,8 @@ class _Tracer:
         )
 
     def _prompts(self, identifier: str) -> Iterable[Found]:
+        if len(identifier) == ROW_ID:
+            return [Found("prompt", identifier, [identifier])] if self._of_prompt(_NOW, "prompts", identifier) else []
         return self._beginning_with("prompt", identifier, "prompt_id", ["prompts"])
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
@@ -192,10 +209,20 @@ class _Tracer:
         query = """
             SELECT principle_id, slug, critique_request, revision_request, comparison_request,
                 list(constitution_version ORDER BY constitution_version) AS versions,
-                list(weight ORDER BY constitution_version) AS weights
+                list(weight ORDER BY constitution_version) AS weights,
+                list(snapshot_id ORDER BY constitution_version) AS snapshots
             FROM lake.constitution GROUP BY ALL ORDER BY max(snapshot_id) DESC, slug
         """
         return self._reader.rows(query)
+
+    def _editions_by_version(self, principle_ids: Sequence[str]) -> list[RowCount]:
+        """In how many rows of `constitution` each version has these principles."""
+        snapshots: dict[str, list[int]] = {}
+        for row in self._editions:
+            if row["principle_id"] in principle_ids:
+                for version, snapshot in zip(row["versions"], row["snapshots"], strict=True):
+                    snapshots.setdefault(version, []).append(snapshot)
+        return [RowCount("constitution", version, len(of), max(of)) for version, of in snapshots.items()]
 
     def _beginning_with(self, kind: Kind, identifier: str, column: str, tables: Iterable[str]) -> Iterable[Found]:
         if not _is_beginning(identifier, ROW_ID):
@@ -213,6 +240,7 @@ class _Tracer:
 
     def _trace_prompt(self, prompt_id: str, version: str | None) -> Trace:
         sought = self._lineage.of_prompt(prompt_id)
+        self._lineage.remember(sought, self._unversioned_rows(prompt_id))
         counts = self._lineage.counts(sought)
         versions = _versions(counts)
         moment = _Moment(_chosen(version, versions, f"prompt {prompt_id}"))
@@ -229,6 +257,7 @@ class _Tracer:
 
     def _trace_principle(self, found: Found, version: str | None) -> Trace:
         sought = Sought("principle", tuple(found.ids))
+        self._lineage.remember(sought, self._editions_by_version(found.ids))
         counts = self._lineage.counts(sought)
         versions = _versions(counts)
         chosen = _chosen(version, versions, f"principle {found.id}")
@@ -247,14 +276,16 @@ class _Tracer:
         return Trace("request", request_id, moment.version, versions, backwards, counts, None)
 
     def _rows_of_call(self, call: LedgerCall) -> list[RowCount]:
-        """The rows that hold a call's id: the ledger knows its prompt, so only that prompt's rows are looked at."""
-        sought = self._lineage.of_prompt(call.prompt_id)
+        """The rows that hold a call's id; the ledger knows its stage and its prompt, so only those are looked at."""
+        tables = [table for table in tables_with_calls_of(call.stage) if table in self._lineage.filled]
+        has_prompts = all("prompt_id" in COLUMN_LINEAGE[table] for table in tables)
+        prompt = Sought("prompt", (call.prompt_id,)) if has_prompts else self._lineage.of_prompt(call.prompt_id)
         held: list[Rows] = []
-        for table, columns in _REQUESTS.items():
-            rows = sought.among(Rows(table)) if table in self._lineage.filled else None
+        for table in tables:
+            rows = prompt.among(Rows(table))
             if rows is not None:
-                held.append(rows.and_also(f"({' OR '.join(_holds_request(name) for name in columns)})"))
-        return self._lineage.count(held, sought, request=call.request_id)
+                held.append(rows.and_also(f"({' OR '.join(map(_holds_request, COLUMNS_OF_REQUESTS[table]))})"))
+        return self._lineage.count(held, prompt, request=call.request_id)
 
     def _trace_checkpoint(self, key: str, version: str | None, examples: int) -> Trace:
         checkpoint = next(one for one in self._lineage.checkpoints if one.key == key)
@@ -281,23 +312,39 @@ class _Tracer:
             condition = f"constitution_version = {literal(moment.version)} AND {condition}"
         return self._reader.rows(f"SELECT *, snapshot_id FROM {moment.table(table)} WHERE {condition}", **parameters)
 
+    def _of_prompt(self, moment: _Moment, table: str, prompt_id: str) -> list[Row]:
+        """A prompt's rows in a table that no version has rows of its own in; they are looked for once."""
+        key = moment.table(table), prompt_id
+        if key not in self._rows_of_prompts:
+            self._rows_of_prompts[key] = self._of(moment, table, "prompt_id = $id", id=prompt_id)
+        return self._rows_of_prompts[key]
+
+    def _unversioned_rows(self, prompt_id: str) -> Iterable[RowCount]:
+        for table in ("prompts", *_FIRST_RESPONSES):
+            rows = self._of_prompt(_NOW, table, prompt_id)
+            if rows:
+                yield RowCount(table, None, len(rows), max(row["snapshot_id"] for row in rows))
+
     def _prompt(self, moment: _Moment, prompt_id: str, sample: int | None = None, rounds: int | None = None) -> Node:
         """A prompt, its first responses and the rounds of revision; of one sample and up to one round, where given."""
-        rows = self._of(moment, "prompts", "prompt_id = $id", id=prompt_id)
+        rows = self._of_prompt(moment, "prompts", prompt_id)
         if not rows:
             return self._imported_prompt(moment, prompt_id)
         (row,) = rows
         facts = {name: row[name] for name in ("source", "sources", "category", "split")}
         facts["snapshot"] = row["snapshot_id"]
         children = [
-            *self._responses(moment, "initial_responses", "first response", prompt_id, sample),
-            *self._responses(moment, "teacher_responses", "teacher's response", prompt_id, sample),
+            *(
+                node
+                for table, kind in _FIRST_RESPONSES.items()
+                for node in self._responses(moment, table, kind, prompt_id, sample)
+            ),
             *self._rounds(moment, prompt_id, sample, rounds),
         ]
         return Node("prompt", prompt_id, facts, {"messages": dialogue(row["messages"])}, children)
 
     def _responses(self, moment: _Moment, table: str, kind: str, prompt_id: str, sample: int | None) -> Iterable[Node]:
-        for row in self._of(moment, table, "prompt_id = $id ORDER BY sample", id=prompt_id):
+        for row in sorted(self._of_prompt(moment, table, prompt_id), key=lambda row: row["sample"]):
             if sample in {None, row["sample"]}:
                 facts = {name: row[name] for name in ("sample", "policy_model", "finish_reason")}
                 facts["snapshot"] = row["snapshot_id"]
@@ -527,6 +574,11 @@ def dialogue(turns: Sequence[Mapping[str, str]]) -> str:
     if len(turns) == 1:
         return turns[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
+
+
+def tables_with_calls_of(stage: str) -> Sequence[str]:
+    """The tables whose rows may name a call of a stage."""
+    return _CALLS_OF.get(stage.partition("/")[0], tuple(COLUMNS_OF_REQUESTS))
 
 
 def _holds_request(column: str) -> str:

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import islice
 
-from cai_dagster.requests import RefusedRequestError, RowError
+from cai_dagster.errors import RowError
+from cai_dagster.requests import RefusedRequestError
 from resources.http_labels import LABEL_QUERIES, TokenNames
 from resources.http_models import ExpectedModel, ModelCard, ServersError
 from resources.http_server import Body, Server, ServerCompletion, Trouble, UnansweredError

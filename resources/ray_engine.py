@@ -16,10 +16,11 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
 from typing import Any
 
+from cai_dagster.errors import RowError
 from cai_dagster.hardware import resolve_dtype
 from cai_dagster.hashing import unit_interval
 from cai_dagster.home import Home
-from cai_dagster.requests import Answer, Request, RowError
+from cai_dagster.requests import Answer, Request
 from cai_dagster.settings import Dtype, LanguageModelSettings
 from cai_dagster.weights import Weights
 from resources.accelerator import Log

@@ -13,11 +13,12 @@ import polars as pl
 import psutil
 import pytest
 
+from cai_dagster.errors import RowError
 from cai_dagster.hardware import resolve_dtype
 from cai_dagster.home import Home
 from cai_dagster.ledger import Ledger
 from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Answer, ContextTooLongError, LanguageModel, Message, Request, RowError, Slot
+from cai_dagster.requests import Answer, ContextTooLongError, LanguageModel, Message, Request, Slot
 from cai_dagster.row_stream import Row, run_rows
 from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
 from cai_dagster.staging import StagedRows

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake_reader import LakeError, LakeReader
 from cai_dagster.ledger import Ledger
 from cai_dagster.row_lineage import MODELS, RowLineage
-from cai_dagster.trace import Node, Trace, TraceError, trace
+from cai_dagster.trace import COLUMNS_OF_REQUESTS, Node, Trace, TraceError, tables_with_calls_of, trace
 from resources.lake import open_lake
 from tests.explained_home import copied
 from tests.hostile import HOSTILE
@@ -236,6 +237,23 @@ def test_an_expired_snapshot_is_said_and_the_rows_of_today_are_shown(explained: 
     pair = table(home, "preference_pairs").filter(pl.col("split") == "preference")["pair_id"][0]
     (reward_model,) = [one for one in trace(home, pair).checkpoints or () if one.checkpoint.key == key]
     assert not reward_model.exact
+
+
+def test_every_row_that_names_a_call_is_in_a_table_that_is_searched_for_its_stage(explained: Home) -> None:
+    connection = sqlite3.connect(explained.ledger)
+    stages = dict(connection.execute("SELECT request_id, stage FROM calls"))
+    reader = LakeReader(explained)
+    filled = RowLineage(reader, explained).filled
+    seen: set[tuple[str, str]] = set()
+    for name, columns in COLUMNS_OF_REQUESTS.items():
+        for column in columns if name in filled else ():
+            values = f"unnest({column})" if column.endswith("s") else column
+            for row in reader.rows(f"SELECT DISTINCT {values} AS request_id FROM lake.{name}"):
+                if row["request_id"] in stages:
+                    assert name in tables_with_calls_of(stages[row["request_id"]]), (column, stages[row["request_id"]])
+                    seen.add((name, stages[row["request_id"]]))
+    assert {name for name, _ in seen} >= {"revision_rounds", "response_pairs", "judgements", "policy_responses"}
+    assert tables_with_calls_of("a stage of another version") == tuple(COLUMNS_OF_REQUESTS)
 
 
 def test_a_home_without_a_lake_says_so(home: Home) -> None:
