@@ -109,7 +109,7 @@ class RewardModelEvaluationConfig(RewardModelEvaluationSettings, dg.Config):
     group_name="reward_modelling",
     kinds={"pytorch", "ducklake"},
     owners=["team:post-training"],
-    code_version="2",
+    code_version="3",
     pool="gpu",
 )
 def reward_model_evaluation(
@@ -124,7 +124,7 @@ def reward_model_evaluation(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
-    from cai_dagster.plots import calibration_plot
+    from cai_dagster.plots import calibration_plot, reward_plot
     from cai_dagster.reward_evaluation import evaluate_checkpoint, scores_table
 
     checkpoint = reward_model.frame().row(0, named=True)
@@ -141,7 +141,9 @@ def reward_model_evaluation(
         )
     staged.add({"checkpoint_key": checkpoint["checkpoint_key"], **row.to_row()} for row in scored)
     overall = scored[0].scores
-    plot = dg.MetadataValue.md(calibration_plot(overall.predicted, overall.label))
-    slices = dg.MetadataValue.md(scores_table(scored))
-    metadata = {**overall.to_row(), "calibration": plot, "slices": slices}
+    plots = {
+        "calibration": dg.MetadataValue.md(calibration_plot(overall.predicted, overall.label)),
+        "rewards": dg.MetadataValue.md(reward_plot(overall.rewards)),
+    }
+    metadata = {**overall.numbers, **plots, "slices": dg.MetadataValue.md(scores_table(scored))}
     return stage_rows(context, lake, staged, metadata, config.max_rejected_share)

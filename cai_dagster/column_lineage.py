@@ -151,7 +151,8 @@ COLUMN_LINEAGE: Mapping[str, Mapping[str, Sources]] = {
             "preference_pairs.split",
         ),
         **_measured(
-            "accuracy log_loss brier_score calibration_error length_correlation accuracy_low accuracy_high",
+            "accuracy log_loss brier_score calibration_error length_correlation accuracy_low accuracy_high reward_low "
+            "reward_high chosen_rewards rejected_rewards",
             "reward_model.checkpoint_key",
             *_TRAINING_PAIRS,
             "preference_pairs.split",

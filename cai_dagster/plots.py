@@ -6,11 +6,14 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+_SIDES = ("chosen", "rejected")
 
 
 def line_plot(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
@@ -32,6 +35,18 @@ def calibration_plot(predicted: Sequence[float], label: Sequence[float]) -> str:
     axes.plot([0, 1], [0, 1], color="grey", linewidth=1)  # pyright: ignore
     axes.scatter(predicted, label, s=12, alpha=0.6)  # pyright: ignore
     return _markdown(figure, axes, "σ(reward margin)", "P(chosen) of the label")
+
+
+def reward_plot(rewards: Sequence[tuple[float, float]]) -> str:
+    """A markdown image of how the rewards (chosen, rejected) of pairs are distributed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), layout="constrained")
+    axes = figure.subplots()
+    sides = {name: [pair[side] for pair in rewards if isfinite(pair[side])] for side, name in enumerate(_SIDES)}
+    axes.hist(list(sides.values()), bins=20, label=list(sides), histtype="step")  # pyright: ignore
+    axes.legend(frameon=False)  # pyright: ignore
+    return _markdown(figure, axes, "reward", "pairs")
 
 
 def interval_plot(

@@ -72,7 +72,11 @@ def charts_of(facts: Facts) -> dict[str, Chart]:
         and _histogram(facts.p_chosen, "P(chosen)", "pairs", "P(chosen) of the preference pairs"),
         "reliability": _reliability(facts),
         "rewards": facts.rewards
-        and _histogram(facts.rewards, "reward", "prompts", "Rewards under best-of-n, of the one picked and on average"),
+        and _histogram(facts.rewards, "reward", "pairs", "Rewards of both completions of the held-out pairs"),
+        "rewards_of_picked": facts.rewards_of_picked
+        and _histogram(
+            facts.rewards_of_picked, "reward", "prompts", "Rewards under best-of-n, of the one picked and on average"
+        ),
         "accuracy": _accuracy(facts),
         "win_rates": _win_rates(facts),
         "tokens": _tokens(facts),
@@ -138,7 +142,7 @@ def _histogram(histogram: Histogram, x: str, y: str, caption: str) -> Chart:
                 bin="binned",
                 title=x,
                 scale=alt.Scale(domain=[edges[0], edges[-1]], nice=False),
-                axis=alt.Axis(values=edges[:: len(edges) // 4], format=".3~g"),
+                axis=alt.Axis(values=edges[:: max(1, len(edges) // 4)], format=".3~g"),
             ),
             x2="high:Q",
             y=alt.Y("count:Q", title=y, axis=alt.Axis(tickCount=4, format="~s")),

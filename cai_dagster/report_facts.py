@@ -69,7 +69,8 @@ class Histogram:
     @property
     def edges(self) -> list[float]:
         """Where each bin begins, and the end of the last."""
-        return [self.low + (self.high - self.low) * number / BINS for number in range(BINS + 1)]
+        bins = max(map(len, self.counts.values()))
+        return [self.low + (self.high - self.low) * number / bins for number in range(bins + 1)]
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,7 @@ class Facts:
     calibration: Calibration | None
     checkpoints: Sequence[CheckpointRecord]
     rewards: Histogram | None
+    rewards_of_picked: Histogram | None
     reward_model_evaluation: Sequence[Row]
     policy_evaluation: Sequence[Row]
     accounts: Sequence[Row]
@@ -190,6 +192,7 @@ def facts_of(lake: Lake, version: str) -> Facts:
         calibration=_calibration(tables),
         checkpoints=_checkpoints(tables),
         rewards=_rewards(tables),
+        rewards_of_picked=_rewards_of_picked(tables),
         reward_model_evaluation=_ordered(tables, "reward_model_evaluation", "slice NULLS FIRST, slice_value"),
         policy_evaluation=_ordered(tables, "policy_evaluation", "win_rate DESC, policy, opponent"),
         accounts=[tables.accounts[name] for name in TABLES if name in tables.accounts],
@@ -292,6 +295,18 @@ def _p_chosen(tables: _Tables) -> Histogram | None:
 
 
 def _rewards(tables: _Tables) -> Histogram | None:
+    """Rewards of the held-out pairs; None in tables of older versions."""
+    query = """
+        SELECT reward_low, reward_high, chosen_rewards, rejected_rewards FROM reward_model_evaluation
+        WHERE slice = 'all' AND chosen_rewards IS NOT NULL
+    """
+    for row in tables.rows(query, "reward_model_evaluation"):
+        counts = {"chosen": row["chosen_rewards"], "rejected": row["rejected_rewards"]}
+        return Histogram(row["reward_low"], row["reward_high"], counts)
+    return None
+
+
+def _rewards_of_picked(tables: _Tables) -> Histogram | None:
     """Rewards of the completions that best-of-n picked, and of a random pick."""
     if not tables.have("best_of_n"):
         return None

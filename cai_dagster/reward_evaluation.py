@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 CALIBRATION_BINS = 10
+REWARD_BINS = 20
 
 # Categories of RewardBench (Lambert et al. 2024, arXiv:2403.13787, table 1); any other subset is a category of its own.
 REWARD_BENCH = {
@@ -73,7 +74,7 @@ class Slice:
 class RewardModelScores:
     """A reward model against labels; see `tables.RewardModelEvaluation` for each number.
 
-    `predicted` is σ(reward margin) and `label` P(chosen) of each pair, for plotting.
+    Of each pair: `rewards` of (chosen, rejected), `predicted` σ(reward margin), `label` P(chosen).
     """
 
     pairs: int
@@ -86,16 +87,16 @@ class RewardModelScores:
     longer_wins_accuracy: float
     predicted: list[float]
     label: list[float]
+    rewards: list[tuple[float, float]]
     accuracy_low: float | None = None
     accuracy_high: float | None = None
     longer_wins_low: float | None = None
     longer_wins_high: float | None = None
 
-    def to_row(self) -> dict[str, float | int | None]:
-        """The columns of `reward_model_evaluation`."""
-        row = dict(vars(self))
-        del row["predicted"], row["label"]
-        return row
+    @property
+    def numbers(self) -> dict[str, float | int | None]:
+        """What is one number for all pairs together."""
+        return {name: value for name, value in vars(self).items() if name not in {"predicted", "label", "rewards"}}
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class ScoredSlice:
     part: Slice
     scores: RewardModelScores
 
-    def to_row(self) -> dict[str, float | int | str | None]:
+    def to_row(self) -> dict[str, Any]:
         """The columns of `reward_model_evaluation`."""
-        return {"slice": self.part.kind, "slice_value": self.part.value, **self.scores.to_row()}
+        distribution = reward_distribution(np.array(self.scores.rewards))
+        return {"slice": self.part.kind, "slice_value": self.part.value, **self.scores.numbers, **distribution}
 
 
 def evaluate_checkpoint(
@@ -191,7 +193,22 @@ def evaluate(pairs: Sequence[TokenPair], rewards: "NDArray[np.float64]") -> Rewa
         longer_wins_accuracy=float(np.mean(_first_wins(lengths[:, 0] - lengths[:, 1]))),
         predicted=predicted.tolist(),
         label=label.tolist(),
+        rewards=[(float(chosen), float(rejected)) for chosen, rejected in rewards],
     )
+
+
+def reward_distribution(rewards: "NDArray[np.float64]") -> dict[str, Any]:
+    """Counts of the finite rewards (shape pairs × 2: chosen, rejected) in bins of equal width, and where they lie.
+
+    All are None where no reward is finite. Of equal rewards the range is one wide, with them in its middle.
+    """
+    finite = rewards[np.isfinite(rewards)]
+    if not finite.size:
+        return dict.fromkeys(("reward_low", "reward_high", "chosen_rewards", "rejected_rewards"))
+    edges = np.histogram_bin_edges(finite, REWARD_BINS)
+    chosen, rejected = (np.histogram(side[np.isfinite(side)], edges)[0].tolist() for side in rewards.T)
+    ends = {"reward_low": float(edges[0]), "reward_high": float(edges[-1])}
+    return {**ends, "chosen_rewards": chosen, "rejected_rewards": rejected}
 
 
 def with_intervals(
@@ -255,6 +272,7 @@ def _pooled(kind: str, value: str, members: Sequence[ScoredSlice]) -> ScoredSlic
 
     predicted = [prediction for one in members for prediction in one.scores.predicted]
     label = [probability for one in members for probability in one.scores.label]
+    rewards = [both for one in members for both in one.scores.rewards]
     scores = RewardModelScores(
         pairs=sum(by_pairs),
         accuracy=mean("accuracy", standard),
@@ -266,6 +284,7 @@ def _pooled(kind: str, value: str, members: Sequence[ScoredSlice]) -> ScoredSlic
         longer_wins_accuracy=mean("longer_wins_accuracy", standard),
         predicted=predicted,
         label=label,
+        rewards=rewards,
     )
     return ScoredSlice(Slice(kind, value, [pair for one in members for pair in one.part.pairs]), scores)
 

@@ -259,6 +259,18 @@ class RewardModelEvaluation(_VersionedModel):
     accuracy_high: float = pa.Field(ge=0, le=1, nullable=True, description="Its upper end.")
     longer_wins_low: float = pa.Field(ge=0, le=1, nullable=True, description="The same for longer_wins_accuracy.")
     longer_wins_high: float = pa.Field(ge=0, le=1, nullable=True, description="Its upper end.")
+    reward_low: float = pa.Field(nullable=True, description="The lowest reward; null in rows of older versions.")
+    reward_high: float = pa.Field(nullable=True, description="The highest reward.")
+    chosen_rewards: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.Int64},
+        nullable=True,
+        description="Pairs by the reward of chosen, in 20 bins of equal width from reward_low to reward_high.",
+    )
+    rejected_rewards: pl.List = pa.Field(
+        dtype_kwargs={"inner": pl.Int64},
+        nullable=True,
+        description="Pairs by the reward of rejected, in the same bins.",
+    )
 
 
 class BestOfNCandidates(_VersionedModel):

@@ -20,7 +20,7 @@ from tests.hostile import HOSTILE
 VERSION = "v1"
 ROWS = len(HOSTILE)
 _WITHOUT_ROWS = {"rejected_rows", "materializations"}  # filled by the others' commits
-_NUMBERS = {"logp_a": -0.4, "logp_b": -1.2, "p_chosen": 0.8, "score_0": 3.0, "score_1": 4.0}
+_NUMBERS = {"logp_a": -0.4, "logp_b": -1.2, "p_chosen": 0.8, "score_0": 3.0, "score_1": 4.0, "reward_low": -1.0}
 _LISTED_IDS = {"principle_ids", "score_request_ids"}
 
 

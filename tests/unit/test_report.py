@@ -157,6 +157,25 @@ def test_reliability_is_that_of_the_calibration(hostile_home: Home) -> None:
     assert [list(one) for one in calibration.reliability] == [just(list(one)) for one in bins]
 
 
+def test_rewards_are_those_of_the_held_out_pairs_once_they_are_kept(home: Home) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    chosen, rejected = [0] * 19 + [3], [2] + [0] * 18 + [1]
+    part = {"slice": "principle", "slice_value": "kind", "chosen_rewards": [9] * 20}
+    kept = {"reward_low": -2.0, "reward_high": 6.0, "chosen_rewards": chosen, "rejected_rewards": rejected}
+    fill(lake, "reward_model_evaluation", [part, {"slice": "all", "slice_value": None, **kept}])
+    facts = facts_of(lake, VERSION)
+    assert facts.rewards is not None
+    assert facts.rewards.counts == {"chosen": chosen, "rejected": rejected}
+    assert facts.rewards.edges[:2] == [-2.0, just(-1.6)]
+    assert facts.rewards.edges[-1] == 6.0
+    assert ["rejected", "-2 to -1.6", "2"] in charts_of(facts)["rewards"].rows
+
+    older = dict.fromkeys(kept)
+    fill(lake, "reward_model_evaluation", [{"slice": "all", "slice_value": None, **older}])
+    assert facts_of(lake, VERSION).rewards is None
+
+
 def test_dialogues_follow_a_response_through_its_revisions(made: Home, facts: Facts) -> None:
     rounds = frame(made, "revision_rounds").join(frame(made, "constitution"), on="principle_id")
     assert len(facts.dialogues) == facts.dialogues_of == 40

@@ -13,6 +13,7 @@ import pytest
 import cai_dagster.reward_evaluation
 from cai_dagster.reward_evaluation import (
     REWARD_BENCH,
+    REWARD_BINS,
     RewardModelScores,
     ScoredSlice,
     Slice,
@@ -20,6 +21,7 @@ from cai_dagster.reward_evaluation import (
     calibration_error,
     evaluate,
     evaluate_checkpoint,
+    reward_distribution,
     scores_table,
     with_intervals,
 )
@@ -89,6 +91,23 @@ def test_the_length_correlation_is_none_where_one_side_does_not_vary() -> None:
     assert evaluate([pair(0.9, 5, 5), pair(0.8, 5, 5)], varied).length_correlation is None
     assert evaluate([pair(0.9, 5, 6), pair(0.8, 7, 8)], np.ones((2, 2))).length_correlation is None
     assert evaluate([pair(0.9, 5, 6)], np.array([[1.0, 0.0]])).length_correlation == pytest.approx(-1)
+
+
+def test_rewards_are_counted_in_bins_of_equal_width_over_their_range() -> None:
+    """−1 … 1 in twenty bins: −1 is in the first, 0 begins the eleventh, 1 belongs to the last."""
+    shown = reward_distribution(np.array([[1.0, -1.0], [0.0, -1.0], [0.95, 0.0], [math.nan, math.inf]]))
+    assert (shown["reward_low"], shown["reward_high"]) == (-1, 1)
+    chosen, rejected = shown["chosen_rewards"], shown["rejected_rewards"]
+    assert {number: count for number, count in enumerate(chosen) if count} == {10: 1, 19: 2}
+    assert {number: count for number, count in enumerate(rejected) if count} == {0: 2, 10: 1}
+    assert len(chosen) == len(rejected) == REWARD_BINS
+
+
+def test_rewards_that_are_all_equal_or_not_numbers_have_a_distribution_or_none() -> None:
+    equal = reward_distribution(np.full((3, 2), 0.25))
+    assert equal["reward_low"] < 0.25 < equal["reward_high"]
+    assert sum(equal["chosen_rewards"]) == sum(equal["rejected_rewards"]) == 3
+    assert set(reward_distribution(np.full((2, 2), math.nan)).values()) == {None}
 
 
 def test_scores_are_a_row_of_their_table() -> None:
@@ -254,6 +273,7 @@ def test_a_category_counts_its_subsets_by_their_pairs_and_mathematics_as_much_as
     assert made["benchmark", "bench"].accuracy == pytest.approx((reasoning + 0.75 + 1) / 3)
     assert made["benchmark", "bench"].pairs == 60
     assert made["benchmark", "bench"].longer_wins_accuracy == 0.5
+    assert len(made["benchmark", "bench"].rewards) == 60
 
 
 def test_the_standard_categories_name_each_subset_once() -> None:

@@ -96,7 +96,8 @@ def test_human_labels_join_the_training_and_none_leave_the_checkpoint_as_it_was(
     assert not [name for name in alone.settings if name in {"labels", "margin"} or name.startswith("human_")]
     names = slices(home)
     assert set(names["slice"]) == {"all", "principle"}
-    assert names.filter(pl.col("slice") == "all").height == 1
+    (of_all,) = names.filter(pl.col("slice") == "all").to_dicts()
+    assert sum(of_all["chosen_rewards"]) == sum(of_all["rejected_rewards"]) == of_all["pairs"]
     assert planned_to_be_there(home, config)
 
     materialize(["human_preferences"], {})
