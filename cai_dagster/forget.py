@@ -8,19 +8,23 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 from cai_dagster.errors import MendableError
 from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.hashing import ROW_ID_DIGITS
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
+from cai_dagster.lake import Lake, of_prompts
 from cai_dagster.lake_reader import LakeReader, literal
 from cai_dagster.ledger import Ledger
 from cai_dagster.row_lineage import RowLineage, Trained
+from cai_dagster.snapshots import FORGET_RUN
+from cai_dagster.tables import TABLES
 
-SHORT_TEXT = 20  # characters: a shorter text is looked for as a whole JSON value, for it may be part of any other
-_APPENDED = ("materializations", "check_results")  # accounts and measurements: they name no prompt
+_SPEAKERS = ("Human", "Assistant")
+_PARAGRAPH = r"\n\n"  # in JSON
+SHORT_TEXT = 20  # characters: a prompt with no longer turn is looked for as a whole, for it may be part of any other
 
 
 class ForgetError(MendableError):
@@ -31,8 +35,8 @@ class ForgetError(MendableError):
 class Remembered:
     """What there is of one prompt, before it is forgotten.
 
-    `rows` by table, of all versions; `snapshots` are those that were written before now and still hold it;
-    `elsewhere` are places that are not touched.
+    `rows` by table, of all versions, as they are now; `snapshots` are those that hold a row of it; `elsewhere` are
+    places that are not touched.
     """
 
     prompt_id: str
@@ -71,10 +75,11 @@ def remembered(home: Home, prompt: str) -> Remembered:
     Raises ForgetError where nothing has the id and it is not on the list of forgotten prompts, or several have it.
     """
     reader = LakeReader(home)
-    tables = _columns(reader)
-    prompt_id = _prompt_id(reader, tables, prompt)
-    pair_ids = _pair_ids(reader, tables, prompt_id)
-    conditions = _conditions(tables, prompt_id, pair_ids, _texts(reader, prompt_id))
+    history = _History(reader)
+    prompt_id = _prompt_id(reader, prompt)
+    pair_ids = history.pair_ids(prompt_id)
+    dialogues = history.dialogues(prompt_id)
+    conditions = _conditions(prompt_id, pair_ids, dialogues)
     rows = {
         table: count
         for table, condition in conditions.items()
@@ -87,23 +92,21 @@ def remembered(home: Home, prompt: str) -> Remembered:
         rows=rows,
         ledger_calls=Ledger(home.ledger).calls_of(prompt_id),
         checkpoints=lineage.that_saw(lineage.of_prompt(prompt_id)),
-        snapshots=[
-            row["id"] for row in reader.rows("SELECT snapshot_id AS id FROM ducklake_snapshots('lake') ORDER BY id")
-        ],
+        snapshots=history.holding(conditions),
         sources=_sources(reader, prompt_id),
-        elsewhere=_elsewhere(home),
+        elsewhere=[*_constitutions_with(reader, dialogues), *_elsewhere(home)],
         forgotten_before=prompt_id in forgotten_prompts(home),
         conditions={table: condition for table, condition in conditions.items() if table in rows},
     )
     reader.close()
-    if not (found.any_rows or found.forgotten_before):
+    if not (found.any_rows or found.snapshots or found.forgotten_before):
         raise ForgetError(f"nothing in this home has the prompt id {prompt!r}; `cai trace` finds what an id is of")
     return found
 
 
 def forget(home: Home, found: Remembered) -> None:
     """Remove it from the tables, in one transaction, and from the ledger. Where it is interrupted, do it again."""
-    add_forgotten_prompt(home, found.prompt_id)  # first: a run that begins now must not bring it back
+    add_forgotten_prompt(home, found.prompt_id, found.pair_ids)  # first: no run may bring it back from now on
     if found.conditions:
         lake = Lake(home)
         lake.delete(found.conditions)
@@ -116,18 +119,78 @@ def expire_snapshots(home: Home) -> int:
     return Lake(home).expire_snapshots()
 
 
-def _columns(reader: LakeReader) -> dict[str, list[str]]:
-    """Table → its columns, of every table in the lake."""
-    query = """
-        SELECT table_name, list(column_name) AS columns FROM duckdb_columns() WHERE database_name = 'lake' GROUP BY ALL
-    """
-    return {row["table_name"]: row["columns"] for row in reader.rows(query)}
+class _History:
+    """The rows of a prompt in every snapshot there is, not only as they are now."""
+
+    def __init__(self, reader: LakeReader) -> None:
+        self._reader = reader
+        snapshots = reader.rows("SELECT snapshot_id AS id FROM ducklake_snapshots('lake') ORDER BY id")
+        self._snapshots = [row["id"] for row in snapshots]
+        created = "SELECT table_name, begin_snapshot FROM __ducklake_metadata_lake.ducklake_table"
+        self._created = {row["table_name"]: row["begin_snapshot"] for row in reader.rows(created)}
+
+    def pair_ids(self, prompt_id: str) -> list[str]:
+        """The pairs that a prompt has, or had in a snapshot that can still be read."""
+        own = f"prompt_id = {literal(prompt_id)}"
+        having = [name for name, table in TABLES.items() if {"prompt_id", "pair_id"} <= set(table.schema)]
+        ids = " UNION ALL ".join(self._ever(table, "pair_id AS id", own) for table in having)
+        return [row["id"] for row in self._reader.rows(f"SELECT DISTINCT id FROM ({ids}) ORDER BY id")]
+
+    def dialogues(self, prompt_id: str) -> list[list[str]]:
+        """The prompt's turns, as each table has them: rows that were set aside may hold them under no id."""
+        own = f"prompt_id = {literal(prompt_id)}"
+        rows = " UNION ".join(
+            self._ever(table, f"list_transform({column}, one -> one.content) AS turns", own)
+            for table, column in (("prompts", "messages"), ("human_preferences", "prompt"))
+        )
+        return [row["turns"] for row in self._reader.rows(f"SELECT DISTINCT turns FROM ({rows}) ORDER BY turns")]
+
+    def holding(self, conditions: Mapping[str, str]) -> list[int]:
+        """The snapshots in which a row of a table fulfils the table's condition, the latest last.
+
+        A row is there from the commit that wrote it to the one that next replaced its table (and version), or to the
+        last forgetting there.
+        """
+        born = " UNION ".join(
+            self._ever(table, f"{literal(table)} AS name, {_version_of(table)} AS version, snapshot_id AS born", rows)
+            for table, rows in conditions.items()
+        )
+        alive = " UNION ".join(
+            f"SELECT {literal(table)} AS name, {_version_of(table)} AS version, snapshot_id AS born FROM lake.{table} "
+            f"WHERE {rows}"
+            for table, rows in conditions.items()
+        )
+        replaced = """
+            SELECT name, version, born, (name, version, born) IN (SELECT (name, version, born) FROM alive) AS alive,
+                min(snapshot_id) FILTER (run_id <> $forget) AS replaced, max(snapshot_id) AS forgotten
+            FROM born LEFT JOIN (SELECT *, snapshot_id FROM lake.materializations) m ON m.table_name = name
+                AND m.constitution_version IS NOT DISTINCT FROM version AND m.snapshot_id > born GROUP BY ALL
+        """
+        query = f"WITH born AS ({born}), alive AS ({alive}) {replaced}"
+        held: set[int] = set()
+        for row in self._reader.rows(query, forget=FORGET_RUN):
+            end = self._snapshots[-1] + 1 if row["alive"] else row["replaced"] or row["forgotten"] or row["born"] + 1
+            held.update(one for one in self._snapshots if row["born"] <= one < end)
+        return sorted(held)
+
+    def _ever(self, table: str, what: str, condition: str) -> str:
+        """SQL for rows of a table in any snapshot: those of the earliest, and those that were added since."""
+        first, last = max(self._snapshots[0], self._created[table]), self._snapshots[-1]
+        added = f"ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
+        return (
+            f"SELECT {what} FROM lake.{table} AT (VERSION => {first}) WHERE {condition} "
+            f"UNION ALL SELECT {what} FROM {added} WHERE {condition}"
+        )
 
 
-def _prompt_id(reader: LakeReader, tables: Mapping[str, Sequence[str]], prompt: str) -> str:
+def _version_of(table: str) -> str:
+    return "constitution_version" if "constitution_version" in TABLES[table].schema else "NULL"
+
+
+def _prompt_id(reader: LakeReader, prompt: str) -> str:
     if re.fullmatch(rf"[0-9a-f]{{{ROW_ID_DIGITS}}}", prompt):
         return prompt
-    having = [table for table, columns in tables.items() if "prompt_id" in columns]
+    having = [name for name, table in TABLES.items() if "prompt_id" in table.schema]
     if not re.fullmatch(r"[0-9a-f]{4,}", prompt):
         raise ForgetError(f"{prompt!r} is no prompt id: give at least four of its {ROW_ID_DIGITS} digits")
     ids = " UNION ALL ".join(f"SELECT prompt_id FROM lake.{table}" for table in having)
@@ -139,44 +202,36 @@ def _prompt_id(reader: LakeReader, tables: Mapping[str, Sequence[str]], prompt: 
     return found[0]
 
 
-def _pair_ids(reader: LakeReader, tables: Mapping[str, Sequence[str]], prompt_id: str) -> list[str]:
-    having = [table for table, columns in tables.items() if {"prompt_id", "pair_id"} <= set(columns)]
-    ids = " UNION ALL ".join(f"SELECT pair_id FROM lake.{table} WHERE prompt_id = $id" for table in having)
-    return [row["id"] for row in reader.rows(f"SELECT DISTINCT pair_id AS id FROM ({ids}) ORDER BY id", id=prompt_id)]
-
-
-def _texts(reader: LakeReader, prompt_id: str) -> list[str]:
-    """The prompt's last turn: rows that were set aside may hold it under no id."""
-    query = """
-        SELECT DISTINCT messages[-1].content AS text FROM (
-            SELECT messages FROM lake.prompts WHERE prompt_id = $id
-            UNION ALL SELECT prompt FROM lake.human_preferences WHERE prompt_id = $id
-        )
-    """
-    return [row["text"] for row in reader.rows(query, id=prompt_id)]
-
-
-def _conditions(
-    tables: Mapping[str, Sequence[str]], prompt_id: str, pair_ids: Sequence[str], texts: Sequence[str]
-) -> dict[str, str]:
-    """Which rows of each table are the prompt's."""
-    pairs = ", ".join(map(literal, pair_ids)) or "NULL"
-    conditions: dict[str, str] = {}
-    for table, columns in tables.items():
-        own = [f"prompt_id = {literal(prompt_id)}"] if "prompt_id" in columns else []
-        own += [f"pair_id IN ({pairs})"] if "pair_id" in columns else []
-        if not own and table not in _APPENDED:  # what other tables say of it: rejected rows, examples in a comparison
-            named = [prompt_id, *pair_ids, *(_in_json(text) for text in texts)]
-            whole = " || ' ' || ".join(f"coalesce({column}::VARCHAR, '')" for column in columns)
-            own = [f"contains({whole}, {literal(name)})" for name in named]
-        if own:
-            conditions[table] = " OR ".join(own)
+def _conditions(prompt_id: str, pair_ids: Sequence[str], dialogues: Sequence[Sequence[str]]) -> dict[str, str]:
+    """Which rows of each table are the prompt's; tables that name neither prompts nor pairs have none."""
+    ids = (prompt_id, *pair_ids)
+    conditions = {name: rows for name, table in TABLES.items() if (rows := of_prompts(table, ids))}
+    conditions["rejected_rows"] += "".join(f" OR {_has_dialogue(turns)}" for turns in dialogues)
     return conditions
 
 
-def _in_json(text: str) -> str:
-    quoted = json.dumps(text, ensure_ascii=False)
-    return quoted if len(text) < SHORT_TEXT else quoted[1:-1]
+def _has_dialogue(turns: Sequence[str]) -> str:
+    """SQL for a row that was set aside and has all turns: as parts of its texts, where one of them is long.
+
+    Short ones may be part of any text: they are looked for as whole values, and as a transcript of hh-rlhf.
+    """
+    quoted = [json.dumps(turn, ensure_ascii=False) for turn in turns]
+    if max(map(len, turns)) >= SHORT_TEXT:
+        return " AND ".join(f'contains("row", {literal(one[1:-1])})' for one in quoted)
+    values = " AND ".join(f'contains("row", {literal(one)})' for one in quoted)
+    transcript = "".join(f"{speaker}: {one[1:-1]}{_PARAGRAPH}" for speaker, one in zip(cycle(_SPEAKERS), quoted))
+    return f'({values} OR contains("row", {literal(transcript)}))'
+
+
+def _constitutions_with(reader: LakeReader, dialogues: Sequence[Sequence[str]]) -> list[str]:
+    """Few-shot examples that have the prompt: somebody wrote them into a file, which is where they are removed."""
+    prompts = "list_transform(dialogues, one -> one.prompt) || list_transform(comparisons, one -> one.prompt)"
+    query = f"""
+        SELECT DISTINCT constitution_version AS version FROM lake.constitution
+        WHERE list_has_any({prompts}, [$texts]) ORDER BY version
+    """
+    rows = reader.rows(query, texts=[turns[-1] for turns in dialogues])
+    return [f"constitutions/{row['version']}.yaml: a few-shot example has the same prompt" for row in rows]
 
 
 def _sources(reader: LakeReader, prompt_id: str) -> list[str]:

@@ -1,7 +1,10 @@
-"""The list of prompts that were removed for good: their ids, which are hashes, and no text.
+"""The list of prompts that were removed for good: their ids and those of their pairs, which are hashes, and no text.
 
-Whatever reads prompts refuses those on it. Removing one is the business of `forget`.
+Whatever reads prompts refuses those on it, and whatever is committed leaves out rows and calls of theirs: a run may
+have begun before. Removing one is the business of `forget`.
 """
+
+from collections.abc import Iterable
 
 from filelock import FileLock
 
@@ -9,15 +12,25 @@ from cai_dagster.home import Home
 
 
 def forgotten_prompts(home: Home) -> frozenset[str]:
-    """The ids on the list."""
-    if not home.forgotten.exists():
-        return frozenset()
-    return frozenset(home.forgotten.read_text(encoding="ascii").split())
+    """The ids of the prompts on the list."""
+    return frozenset(ids[0] for ids in _lines(home))
 
 
-def add_forgotten_prompt(home: Home, prompt_id: str) -> None:
-    """Put an id on the list."""
+def forgotten_ids(home: Home) -> frozenset[str]:
+    """The ids of the prompts on the list, and of the pairs that they had."""
+    return frozenset(one for ids in _lines(home) for one in ids)
+
+
+def add_forgotten_prompt(home: Home, prompt_id: str, pair_ids: Iterable[str]) -> None:
+    """Put a prompt and its pairs on the list: a line of ids, the prompt's first."""
     with FileLock(f"{home.forgotten}.lock"):
-        if prompt_id not in forgotten_prompts(home):
+        new = sorted(set(pair_ids) - forgotten_ids(home))
+        if new or prompt_id not in forgotten_prompts(home):
             with home.forgotten.open("a", encoding="ascii") as file:
-                file.write(f"{prompt_id}\n")
+                file.write(f"{' '.join([prompt_id, *new])}\n")
+
+
+def _lines(home: Home) -> list[list[str]]:
+    if not home.forgotten.exists():
+        return []
+    return [line.split() for line in home.forgotten.read_text(encoding="ascii").splitlines()]

@@ -23,6 +23,7 @@ from pydantic import ValidationError
 from cai_dagster.checkpoints import read_record
 from cai_dagster.errors import MendableError
 from cai_dagster.findings import Finding, good, problem, warning
+from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
 from cai_dagster.ledger import SCHEMA_VERSION
 
@@ -157,7 +158,7 @@ def _rows(home: Home, with_ledger: bool) -> list[Finding]:
         lake.select("SELECT count(*) FROM lake.materializations", {})
     except MendableError as error:
         return [problem("lake", str(error), _RESTORE)]
-    findings = [*_lost_checkpoints(lake)]
+    findings = [*_lost_checkpoints(lake), *_remembered(lake, home)]
     if with_ledger:
         findings += _lost_calls(lake, home)
     return findings
@@ -191,6 +192,20 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
             )
             findings.append(problem("ledger", text, remedy))
     return findings or [good("ledger", "it has every call that a row of a table was made of")]
+
+
+def _remembered(lake: Any, home: Home) -> list[Finding]:
+    """Rows of prompts that were removed for good: a copy was put back, or another machine's run was under way."""
+    from cai_dagster.tables import TABLES
+
+    forgotten = sorted(forgotten_prompts(home))
+    having = [name for name, table in TABLES.items() if "prompt_id" in table.schema]
+    ids = " UNION ".join(f"SELECT prompt_id FROM lake.{name}" for name in having)
+    there = lake.select(f"SELECT prompt_id FROM ({ids}) WHERE list_contains($ids, prompt_id)", {"ids": forgotten})
+    return [
+        problem("lake", f"prompt {one} was removed for good, and is there again", f"cai forget {one}")
+        for one in sorted(there["prompt_id"])
+    ]
 
 
 def _lost_checkpoints(lake: Any) -> list[Finding]:

@@ -10,7 +10,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,16 +22,16 @@ import pyarrow.parquet
 from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named
+from cai_dagster.forgotten_prompts import forgotten_ids
 from cai_dagster.home import Home
 from cai_dagster.lake_reader import RETRY_SECONDS, LakeError, is_conflict, literal, retry_conflicts, started_duckdb
 from cai_dagster.scratch import remove_abandoned, scratch_folder
-from cai_dagster.snapshots import Account, TableSnapshot
+from cai_dagster.snapshots import FORGET_RUN, Account, TableSnapshot
 from cai_dagster.staging import StagedRows
 from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
-ORPHANED_AFTER = "1 hour"  # a file that another process has moved in and not registered yet is no orphan
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
@@ -69,10 +69,13 @@ class Lake:
         """A hash of the staged rows that does not depend on their order."""
         if not staged.parts:
             return "empty"
-        rows = f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)"
+        return self._counted(f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)")[1]
+
+    def _counted(self, rows: str) -> tuple[int, str]:
+        """How many rows there are, and their data version; `rows` is what follows FROM."""
         query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
         count, total = self._connection.execute(query).fetchall()[0]
-        return f"{count}-{int(total):x}"
+        return count, f"{count}-{int(total):x}" if count else "empty"
 
     def commit(self, staged: StagedRows, account: Account) -> int:
         """Replace the table's rows (of the staged version) by the staged ones, in one transaction; the snapshot id.
@@ -84,9 +87,13 @@ class Lake:
         rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
 
         def replace() -> None:
+            # In the lock: what is forgotten before it is left out here, what is forgotten after it is removed then.
+            self._leave_out_forgotten(staged.table, files)
+            self._leave_out_forgotten(TABLES["rejected_rows"], rejected_files)
             self._replace(staged.table, staged.constitution_version, files)
             self._replace_rejected(staged, rejected_files)
-            self._append_account(staged, account)
+            counts = (_rows_in(files), _rows_in(rejected_files))
+            self._append_account(staged.table.name, staged.constitution_version, counts, account)
 
         snapshot_id = self._transaction(replace)
         shutil.rmtree(staged.folder)
@@ -95,7 +102,12 @@ class Lake:
     def commit_rejected(self, staged: StagedRows) -> None:
         """Keep the rejected rows of a failed materialization, and the table as it was."""
         files = self._move_in("rejected_rows", staged.rejected_parts)
-        self._transaction(lambda: self._replace_rejected(staged, files))
+
+        def replace() -> None:
+            self._leave_out_forgotten(TABLES["rejected_rows"], files)
+            self._replace_rejected(staged, files)
+
+        self._transaction(replace)
         shutil.rmtree(staged.folder)
 
     def append(self, table: str, *rows: Mapping[str, Any]) -> None:
@@ -108,13 +120,34 @@ class Lake:
         self._transaction(insert)
 
     def delete(self, conditions: Mapping[str, str]) -> int:
-        """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id."""
+        """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id.
+
+        A table (of a version) that loses rows gets an account of those that it still has: its rows are other ones now.
+        """
 
         def delete() -> None:
-            for table, condition in conditions.items():
-                self._connection.execute(f"DELETE FROM lake.{table} WHERE {condition}")
+            for name, condition in conditions.items():
+                table = TABLES[name]
+                version = "constitution_version" if table.versioned else "NULL"
+                affected = f"SELECT DISTINCT {version} FROM lake.{name} WHERE {condition} ORDER BY 1"
+                versions = [row[0] for row in self._connection.execute(affected).fetchall()]
+                self._connection.execute(f"DELETE FROM lake.{name} WHERE {condition}")
+                if name != "rejected_rows":
+                    for one in versions:
+                        self._append_account_of_the_rest(table, one)
 
         return self._transaction(delete)
+
+    def _append_account_of_the_rest(self, table: Table, constitution_version: str | None) -> None:
+        columns = ", ".join(f'"{name}"' for name in table.schema)
+        rows = f"SELECT {columns} FROM lake.{table.name}"
+        if constitution_version is not None:
+            rows += f" WHERE constitution_version = {literal(constitution_version)}"
+        count, data_version = self._counted(f"({rows})")
+        rejected = "FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        set_aside = len(self._connection.execute(rejected, [table.name, constitution_version]).fetchall())
+        account = Account(FORGET_RUN, data_version)
+        self._append_account(table.name, constitution_version, (count, set_aside), account)
 
     def expire_snapshots(self) -> int:
         """Forget every snapshot but the current, and remove from disk what only they had; how many there were.
@@ -130,7 +163,7 @@ class Lake:
             (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
             for clean in (
                 "cleanup_old_files('lake', cleanup_all => true)",
-                f"delete_orphaned_files('lake', older_than => now() - INTERVAL {ORPHANED_AFTER})",
+                "delete_orphaned_files('lake', older_than => now())",  # no commit is under way, as long as we lock
             ):
                 statement = f"CALL ducklake_{clean}"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))
@@ -266,14 +299,18 @@ class Lake:
             call = f"CALL ducklake_add_data_files('lake', '{table}', {literal(file)}, hive_partitioning => false)"
             self._connection.execute(call)
 
-    def _append_account(self, staged: StagedRows, account: Account) -> None:
+    def _append_account(
+        self, table: str, constitution_version: str | None, counts: tuple[int, int], account: Account
+    ) -> None:
+        """`counts`: of rows, and of rows set aside."""
+        rows, rejected = counts
         values = {
-            "table_name": staged.table.name,
-            "constitution_version": staged.constitution_version,
+            "table_name": table,
+            "constitution_version": constitution_version,
             "run_id": account.run_id,
             "materialized_at": datetime.now(UTC).replace(tzinfo=None),
-            "rows": staged.row_count,
-            "rejected": staged.rejected_count,
+            "rows": rows,
+            "rejected": rejected,
             "data_version": account.data_version,
             "ledger_hits": account.ledger_hits,
             "ledger_misses": account.ledger_misses,
@@ -300,6 +337,18 @@ class Lake:
         folder.mkdir(parents=True, exist_ok=True)
         return [part.rename(folder / f"{part.parent.name}-{part.name}") for part in parts]
 
+    def _leave_out_forgotten(self, table: Table, files: list[Path]) -> None:
+        """Write files anew that hold rows of forgotten prompts, without them."""
+        ids = forgotten_ids(self._home)
+        which = of_prompts(table, ids) if ids else None
+        for file in files if which else ():
+            rows = f"read_parquet({literal(file)}, hive_partitioning = false)"
+            (held,) = self._connection.execute(f"SELECT count(*) FROM {rows} WHERE {which}").fetchall()[0]
+            if held:
+                anew = file.with_suffix(".anew")
+                self._connection.execute(f"COPY (FROM {rows} WHERE NOT ({which})) TO {literal(anew)} (FORMAT parquet)")
+                anew.replace(file)
+
     def _refuse_duplicate_keys(self, staged: StagedRows) -> None:
         if not staged.parts:
             return
@@ -309,6 +358,18 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def of_prompts(table: Table, ids: Iterable[str]) -> str | None:
+    """SQL for the rows of a table that belong to prompts or pairs with these ids; None where it knows neither.
+
+    A row that was set aside belongs to those that its id, its reason or its texts name.
+    """
+    listed = sorted(ids)
+    if table.name == "rejected_rows":
+        return " OR ".join(f"contains(concat_ws(' ', row_id, reason, row), {literal(one)})" for one in listed)
+    values = ", ".join(map(literal, listed))
+    return " OR ".join(f"{name} IN ({values})" for name in ("prompt_id", "pair_id") if name in table.schema) or None
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
@@ -390,6 +451,11 @@ def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
         if table.appended and f"main.{table.name}" not in inlined:
             option = f"'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{table.name}'"
             connection.execute(f"CALL lake.set_option({option})")
+
+
+def _rows_in(files: Iterable[Path]) -> int:
+    parquet: Any = pyarrow.parquet
+    return sum(parquet.read_metadata(file).num_rows for file in files)
 
 
 def _select(snapshot: Rows) -> str:

@@ -5,7 +5,7 @@ It knows answers and ids, not what they were for beyond the slot's stage and pro
 
 import contextlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,9 +72,13 @@ class CallLengths:
 
 
 class Ledger:
-    """The calls in one database: a SQLite file (in WAL mode, for several processes) or a SQLAlchemy URL."""
+    """The calls in one database: a SQLite file (in WAL mode, for several processes) or a SQLAlchemy URL.
 
-    def __init__(self, database: Path | str) -> None:
+    Calls of the prompts that `forgotten` names are not kept.
+    """
+
+    def __init__(self, database: Path | str, forgotten: Callable[[], Set[str]] = frozenset[str]) -> None:
+        self._forgotten = forgotten
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._room = lambda: full_disk_named(database.parent)
@@ -112,10 +116,14 @@ class Ledger:
             statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
             parameters: Any = [tuple(row.values()) for row in rows] if statement.positional else rows
             added = connection.exec_driver_sql(str(statement), parameters).rowcount
+            # Asked for once the database is ours to write: what is forgotten from now on is removed after us.
+            refused = self._forgotten() & {call.slot.prompt_id for call in paid.values()}
+            if refused:
+                connection.execute(sa.delete(_calls).where(_calls.c.prompt_id.in_(refused)))
         if added == len(rows):
             return set()
         kept = self.get(list(paid))
-        return {request_id for request_id, call in paid.items() if not kept[request_id].says_the_same(call.answer)}
+        return {request_id for request_id, answer in kept.items() if not answer.says_the_same(paid[request_id].answer)}
 
     def retry(self, request_ids: Iterable[str], reason: str, max_tokens: int | None = None) -> None:
         """Have these calls made again when they are next asked for; the answers there are stay where they are."""

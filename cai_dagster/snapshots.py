@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from cai_dagster.lake import Lake
 
+FORGET_RUN = "forget"  # the run_id in `materializations` of rows that `cai forget` removed: no run made them
+
 
 @dataclass(frozen=True)
 class TableSnapshot:

@@ -37,7 +37,8 @@ _PAIR = """
     WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
 """
 _LATEST = """
-    FROM lake.materializations WHERE constitution_version IS NULL OR constitution_version = $version
+    FROM lake.materializations
+    WHERE run_id <> 'forget' AND (constitution_version IS NULL OR constitution_version = $version)
     QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY materialized_at DESC) = 1
 """
 

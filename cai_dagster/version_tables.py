@@ -22,6 +22,7 @@ _ACCOUNTS = """
         sum(prompt_tokens + completion_tokens) AS tokens, sum(seconds) AS seconds
     FROM lake.materializations
     WHERE constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff')
+        AND run_id <> 'forget'
     GROUP BY table_name ORDER BY min(materialized_at)
 """
 

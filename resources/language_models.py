@@ -34,9 +34,10 @@ class LedgerResource(dg.ConfigurableResource):
 
 @cache
 def _open_ledger(url: str, home: Home) -> "Ledger":
+    from cai_dagster.forgotten_prompts import forgotten_prompts
     from cai_dagster.ledger import Ledger
 
-    return Ledger(url or home.ledger)
+    return Ledger(url or home.ledger, lambda: forgotten_prompts(home))
 
 
 class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):

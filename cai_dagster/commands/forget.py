@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -83,12 +84,14 @@ def _print_done(found: "Remembered", console: Console, dry_run: bool, expired: i
             f"{expired:,} snapshots are gone, and the files that only they had. The records of checkpoints still name "
             "them: `AT (VERSION => n)` no longer gives back what they were trained on."
         )
-    else:
+    elif found.snapshots:
         console.print(
-            f"The lake's snapshots {found.snapshots[0]} to {found.snapshots[-1]} can still be read and may hold it: "
-            f"its text is still on the disk. `cai forget {found.prompt_id} --expire-snapshots` removes them all; "
-            "afterwards no checkpoint's exact training rows can be read back."
+            f"Snapshots of the lake that hold it and can still be read: {ranges(found.snapshots)}. Its text is still "
+            f"on the disk. `cai forget {found.prompt_id} --expire-snapshots` removes all snapshots but the current one "
+            "and the text with them; afterwards no checkpoint's exact training rows can be read back."
         )
+    else:
+        console.print("No snapshot of the lake holds it.")
     console.print("Not touched, look there yourself:")
     for source in found.sources:
         console.print(
@@ -97,3 +100,14 @@ def _print_done(found: "Remembered", console: Console, dry_run: bool, expired: i
     for place in found.elsewhere:
         console.print(Text(f"  {printable(place)}"), soft_wrap=True)
     console.print("  weights of the checkpoints above")
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, in short: `3 to 5, 9`"""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)

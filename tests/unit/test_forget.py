@@ -6,19 +6,27 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from cai_dagster.cli import app
+from cai_dagster.commands.forget import ranges
+from cai_dagster.constitution import load_constitution
 from cai_dagster.forget import ForgetError, expire_snapshots, forget, remembered
-from cai_dagster.forgotten_prompts import forgotten_prompts
-from cai_dagster.home import Home
+from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.integrity import examine_integrity
 from cai_dagster.lake import Lake
 from cai_dagster.ledger import Ledger
+from cai_dagster.requests import Answer, PaidCall, Slot
+from cai_dagster.snapshots import Account
+from cai_dagster.status import State, read_status
 from cai_dagster.tables import TABLES
 from cai_dagster.trace import TraceError, trace
+from resources.language_models import _open_ledger as open_ledger
 from tests.explained_home import copied
 from tests.scripted_graph import materialize, write_prompts
 
@@ -79,7 +87,8 @@ def test_nothing_of_it_is_left_in_any_table_version_or_in_the_ledger(mine: Home,
     for name, frame in before.items():
         assert prompt not in json.dumps(lake.select(f"FROM lake.{name}", {}).to_dicts(), default=str), name
         removed = frame.height - lake.select(f"FROM lake.{name}", {}).height
-        assert removed == found.rows.get(name, 0), name
+        if name != "materializations":  # which has an account more of each table that lost rows
+            assert removed == found.rows.get(name, 0), name
     with sqlite3.connect(mine.ledger) as connection:
         assert not connection.execute("SELECT * FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
     assert found.ledger_calls > 0
@@ -175,12 +184,188 @@ def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(home: Home, tmp_pat
     assert SECRET not in json.dumps(Lake(home).rejected("human_preferences").to_dicts())
 
 
+@pytest.mark.parametrize(
+    "turns", [["a talk with the harbour master about Jane Roe", "Why?", "Yes, please."], ["SSN 078"]]
+)
+def test_a_transcript_that_was_set_aside_goes_too_and_others_stay(home: Home, tmp_path: Path, turns: list[str]) -> None:
+    """hh-rlhf has all turns in one text; and a short turn may stand in any other text."""
+    talk = "".join(f"\n\n{speaker}: {turn}" for speaker, turn in zip(("Human", "Assistant") * 2, turns, strict=False))
+    other = f"\n\nHuman: not {turns[-1]} but another one"
+    pairs = [
+        {name: f"{prompt}\n\nAssistant: {name}" for name in ("chosen", "rejected")}
+        for prompt in (talk, other)
+        for _ in range(2)  # the second is a duplicate, and set aside with its text
+    ]
+    file = tmp_path / "hh.jsonl"
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    materialize(["human_preferences"], {"human_preferences": {"sources": [str(file)], "max_rejected_share": 1.0}})
+    people = Lake(home).snapshot("human_preferences").frame()
+    (mine,) = people.filter(pl.col("prompt").list.last().struct.field("content") == turns[-1])["prompt_id"]
+    found = remembered(home, mine)
+    assert found.rows == {"human_preferences": 1, "rejected_rows": 1}
+    forget(home, found)
+    (rejected,) = Lake(home).rejected("human_preferences").to_dicts()
+    assert json.loads(rejected["row"])["chosen"].startswith(other)
+    expire_snapshots(home)
+    assert holders(home, f"Human: {turns[0]}") == []
+
+
+def test_a_constitution_with_the_same_prompt_as_an_example_stays_and_is_named(home: Home, tmp_path: Path) -> None:
+    example = load_constitution(PROJECT / "constitutions" / "v1.yaml").dialogues[0].prompt
+    materialize(["constitution", "prompts"], {"prompts": write_prompts(tmp_path / "p.jsonl", [example, "another one"])})
+    constitution = Lake(home).snapshot("constitution", "v1").frame()
+    prompts = Lake(home).snapshot("prompts").frame()
+    (mine,) = prompts.filter(pl.col("messages").list.last().struct.field("content") == example)["prompt_id"]
+    found = remembered(home, mine)
+    assert found.rows == {"prompts": 1}
+    assert "constitutions/v1.yaml: a few-shot example has the same prompt" in found.elsewhere
+    forget(home, found)
+    assert Lake(home).snapshot("constitution", "v1").frame().equals(constitution)
+
+
+def test_a_run_that_began_before_does_not_bring_it_back(mine: Home) -> None:
+    """Its rows were staged, and its calls made, when the prompt was forgotten."""
+    prompt = a_prompt(mine, "sft")
+    lake = Lake(mine)
+    staged = {name: lake.stage(name, "v1") for name in ("revision_rounds", "judgements")}
+    for name, rows in staged.items():
+        rows.add_frame(lake.snapshot(name, "v1").frame())
+        rows.reject("somewhere", "bad: as if", {"prompt_id": prompt})
+        rows.close()
+    with sqlite3.connect(mine.ledger) as connection:
+        made = connection.execute("SELECT request_id, stage FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
+    kept = lake.snapshot("revision_rounds", "v1").frame().filter(pl.col("prompt_id") != prompt)
+    found = remembered(mine, prompt)
+    forget(mine, found)
+    for rows in staged.values():
+        lake.commit(rows, Account("a run", lake.data_version(rows)))
+    assert lake.snapshot("revision_rounds", "v1").frame().equals(kept)
+    assert not lake.snapshot("judgements", "v1").frame()["pair_id"].is_in(list(found.pair_ids)).any()
+    assert lake.rejected("revision_rounds", "v1").is_empty()
+    query = "SELECT rows, rejected FROM lake.materializations WHERE table_name = 'revision_rounds' ORDER BY ALL"
+    assert lake.select(f"{query} DESC", {}).height
+    account = lake.select("FROM lake.materializations WHERE run_id = 'a run' AND table_name = 'revision_rounds'", {})
+    assert account.select("rows", "rejected").row(0) == (kept.height, 0)
+
+    ledger = open_ledger("", mine)
+    answer = Answer("an answer", "stop", 1, 1, 0.1)
+    calls = [PaidCall(request, "model", Slot(stage, prompt), answer) for request, stage in made]
+    other = PaidCall("f" * 64, "model", Slot("stage", "0" * 32), answer)
+    assert ledger.put([*calls, other]) == set()
+    assert ledger.calls_of(prompt) == 0
+    assert ledger.calls_of("0" * 32) == 1
+    assert examine(mine) == []
+
+
+def examine(home: Home) -> list[str]:
+    return [finding.text for finding in examine_integrity(home) if "removed for good" in finding.text]
+
+
+def test_doctor_finds_a_forgotten_prompt_that_is_there_again(mine: Home) -> None:
+    prompt = a_prompt(mine)
+    add_forgotten_prompt(mine, prompt, [])
+    assert examine(mine) == [f"prompt {prompt} was removed for good, and is there again"]
+
+
+def test_the_snapshots_that_hold_it_are_those_in_which_it_can_be_read(mine: Home) -> None:
+    prompt = a_prompt(mine)
+    lake = Lake(mine)
+    found = remembered(mine, prompt)
+
+    def readable() -> list[int]:
+        """By reading each table in each snapshot."""
+        snapshots = lake.select("SELECT snapshot_id AS id FROM ducklake_snapshots('lake') ORDER BY id", {})["id"]
+        return [one for one in snapshots if any(_reads(lake, table, one, prompt) for table in found.rows)]
+
+    assert found.snapshots == readable()
+    assert 0 not in found.snapshots
+    forget(mine, found)
+    again = remembered(mine, prompt)
+    assert again.snapshots == found.snapshots == readable()
+    assert not again.any_rows
+    assert {one.checkpoint.key for one in again.checkpoints} == {one.checkpoint.key for one in found.checkpoints}
+    said = CliRunner().invoke(app, ["forget", prompt, "--dry-run"]).stdout
+    assert f"can still be read: {found.snapshots[0]} to {found.snapshots[-1]}." in said
+    expire_snapshots(mine)
+    assert remembered(mine, prompt).snapshots == []
+    assert "No snapshot of the lake holds it." in CliRunner().invoke(app, ["forget", prompt, "--dry-run"]).stdout
+
+
+def _reads(lake: Lake, table: str, snapshot: int, prompt: str) -> bool:
+    column = "prompt_id" if "prompt_id" in TABLES[table].schema else None
+    if column is None:
+        return False
+    query = f"SELECT 1 FROM lake.{table} AT (VERSION => {snapshot}) WHERE {column} = $prompt LIMIT 1"
+    try:
+        return lake.select(query, {"prompt": prompt}).height > 0
+    except duckdb.Error:  # the table was not there yet
+        return False
+
+
+def test_a_prompt_that_only_older_snapshots_hold_can_be_forgotten(home: Home, tmp_path: Path) -> None:
+    file = tmp_path / "people.jsonl"
+    for prompt in (SECRET, "another"):
+        file.write_text(json.dumps({"prompt": prompt, "chosen": "good", "rejected": "bad"}) + "\n")
+        materialize(["human_preferences"], {"human_preferences": {"sources": [str(file)]}})
+        if prompt == SECRET:
+            (secret,) = Lake(home).snapshot("human_preferences").frame()["prompt_id"]
+    found = remembered(home, secret)
+    assert not found.any_rows
+    assert found.snapshots
+    assert found.pair_ids
+    forget(home, found)
+    expire_snapshots(home)
+    assert holders(home, SECRET) == []
+
+
+def test_what_is_left_of_a_table_is_what_making_it_again_gives(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [SECRET, "another", "a third"])}
+    materialize(["prompts", "initial_responses"], config)
+    prompts = Lake(home).snapshot("prompts").frame()
+    (secret,) = prompts.filter(pl.col("messages").list.last().struct.field("content") == SECRET)["prompt_id"]
+    written = Lake(home).data_version_of(Lake(home).snapshot("prompts"))
+    forget(home, remembered(home, secret))
+    left = {name: Lake(home).data_version_of(Lake(home).snapshot(name)) for name in ("prompts", "initial_responses")}
+    assert left["prompts"] != written
+    materialize(["prompts", "initial_responses"], config)
+    for name, version in left.items():
+        assert Lake(home).data_version_of(Lake(home).snapshot(name)) == version
+
+
+def test_checkpoints_that_saw_it_are_stale_until_they_are_made_again(mine: Home) -> None:
+    prompt = a_prompt(mine, "preference")
+
+    def stale() -> set[str]:
+        status = read_status(mine, PROJECT / "constitutions", ["v2"])
+        return {one.asset for one in status.assets if one.state == State.stale}
+
+    assert stale() == set()
+    forget(mine, remembered(mine, prompt))
+    assert {"reward_model", "reward_model_evaluation"} <= stale()
+    assert "initial_responses" not in stale()  # it lost the same rows as the prompts it is made of
+    key = Lake(mine).snapshot("reward_model", "v2").frame()["checkpoint_key"].item()
+    tables = {one.facts["table"]: one.facts for one in trace(mine, key).backwards.children if one.kind == "snapshot"}
+    assert tables["preference_pairs"]["unchanged"] is False
+
+
+def test_a_file_of_a_commit_that_died_goes_with_the_snapshots(mine: Home) -> None:
+    orphan = mine.tables / "main" / "prompts" / "of-a-killed-run.parquet"
+    pl.DataFrame({"text": [SECRET]}).write_parquet(orphan)
+    expire_snapshots(mine)
+    assert not orphan.exists()
+
+
+def test_numbers_are_said_in_short() -> None:
+    assert ranges([3, 4, 5, 9, 11, 12]) == "3 to 5, 9, 11 to 12"
+    assert ranges([7]) == "7"
+
+
 def test_the_list_of_the_forgotten_is_of_hashes(mine: Home) -> None:
     first, second = a_prompt(mine, "sft"), a_prompt(mine, "preference")
     for prompt in (first, second, first):
         forget(mine, remembered(mine, prompt))
     assert forgotten_prompts(mine) == {first, second}
-    assert re.fullmatch(r"([0-9a-f]{32}\n){2}", mine.forgotten.read_text())
+    assert re.fullmatch(r"([0-9a-f]{32}( [0-9a-f]{32})*\n){2}", mine.forgotten.read_text())
 
 
 def test_what_is_no_prompt_is_refused(mine: Home) -> None:
