@@ -52,7 +52,8 @@ def changed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
         now = fingerprint(active_settings().prompts.sources)
     except SourceFileError as error:
         return dg.SkipReason(str(error))
-    requests = [dg.RunRequest(run_key=now)] if context.cursor and context.cursor != now else []
+    # Without a run_key: with one, files that are again as they once were would never be read again.
+    requests = [dg.RunRequest()] if context.cursor and context.cursor != now else []
     return dg.SensorResult(run_requests=requests, cursor=now)
 
 

@@ -40,7 +40,7 @@ _CHECKS = (
             "policy_judgements",
         ),
         "rejected_share",
-        "Share of rows that were set aside instead of written.",
+        "Share of the prompts, responses or pairs worked on that were set aside.",
         "Read their reasons: FROM rejected_rows WHERE table_name = '{table}'.",
     ),
     *_on(
@@ -101,7 +101,7 @@ _CHECKS = (
     Check(
         "language_change",
         "revision_rounds",
-        "Share of revisions in another language than the response that they revise.",
+        "Share of last revisions in another language than the first response.",
         "Say in the revision requests that the answer stays in the language of the prompt, or use a model that can.",
     ),
     Check(

@@ -257,14 +257,14 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
     """Plain values and the line of each place. Aliases are refused: a constitution needs none, an alias bomb does."""
     try:
         depth = 0
-        for event in cast("Iterable[yaml.Event]", _yaml.parse(text, Loader=yaml.SafeLoader)):
+        for event in cast("Iterable[yaml.Event]", _yaml.parse(text, Loader=yaml.CSafeLoader)):
             line = event.start_mark.line + 1
             if isinstance(event, yaml.AliasEvent):
                 raise ConstitutionError(f"{file}:{line}: YAML aliases are not allowed; write the text out")
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > DEEPEST_NESTING:
                 raise ConstitutionError(f"{file}:{line}: nested deeper than {DEEPEST_NESTING} levels")
-        node = cast("yaml.Node | None", _yaml.compose(text, Loader=yaml.SafeLoader))
+        node = cast("yaml.Node | None", _yaml.compose(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.problem}") from error

@@ -1,6 +1,6 @@
 """Runs that failed: a line each in CAI_HOME/failures.jsonl, and a command of the user's own that is told of it.
 
-CAI_ON_FAILURE names the command: it is started without a shell, gets the line on its standard input and a minute to
+CAI_ON_FAILURE names the command: it is started without a shell, gets the line on its standard input and ten seconds to
 end. It knows no Dagster; who finds out that a run failed is `assets.automation`.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from cai_dagster.home import Home
 from cai_dagster.text import printable
 
-COMMAND_SECONDS = 60
+COMMAND_SECONDS = 10  # Dagster gives a sensor a minute for all that failed, and asks again for what it did not get to
 LONGEST_ERROR = 2_000  # characters
 
 
@@ -30,7 +30,12 @@ class FailedRun:
 
 
 def record_failure(home: Home, failed: FailedRun) -> str | None:
-    """Append the line and run the command, if one is named; what went wrong with the command, if anything did."""
+    """Append the line and run the command, if one is named; what went wrong with the command, if anything did.
+
+    Each run is recorded once, however often Dagster asks.
+    """
+    if _is_recorded(home, failed.run_id):
+        return None
     line = json.dumps({**asdict(failed), "error": printable(failed.error, LONGEST_ERROR)}) + "\n"
     home.root.mkdir(parents=True, exist_ok=True)
     with home.failures.open("a", encoding="utf-8") as file:
@@ -43,3 +48,10 @@ def record_failure(home: Home, failed: FailedRun) -> str | None:
     except (OSError, subprocess.SubprocessError) as error:
         return f"CAI_ON_FAILURE: {error}"
     return None
+
+
+def _is_recorded(home: Home, run_id: str) -> bool:
+    if not home.failures.exists():
+        return False
+    with home.failures.open(encoding="utf-8") as file:
+        return any(json.loads(line)["run_id"] == run_id for line in file)

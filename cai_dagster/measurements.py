@@ -24,6 +24,7 @@ EXAMPLES = 5
 EXCERPT = 300  # characters of a text that are shown
 SAMPLE = 20_000  # answers in which words are counted
 LANGUAGE_SAMPLE = 5_000  # revisions whose language is told
+SAMPLED_CHARACTERS = 30_000_000  # of texts in a sample
 REPEATED_WORDS = 4
 PHRASE_WORDS = 6
 SHINGLE_WORDS = 3
@@ -62,11 +63,29 @@ class Tables:
 
 
 def rejected_share(tables: Tables) -> Measurement:
-    """Rejected rows of all rows; a forgotten prompt is none of them."""
+    """What was set aside, of all that there was to work on; a forgotten prompt is none of them.
+
+    What is kept may have become several rows (rounds, samples, principles and orders); what is set aside is one.
+    """
     refused = tables.rejected.filter(~pl.col("reason").str.starts_with(f"{FORGOTTEN}:"))
-    rejected, kept = refused.height, _count(tables.rows)
+    rejected, kept = refused.height, _count(_worked_on(tables.rows))
     examples = _shown(refused.lazy().select("row_id", "reason", "row")) if rejected else []
     return Measurement(rejected / max(1, rejected + kept), rejected + kept, examples)
+
+
+def _worked_on(rows: pl.LazyFrame) -> pl.LazyFrame:
+    """A row for each prompt, response or pair that the rows were made of."""
+    names = rows.collect_schema().names()
+    if "round" in names:
+        return rows.select("prompt_id", "sample").unique()
+    if "order" in names:
+        return rows.select([name for name in ("pair_id", "policy_0", "policy_1") if name in names]).unique()
+    if "sample" in names:
+        return rows.select("prompt_id").unique()
+    if "request_id_1" in names:  # of pairs that were imported each is a line of a file, of others a prompt's
+        line = pl.when(pl.col("source") == "imported").then(pl.col("pair_id"))
+        return rows.select("prompt_id", line.alias("line")).unique()
+    return rows
 
 
 def unfinished_completions(tables: Tables) -> Measurement:
@@ -157,9 +176,14 @@ def near_duplicates(tables: Tables) -> Measurement:
 
 
 def language_change(tables: Tables) -> Measurement:
-    """Of (a sample of) the revisions whose language and that of the response can be told, those that differ in it."""
-    columns = ["prompt_id", "sample", "round", "response", "revision"]
-    rows = _sample(tables.rows.select(columns), LANGUAGE_SAMPLE)
+    """Of (a sample of) the first responses and last revisions of which both languages can be told, those that differ.
+
+    Round by round a change would count once in all rounds, and the more rounds the less.
+    """
+    one = ["prompt_id", "sample"]
+    first = tables.rows.filter(pl.col("round") == 1).select(*one, "response")
+    last = tables.rows.filter(pl.col("round") == pl.col("round").max()).select(*one, "revision")
+    rows = _sample(first.join(last, on=one), LANGUAGE_SAMPLE)
     told = rows.with_columns(
         pl.Series(f"{name}_language", [language(text) for text in rows[name]], dtype=pl.String)
         for name in ("response", "revision")
@@ -230,10 +254,11 @@ def judge_agreement(tables: Tables) -> Measurement:
 def length_ratio(tables: Tables) -> Measurement:
     """Mean characters of chosen over mean characters of rejected completions."""
     texts = {name: pl.col(name).list.last().struct.field("content") for name in ("chosen", "rejected")}
-    lengths = tables.rows.select("pair_id", **{name: text.str.len_chars() for name, text in texts.items()})
+    counted = {name: text.str.len_chars().cast(pl.Int64) for name, text in texts.items()}
+    lengths = tables.rows.select("pair_id", **counted)
     chosen, rejected, rows = lengths.select(pl.col("chosen").sum(), pl.col("rejected").sum(), pl.len()).collect().row(0)
     widest = (pl.col("chosen_characters") - pl.col("rejected_characters")).abs()
-    counts = {f"{name}_characters": text.str.len_chars().cast(pl.Int64) for name, text in texts.items()}
+    counts = {f"{name}_characters": length for name, length in counted.items()}
     excerpts = {name: text.str.slice(0, EXCERPT + 1) for name, text in texts.items()}
     examples = tables.rows.select("pair_id", **counts, **excerpts).sort(widest, "pair_id", descending=[True, False])
     return Measurement(chosen / max(1, rejected) if rows else None, rows, _shown(examples))
@@ -275,7 +300,7 @@ def drift(tables: Tables) -> Measurement:
         changes.append({"check": name, **values, "against": against, "rows": now.rows, "rows_before": before["rows"]})
     changes.sort(key=lambda change: (-abs(change["change"]), change["check"]))
     value = abs(changes[0]["change"]) if changes else None
-    return Measurement(value, len(changes), [change for change in changes if change["change"]][:EXAMPLES])
+    return Measurement(value, len(changes), [change for change in changes if change["change"]])
 
 
 def _before(tables: Tables, check: str) -> dict[str, Any] | None:
@@ -320,11 +345,16 @@ def _answers(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def _sample(rows: pl.LazyFrame, most: int) -> pl.DataFrame:
-    """About `most` rows, all of some prompts: ids are hashes, so the first do as well as any, and in every version."""
-    share = most / max(1, _count(rows))
+    """About `most` rows, all of some prompts: ids are hashes, so the first do as well as any, and in every version.
+
+    Fewer, where their texts are long: what counts words needs a hundred times their memory.
+    """
+    names = rows.collect_schema().names()
+    texts = [pl.col(name).str.len_chars().cast(pl.Int64).sum() for name in names if name not in _IDS]
+    count, characters = rows.select(pl.len(), pl.sum_horizontal(pl.lit(0), *texts).alias("characters")).collect().row(0)
+    share = min(most / max(1, count), SAMPLED_CHARACTERS / max(1, characters))
     if share < 1:
         rows = rows.filter(pl.col("prompt_id").str.slice(0, 8) < f"{int(share * 16**8):08x}")
-    names = rows.collect_schema().names()
     return rows.collect().sort([name for name in _IDS if name in names])
 
 

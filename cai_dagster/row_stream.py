@@ -97,6 +97,7 @@ def run_rows(
     interrupt (Ctrl-C, or the end of a run in the UI). Calls already paid for are in the ledger in every case.
     """
     received: list[int] = []
+    staged.inputs += total
     with contextlib.suppress(asyncio.CancelledError):
         asyncio.run(_run_rows(rows, total, recipe, model, staged, row_id, rows_in_flight, report, received))
     if received:
@@ -109,11 +110,11 @@ def run_rows(
 
 
 def refuse_too_many_rejected(staged: StagedRows, allowed_share: float) -> None:
-    """Raise TooManyRejectedRowsError when more than `allowed_share` of the rows were set aside."""
+    """Raise TooManyRejectedRowsError when more than `allowed_share` of what was worked on were set aside."""
     if staged.rejected_share > allowed_share:
         reasons = ", ".join(f"{count} × {code}" for code, count in sorted(staged.reasons.items()))
         raise TooManyRejectedRowsError(
-            f"{staged.table.name}: {staged.rejected_count} of {staged.row_count + staged.rejected_count} rows were "
+            f"{staged.table.name}: {staged.rejected_count} of {staged.worked_on} rows were "
             f"rejected ({staged.rejected_share:.1%}; allowed: {allowed_share:.1%}): {reasons}. They are in the table "
             "rejected_rows with their reasons; the table itself was left as it was. Mend the cause, or raise "
             "max_rejected_share."

@@ -547,6 +547,8 @@ class CheckSettings(_Bounds):
 
     @model_validator(mode="after")
     def _leave_room(self) -> "CheckSettings":
+        if self.above is self.at_least is self.at_most is None:
+            raise ValueError("has no bound (above, at_least, at_most), so that it could never fail")
         for table in ("", *self.tables):
             for version in (None, *self.versions):
                 self.held_to(table, version).refuse_contradiction(" and ".join(filter(None, (table, version))))

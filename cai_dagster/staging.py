@@ -33,6 +33,7 @@ class StagedRows:
         self.rejected_parts: list[Path] = []
         self.row_count = 0
         self.rejected_count = 0
+        self.inputs = 0
         self.reasons: dict[str, int] = {}
         self._started = time.monotonic()
         self._rows: list[dict[str, Any]] = []
@@ -40,9 +41,17 @@ class StagedRows:
 
     @property
     def rejected_share(self) -> float:
-        """Rejected rows of all rows; 0 where there are none. Forgotten prompts are none of them: nothing is wrong."""
-        rejected = self.rejected_count - self.reasons.get(FORGOTTEN, 0)
-        return rejected / max(1, self.row_count + rejected)
+        """Rejected rows of all there was to work on; 0 where there is nothing. Forgotten prompts are none of them."""
+        return min(1.0, self._refused / max(1, self.worked_on))
+
+    @property
+    def worked_on(self) -> int:
+        """The rows of `inputs`, where a stage makes several of one; else those that are here, and those set aside."""
+        return self.inputs or self.row_count + self._refused
+
+    @property
+    def _refused(self) -> int:
+        return self.rejected_count - self.reasons.get(FORGOTTEN, 0)
 
     @property
     def seconds(self) -> float:
@@ -87,7 +96,7 @@ class StagedRows:
             part.unlink()
         self.parts, self.rejected_parts, self.reasons = [], [], {}
         self._rows, self._rejected = [], []
-        self.row_count = self.rejected_count = 0
+        self.row_count = self.rejected_count = self.inputs = 0
 
     def close(self) -> None:
         """Write what is still in memory. Call once, before `Lake.commit`."""

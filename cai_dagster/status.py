@@ -35,7 +35,12 @@ _CHECKS = """
     ) = 1
     ORDER BY check_name
 """
-_PRINCIPLES = "FROM lake.constitution WHERE constitution_version = $version"
+_CONSTITUTIONS = """
+    SELECT constitution_version, any_value(dialogues) AS dialogues, any_value(comparisons) AS comparisons,
+        list({slug: slug, critique_request: critique_request, revision_request: revision_request,
+            comparison_request: comparison_request, weight: weight, tags: tags}) AS principles
+    FROM lake.constitution WHERE constitution_version IN ($versions) GROUP BY constitution_version
+"""
 
 Row = Mapping[str, Any]
 Key = tuple[str, str | None]  # table and constitution version
@@ -120,12 +125,7 @@ def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> St
     known = {account["constitution_version"] for account in accounts} - {None}
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
     chosen = [version for version in shown if not only or version in only]
-    made = {version: at for (table, version), at in _made_at(accounts).items() if table == "constitution"}
-    changed: dict[str, str] = {}
-    for version in chosen:
-        if reader and version in files and (at := made.get(version)):
-            reason = _changed_since(reader, constitutions / f"{version}.yaml", at)
-            changed |= {version: reason} if reason else {}
+    changed = _changed_files(reader, constitutions, set(files) & set(chosen) & known) if reader else {}
     return status_of(accounts, results, chosen, files, changed)
 
 
@@ -241,21 +241,20 @@ def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list
     return CheckCounts(passed, warned, len(failing), outdated), failing
 
 
-def _made_at(accounts: Iterable[Row]) -> dict[Key, datetime]:
-    return {(row["table_name"], row["constitution_version"]): row["materialized_at"] for row in accounts}
-
-
-def _changed_since(reader: LakeReader, file: Path, made_at: datetime) -> str:
-    """What is different in the file since it was materialized; it is read only where it was written later."""
-    written = datetime.fromtimestamp(file.stat().st_mtime, UTC).replace(tzinfo=None)
-    if written <= made_at:
-        return ""
-    try:
-        now = load_constitution(file)
-    except ConstitutionError as error:
-        return f"{file.name} has a mistake now: {str(error).splitlines()[0].removeprefix(str(file))}"
-    then = Constitution.from_rows(reader.rows(_PRINCIPLES, version=file.stem))
-    return "" if _content(now) == _content(then) else f"{file.name} changed since"
+def _changed_files(reader: LakeReader, constitutions: Path, versions: Iterable[str]) -> dict[str, str]:
+    """What is different in the files of versions since they were materialized, of those that differ."""
+    changed: dict[str, str] = {}
+    for made in reader.rows(_CONSTITUTIONS, versions=sorted(versions)):
+        version = made["constitution_version"]
+        file = constitutions / f"{version}.yaml"
+        rows = [{**made, **principle} for principle in made["principles"]]
+        try:
+            if _content(load_constitution(file)) != _content(Constitution.from_rows(rows)):
+                changed[version] = f"{file.name} changed since"
+        except ConstitutionError as error:
+            mistake = str(error).splitlines()[0].removeprefix(str(file))
+            changed[version] = f"{file.name} has a mistake now: {mistake}"
+    return changed
 
 
 def _content(constitution: Constitution) -> tuple[Any, ...]:

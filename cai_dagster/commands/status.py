@@ -62,11 +62,11 @@ def print_status(found: "Status", console: Console, details: bool, every: bool) 
     if not any(asset.made_at for asset in found.assets):
         console.print("Nothing has been made yet. `cai demo` makes everything for one version, `cai ui` opens the UI.")
     if details:
-        console.print(_assets("All versions", found.shared))
+        _print_assets(console, "All versions", found.shared)
         for one in found.versions:
             name = printable(one.constitution_version)
             title = name if one.has_file else f"{name} (its file is no longer in constitutions/)"
-            console.print(_assets(title, one.assets))
+            _print_assets(console, title, one.assets)
         return
     shown = found.versions if every else found.versions[:NEWEST]
     console.print(_overview(found.shared, shown))
@@ -126,6 +126,16 @@ def _problem(assets: "Iterable[AssetStatus]", has_file: bool) -> str:
     return gone
 
 
+def _print_assets(console: Console, title: str, assets: "Sequence[AssetStatus]") -> None:
+    """A table, and below it why an asset is not fresh: beside the numbers there is no room for it."""
+    console.print(_assets(title, assets))
+    for asset in assets:
+        if asset.because:
+            mark, style = _MARKS[asset.state]
+            console.print(Text.assemble((f"{mark} ", style), f"{asset.asset}: {printable(asset.because, 400)}"))
+    console.print()
+
+
 def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
     table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("asset", no_wrap=True)
@@ -133,7 +143,6 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
     for column in ("rows", "rejected", "checks", "calls paid", "tokens", "time"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("made", no_wrap=True)
-    table.add_column("because", overflow="fold")
     for asset in assets:
         mark, style = _MARKS[asset.state]
         name = asset.state.replace("_", " ")
@@ -150,7 +159,6 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
             short_number(asset.tokens),
             short_time(asset.seconds),
             _age(asset.made_at),
-            Text(printable(asset.because, 400)),
         )
     return table
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 from datetime import datetime
 from typing import Any
@@ -76,6 +77,22 @@ def test_rejected_share_is_of_all_rows() -> None:
 
 def test_rejected_share_is_all_where_every_row_was_rejected() -> None:
     assert rejected_share(tables(frame("prompts"), frame("rejected_rows", {}, {}))).value == 1
+
+
+@pytest.mark.parametrize(
+    ("table", "kept"),
+    [
+        ("revision_rounds", [{"prompt_id": p, "sample": 0, "round": number} for p in "ab" for number in (1, 2, 3)]),
+        ("best_of_n_candidates", [{"prompt_id": p, "sample": number} for p in "ab" for number in range(8)]),
+        ("judgements", [{"pair_id": p, "principle_id": c, "order": "01"} for p in "ab" for c in "cde"]),
+        ("response_pairs", [{"prompt_id": p, "pair_id": p + c, "source": "sl_cai_model"} for p in "ab" for c in "cd"]),
+        ("response_pairs", [{"prompt_id": "a", "pair_id": c, "source": "imported"} for c in "cd"]),
+        ("policy_judgements", [{"pair_id": p, "policy_0": "x", "policy_1": "y"} for p in "ab" for _ in range(4)]),
+    ],
+)
+def test_a_rejected_row_counts_as_much_as_all_that_another_became(table: str, kept: list[dict[str, Any]]) -> None:
+    measured = rejected_share(tables(frame(table, *kept), frame("rejected_rows", {})))
+    assert (measured.value, measured.rows) == (pytest.approx(1 / 3), 3)
 
 
 def test_unfinished_completions_of_one_column() -> None:
@@ -300,6 +317,26 @@ def test_near_duplicates_are_of_different_prompts_and_name_both() -> None:
     assert example["other_answer"].endswith("…")
 
 
+def test_a_language_that_changed_in_an_early_round_counts_whole() -> None:
+    english, french = "I am sorry to hear that; what happened?", "Je suis désolé de l'apprendre; que s'est-il passé?"
+    texts = {"a": [english, french, french, french], "b": [english, french, english, english]}
+    rows = [
+        revision(prompt, after, response=before, round=number)
+        for prompt, said in texts.items()
+        for number, (before, after) in enumerate(itertools.pairwise(said), 1)
+    ]
+    measured = language_change(tables(frame("revision_rounds", *rows)))
+    assert (measured.value, measured.rows) == (0.5, 2)
+
+
+def test_samples_of_long_texts_are_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measurements, "SAMPLED_CHARACTERS", 2_000)
+    rows = pl.DataFrame({"prompt_id": [f"{n:02x}000000" for n in range(256)], "answer": ["x" * 100] * 256})
+    assert 10 <= measurements._sample(rows.lazy(), 20_000).height <= 30
+    short = rows.with_columns(pl.lit("x").alias("answer"))
+    assert measurements._sample(short.lazy(), 20_000).height == 256
+
+
 def test_language_change_counts_revisions_whose_language_can_be_told() -> None:
     english, french = "I am sorry to hear that; what happened?", "Je suis désolé de l'apprendre; que s'est-il passé?"
     rows = frame(
@@ -489,7 +526,7 @@ def worst(check: Check, number: int) -> dict[str, Any]:
     if check.name == "undecided_pairs":
         row["pair_id"] = f"{number:02x}"
     if check.name == "language_change":
-        row |= {"response": "I am sorry to hear that.", "revision": "Je suis désolé de l'apprendre."}
+        row |= {"round": 1, "response": "I am sorry to hear that.", "revision": "Je suis désolé de l'apprendre."}
     return {name: value for name, value in row.items() if name in columns}
 
 

@@ -319,6 +319,15 @@ def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed
     assert "2 × context_too_long, 1 × empty_completion" in str(caught.value)
 
 
+def test_what_becomes_several_rows_is_one_of_those_worked_on(staged: StagedRows) -> None:
+    staged.inputs = 10
+    staged.row_count = 9 * 4
+    staged.reject("a", "empty_completion: none", {})
+    assert staged.rejected_share == 0.1
+    with pytest.raises(TooManyRejectedRowsError, match=r"1 of 10 rows were rejected \(10.0%"):
+        refuse_too_many_rejected(staged, 0.05)
+
+
 def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:
     staged.close()
     refuse_too_many_rejected(staged, 0.0)

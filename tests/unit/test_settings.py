@@ -196,7 +196,6 @@ def test_the_environment_chooses_the_active_profile(monkeypatch: pytest.MonkeyPa
         (None, 0.5, [0.5, 0.49, -1e9], [0.51, 1.0]),
         (0.67, 1.5, [0.67, 1.0, 1.5], [0.66, 1.51]),
         (0.0, 0.0, [0.0], [-1e-9, 1e-9]),
-        (None, None, [-1e9, 0.0, 1e9], []),
         (0.67, 1.5, [], [float("nan")]),
     ],
 )
@@ -205,6 +204,11 @@ def test_a_check_passes_at_its_bounds_and_between_them(
 ) -> None:
     check = CheckSettings(severity=Severity.ERROR, at_least=at_least, at_most=at_most)
     assert [value for value in inside + outside if check.passes(value)] == inside
+
+
+def test_a_check_that_could_never_fail_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no bound"):
+        CheckSettings(severity=Severity.ERROR)
 
 
 def test_a_check_above_a_bound_does_not_pass_at_it() -> None:

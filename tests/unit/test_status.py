@@ -174,15 +174,14 @@ def test_a_real_lake_tells_an_edited_file_from_a_touched_one(
         table for table in CHAIN if table not in SHARED
     ]
     file = folder / "v1.yaml"
-    later = file.stat().st_mtime + 3_600
-    os.utime(file, (later, later))
+    now = file.stat().st_mtime
+    os.utime(file, (now + 3_600, now + 3_600))
     assert next(iter(read_status(home, folder, ["v1"]).versions[0].assets)).state == State.fresh
     file.write_text(file.read_text().replace("kind", "gentle"))
-    os.utime(file, (later, later))
+    os.utime(file, (now - 3_600, now - 3_600))  # as a copy that keeps times
     (version,) = read_status(home, folder, ["v1"]).versions
     assert version.assets[0].because == "v1.yaml changed since"
     file.write_text(f"title: {json.dumps(HOSTILE[6])}\nsurprise: 1\n")
-    os.utime(file, (later, later))
     (version,) = read_status(home, folder, ["v1"]).versions
     assert version.assets[0].because.startswith("v1.yaml has a mistake now: ")
     file.unlink()
@@ -198,9 +197,9 @@ def test_a_lake_of_an_older_program_has_no_check_results_yet(home: Home) -> None
     assert version.assets[0].state == State.fresh
 
 
-def shown(found: Status, details: bool = False, every: bool = False) -> str:
+def shown(found: Status, details: bool = False, every: bool = False, width: int = 140) -> str:
     out = StringIO()
-    print_status(found, Console(file=out, width=140), details, every)
+    print_status(found, Console(file=out, width=width), details, every)
     return out.getvalue()
 
 
@@ -220,13 +219,14 @@ def test_many_versions_are_an_overview_of_the_newest_and_a_summary() -> None:
     assert len([line for line in shown(found, every=True).splitlines() if re.match(r"v\d", line)]) == 60
 
 
-def test_details_say_why() -> None:
+@pytest.mark.parametrize("width", [80, 110, 140])
+def test_details_say_why(width: int) -> None:
     results = [result("revision_rounds", "unchanged_revisions", passed=False)]
     accounts = [*a_run(), account("prompts", 60, data="b", run="later")]
-    text = shown(status_of(accounts, results, ["v1"], [], {}), details=True)
+    text = shown(status_of(accounts, results, ["v1"], [], {}), details=True, width=width)
     assert "its file is no longer in constitutions/" in text
     assert "✗ failed" in text
-    assert "check unchanged_revisions failed; prompts changed since" in " ".join(text.split())
+    assert "✗ revision_rounds: check unchanged_revisions failed; prompts changed since" in " ".join(text.split())
 
 
 def test_the_command_prints_json_and_refuses_a_version_that_is_nowhere(home: Home) -> None:
