@@ -206,12 +206,19 @@ def import_preferences(
 
 
 @app.command()
-def summary(version: Version = "v1") -> None:
+def summary(
+    version: Version = "v1",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, without examples.")] = False,
+) -> None:
     """Show an example, its labels, evaluation and cost of a version."""
     from cai_dagster.lake import Lake
-    from cai_dagster.summary import print_summary
+    from cai_dagster.summary import print_summary, summary_json
 
-    print_summary(Lake(Home.from_environment()), version, _console())
+    lake = Lake(Home.from_environment())
+    if as_json:
+        sys.stdout.write(json.dumps(summary_json(lake, version), indent=2) + "\n")
+    else:
+        print_summary(lake, version, _console())
 
 
 @app.command()

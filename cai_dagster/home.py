@@ -7,8 +7,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from cai_dagster.errors import MendableError
+
 PROJECT = Path(__file__).resolve().parent.parent
 CONSTITUTIONS = PROJECT / "constitutions"
+
+
+class HomeError(MendableError):
+    """There can be no home in that place; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -19,8 +25,14 @@ class Home:
 
     @staticmethod
     def from_environment() -> "Home":
-        """The home that `CAI_HOME` names; a relative path counts from the project folder."""
-        return Home((PROJECT / os.environ.get("CAI_HOME", ".cai")).resolve())
+        """The home that `CAI_HOME` names; a relative path counts from the project folder.
+
+        Raises HomeError where that is a file.
+        """
+        root = (PROJECT / os.environ.get("CAI_HOME", ".cai")).resolve()
+        if root.is_file():
+            raise HomeError(f"CAI_HOME names {root}, which is a file; it has to be a folder, or not there yet")
+        return Home(root)
 
     @property
     def catalog(self) -> Path:

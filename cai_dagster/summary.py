@@ -41,6 +41,31 @@ _LATEST = """
     WHERE run_id <> 'forget' AND (constitution_version IS NULL OR constitution_version = $version)
     QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY materialized_at DESC) = 1
 """
+_EVALUATION = (
+    "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND coalesce(slice, 'all') = 'all'"
+)
+_COST = ("materialized_at", "rows", "rejected", "ledger_hits", "ledger_misses", "prompt_tokens", "completion_tokens")
+
+
+def summary_json(lake: Lake, version: str) -> dict[str, Any]:
+    """The numbers of `print_summary`: of the reward model (None where there is none), and of each table's last run.
+
+    Raises LakeError when there is nothing yet.
+    """
+    lake.snapshot("constitution", version)
+    scores = next(iter(_rows(lake, _EVALUATION, version)), None)
+    left_out = {"constitution_version", "slice", "slice_value", "chosen_rewards", "rejected_rewards"}
+    accounts = {row["table_name"]: row for row in _rows(lake, _LATEST, version)}
+    tables = [
+        {"table": name, **{column: accounts[name][column] for column in (*_COST, "seconds")}}
+        for name in TABLES
+        if name in accounts
+    ]
+    return {
+        "constitution_version": version,
+        "reward_model_evaluation": scores and {name: scores[name] for name in scores if name not in left_out},
+        "tables": [{**table, "materialized_at": f"{table['materialized_at'].isoformat()}+00:00"} for table in tables],
+    }
 
 
 def print_summary(lake: Lake, version: str, console: Console) -> None:
@@ -53,8 +78,7 @@ def print_summary(lake: Lake, version: str, console: Console) -> None:
         _print_example(example, version, console)
     for pair in _rows(lake, _PAIR, version):
         _print_pair(pair, console)
-    query = "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND coalesce(slice, 'all') = 'all'"
-    for scores in _rows(lake, query, version):
+    for scores in _rows(lake, _EVALUATION, version):
         console.print(
             f"Reward model on {scores['pairs']} held-out pairs: accuracy {scores['accuracy']:.1%} "
             f"(longer wins: {scores['longer_wins_accuracy']:.1%}), log loss {scores['log_loss']:.4f} "

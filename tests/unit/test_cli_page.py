@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from cai_dagster import cli, dagster_process
 from cai_dagster.commands import completion
 from cai_dagster.cost_plan import plan
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import PROJECT, Home, HomeError
 from cai_dagster.settings import active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
@@ -100,6 +100,7 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
     [
         ("plan", "--version", "v2"),
         ("status",),
+        ("summary", "--version", "v2"),
         ("diff", "v1", "v2"),
         ("trace", "PAIR"),
         ("principle", "crisis-care"),
@@ -135,6 +136,35 @@ def test_exit_statuses_are_those_of_the_page(home: Home) -> None:
     )
     assert (finished.returncode, finished.stdout) == (1, "")
     assert finished.stderr == "v1 and v1 are the same version; name two\n"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["status"],
+        ["summary"],
+        ["diff", "v1", "v2"],
+        ["trace", "abcd"],
+        ["principle", "crisis-care"],
+        ["report", "v1"],
+        ["forget", "abcd"],
+        ["plan"],
+        ["doctor"],
+        ["retry", "--table", "revision_rounds", "--reason", "length", "--version", "v1"],
+        ["export", "--table", "preference_pairs", "--output", "pairs", "--format", "trl", "--version", "v1"],
+        ["score", "--model", "abcd"],
+        ["setup"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_home_that_is_a_file_is_an_error_that_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CAI_HOME", str(tmp_path / "file"))
+    ran = CliRunner().invoke(cli.app, command)
+    assert isinstance(ran.exception, HomeError)
+    assert "is a file; it has to be a folder" in str(ran.exception)
 
 
 def test_help_has_every_command_in_a_group_and_its_line_in_full() -> None:
