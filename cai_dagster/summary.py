@@ -56,7 +56,7 @@ def summary_json(lake: Lake, version: str) -> dict[str, Any]:
     scores = next(iter(_rows(lake, _EVALUATION, version)), None)
     left_out = {"constitution_version", "slice", "slice_value", "chosen_rewards", "rejected_rewards"}
     accounts = {row["table_name"]: row for row in _rows(lake, _LATEST, version)}
-    tables = [
+    tables: list[dict[str, Any]] = [
         {"table": name, **{column: accounts[name][column] for column in (*_COST, "seconds")}}
         for name in TABLES
         if name in accounts
