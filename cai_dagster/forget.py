@@ -16,6 +16,7 @@ from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompt
 from cai_dagster.hashing import ROW_ID_DIGITS
 from cai_dagster.home import Home
 from cai_dagster.lake import Lake, of_prompts
+from cai_dagster.lake_history import LakeHistory
 from cai_dagster.lake_reader import LakeReader, literal
 from cai_dagster.ledger import Ledger
 from cai_dagster.row_lineage import RowLineage, Trained
@@ -124,23 +125,20 @@ class _History:
 
     def __init__(self, reader: LakeReader) -> None:
         self._reader = reader
-        snapshots = reader.rows("SELECT snapshot_id AS id FROM ducklake_snapshots('lake') ORDER BY id")
-        self._snapshots = [row["id"] for row in snapshots]
-        created = "SELECT table_name, begin_snapshot FROM __ducklake_metadata_lake.ducklake_table"
-        self._created = {row["table_name"]: row["begin_snapshot"] for row in reader.rows(created)}
+        self._lake = LakeHistory(reader)
 
     def pair_ids(self, prompt_id: str) -> list[str]:
         """The pairs that a prompt has, or had in a snapshot that can still be read."""
         own = f"prompt_id = {literal(prompt_id)}"
         having = [name for name, table in TABLES.items() if {"prompt_id", "pair_id"} <= set(table.schema)]
-        ids = " UNION ALL ".join(self._ever(table, "pair_id AS id", own) for table in having)
+        ids = " UNION ALL ".join(self._lake.ever(table, "pair_id AS id", own) for table in having)
         return [row["id"] for row in self._reader.rows(f"SELECT DISTINCT id FROM ({ids}) ORDER BY id")]
 
     def dialogues(self, prompt_id: str) -> list[list[str]]:
         """The prompt's turns, as each table has them: rows that were set aside may hold them under no id."""
         own = f"prompt_id = {literal(prompt_id)}"
         rows = " UNION ".join(
-            self._ever(table, f"list_transform({column}, one -> one.content) AS turns", own)
+            self._lake.ever(table, f"list_transform({column}, one -> one.content) AS turns", own)
             for table, column in (("prompts", "messages"), ("human_preferences", "prompt"))
         )
         return [row["turns"] for row in self._reader.rows(f"SELECT DISTINCT turns FROM ({rows}) ORDER BY turns")]
@@ -151,14 +149,13 @@ class _History:
         A row is there from the commit that wrote it to the one that next replaced its table (and version), or to the
         last forgetting there.
         """
-        born = " UNION ".join(
-            self._ever(table, f"{literal(table)} AS name, {_version_of(table)} AS version, snapshot_id AS born", rows)
-            for table, rows in conditions.items()
-        )
+        what = {
+            table: f"{literal(table)} AS name, {_version_of(table)} AS version, snapshot_id AS born"
+            for table in conditions
+        }
+        born = " UNION ".join(self._lake.ever(table, what[table], rows) for table, rows in conditions.items())
         alive = " UNION ".join(
-            f"SELECT {literal(table)} AS name, {_version_of(table)} AS version, snapshot_id AS born FROM lake.{table} "
-            f"WHERE {rows}"
-            for table, rows in conditions.items()
+            f"SELECT {what[table]} FROM lake.{table} WHERE {rows}" for table, rows in conditions.items()
         )
         replaced = """
             SELECT name, version, born, (name, version, born) IN (SELECT (name, version, born) FROM alive) AS alive,
@@ -169,18 +166,10 @@ class _History:
         query = f"WITH born AS ({born}), alive AS ({alive}) {replaced}"
         held: set[int] = set()
         for row in self._reader.rows(query, forget=FORGET_RUN):
-            end = self._snapshots[-1] + 1 if row["alive"] else row["replaced"] or row["forgotten"] or row["born"] + 1
-            held.update(one for one in self._snapshots if row["born"] <= one < end)
+            gone = row["replaced"] or row["forgotten"] or row["born"] + 1
+            end = self._lake.snapshots[-1] + 1 if row["alive"] else gone
+            held.update(one for one in self._lake.snapshots if row["born"] <= one < end)
         return sorted(held)
-
-    def _ever(self, table: str, what: str, condition: str) -> str:
-        """SQL for rows of a table in any snapshot: those of the earliest, and those that were added since."""
-        first, last = max(self._snapshots[0], self._created[table]), self._snapshots[-1]
-        added = f"ducklake_table_insertions('lake', 'main', '{table}', {first}, {last})"
-        return (
-            f"SELECT {what} FROM lake.{table} AT (VERSION => {first}) WHERE {condition} "
-            f"UNION ALL SELECT {what} FROM {added} WHERE {condition}"
-        )
 
 
 def _version_of(table: str) -> str:

@@ -6,6 +6,7 @@ which tables a trainer reads, nothing of training.
 """
 
 import json
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cai_dagster.column_lineage import COLUMN_LINEAGE
+from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
+from cai_dagster.lake_history import LakeHistory
 from cai_dagster.lake_reader import LakeReader, NoSuchSnapshotError, Row, literal
+from cai_dagster.snapshots import FORGET_RUN
 
 MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
 TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements", "version_judgements")
@@ -39,6 +43,17 @@ _UNDER_PRINCIPLE = {
     "version_judgements": _UNDER,
 }
 """Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
+_PAIRS_OF_REVISIONS = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
+    SELECT (p.constitution_version, p.pair_id) FROM {response_pairs} p JOIN {revision_rounds} last
+        ON last.constitution_version = p.constitution_version AND last.revision_request_id = p.request_id_1
+    JOIN {revision_rounds} r ON r.constitution_version = last.constitution_version
+        AND r.prompt_id = last.prompt_id AND r.sample = last.sample AND r.round <= last.round
+    WHERE p.source = 'revisions' AND r.principle_id IN ($ids))"""
+_MADE_UNDER_PRINCIPLE = {
+    "response_pairs": _PAIRS_OF_REVISIONS,
+    "preference_pairs": f"({_UNDER_PRINCIPLE['preference_pairs']} OR {_PAIRS_OF_REVISIONS})",
+}
+"""The same where pairs are made of revisions: one of the two completions was written under a principle."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +80,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class Sought:
-    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs."""
+    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
+
+    `through_revisions`: what was written under a principle is looked for in pairs, since some are made of revisions.
+    """
 
     kind: Literal["prompt", "pair", "principle"]
     ids: Sequence[str]
     pair_ids: Sequence[str] = ()
+    through_revisions: bool = False
 
     def among(self, rows: Rows) -> Rows | None:
         """Those of the rows that are sought; None where the table can have none."""
         has = COLUMN_LINEAGE[rows.table]
         if self.kind == "principle":
-            return rows.and_also(_UNDER_PRINCIPLE[rows.table]) if rows.table in _UNDER_PRINCIPLE else None
+            under = _UNDER_PRINCIPLE | (_MADE_UNDER_PRINCIPLE if self.through_revisions else {})
+            return rows.and_also(under[rows.table]) if rows.table in under else None
         if self.kind == "prompt" and "prompt_id" in has:
             return rows.and_also("t.prompt_id IN ($ids)")
         if "pair_id" in has:
@@ -200,20 +220,37 @@ class RowLineage:
     def __init__(self, reader: LakeReader, home: Home) -> None:
         self._reader = reader
         self._home = home
+        self._history = LakeHistory(reader)
         self._counted: dict[tuple[Sought, str], list[Row]] = {}
         self._now: dict[tuple[Sought, Rows], dict[str | None, int]] = {}
 
     @cached_property
+    def _accounts(self) -> list[Row]:
+        query = """
+            SELECT table_name, constitution_version, data_version, snapshot_id, run_id FROM lake.materializations
+            ORDER BY snapshot_id
+        """
+        return self._reader.rows(query)
+
+    @cached_property
     def written(self) -> dict[tuple[str, str | None], int]:
         """The snapshot since which each table (of each version) has its rows; the same rows again change nothing."""
-        query = "SELECT table_name, constitution_version, data_version, snapshot_id FROM lake.materializations"
         since: dict[tuple[str, str | None], int] = {}
         data_versions: dict[tuple[str, str | None], str] = {}
-        for row in self._reader.rows(f"{query} ORDER BY snapshot_id"):
+        for row in self._accounts:
             key = row["table_name"], row["constitution_version"]
             if data_versions.get(key) != row["data_version"]:
                 data_versions[key], since[key] = row["data_version"], row["snapshot_id"]
         return since
+
+    @cached_property
+    def _commits(self) -> dict[tuple[str, str | None], list[int]]:
+        """The snapshots that replaced the rows of each table (of each version), the earliest first."""
+        commits: dict[tuple[str, str | None], list[int]] = {}
+        for row in self._accounts:
+            if row["run_id"] != FORGET_RUN:
+                commits.setdefault((row["table_name"], row["constitution_version"]), []).append(row["snapshot_id"])
+        return commits
 
     @cached_property
     def filled(self) -> list[str]:
@@ -255,6 +292,11 @@ class RowLineage:
         self._keep(rows, sought, found)
         return sought
 
+    def of_principles(self, principle_ids: Sequence[str]) -> Sought:
+        """All rows that came of principles."""
+        pairs = self._reader.rows("SELECT 1 FROM lake.response_pairs WHERE source = 'revisions' LIMIT 1")
+        return Sought("principle", tuple(principle_ids), through_revisions=bool(pairs))
+
     def counts(self, sought: Sought) -> list[RowCount]:
         """How many rows are sought, by table and version, each with an example."""
         held = [rows for table in self.filled if (rows := sought.among(Rows(table)))]
@@ -285,7 +327,8 @@ class RowLineage:
     ) -> list[Row]:
         """One row for each table and version; `trained` are those of the split that is trained on.
 
-        A table that several conditions name is read once: those of its rows that are sought.
+        A table that several conditions name is read once: those of its rows that are sought. Not so the rounds of
+        revision, where a condition asks for the last one too, which may be under another principle.
         """
         if not held:
             return []
@@ -293,7 +336,10 @@ class RowLineage:
         shared = {
             table: rows.select("*, snapshot_id")
             for table, times in named.items()
-            if times > 1 and sought is not None and (rows := sought.among(Rows(table)))
+            if times > 1
+            and sought is not None
+            and (rows := sought.among(Rows(table)))
+            and not (sought.through_revisions and table == "revision_rounds")
         }
         selects: list[str] = []
         for rows in held:
@@ -343,19 +389,74 @@ class RowLineage:
 
     def that_saw(self, sought: Sought) -> list[Trained]:
         """The checkpoints with a training row that is sought, then those that were made from such a checkpoint."""
-        found: list[Trained] = []
+        totals: Counter[str] = Counter()
+        inexact: set[str] = set()
+        replaced: dict[Rows, list[Checkpoint]] = {}
+        rows_were_deleted = sought.kind == "prompt" and not forgotten_prompts(self._home).isdisjoint(sought.ids)
         for checkpoint in self.checkpoints:
-            total, exact = 0, True
             for rows in filter(None, map(sought.among, checkpoint.rows)):
                 if all(self.unchanged(checkpoint, table) for table in rows.tables):
                     version = checkpoint.constitution_version if is_versioned(rows.table) else None
-                    total += self._counted_now(rows, sought).get(version, 0)
+                    totals[checkpoint.key] += self._counted_now(rows, sought).get(version, 0)
+                elif not rows_were_deleted and self._is_in_history(checkpoint, rows):
+                    replaced.setdefault(rows, []).append(checkpoint)
                 else:
-                    counted, as_of = self.read(checkpoint, rows, "count(*) AS n", sought=sought)
-                    total, exact = total + counted[0]["n"], exact and as_of
-            if total:
-                found.append(Trained(checkpoint, total, exact))
+                    counted, exact = self.read(checkpoint, rows, "count(*) AS n", sought=sought)
+                    totals[checkpoint.key] += counted[0]["n"]
+                    if not exact:
+                        inexact.add(checkpoint.key)
+        for rows, checkpoints in replaced.items():
+            totals.update(self._counted_then(rows, checkpoints, sought))
+        found = [
+            Trained(checkpoint, totals[checkpoint.key], checkpoint.key not in inexact)
+            for checkpoint in self.checkpoints
+            if totals[checkpoint.key]
+        ]
         return [*found, *self.made_from([one.checkpoint for one in found])]
+
+    def _is_in_history(self, checkpoint: Checkpoint, rows: Rows) -> bool:
+        """Whether the commits tell which rows a checkpoint saw: of versions, and of what is the same for all."""
+        if not is_versioned(rows.table):
+            return False
+        return all(
+            checkpoint.snapshot_of(table) in self._readable
+            if is_versioned(table)
+            else self.unchanged(checkpoint, table)
+            for table in rows.tables
+        )
+
+    @cached_property
+    def _readable(self) -> frozenset[int]:
+        return frozenset(self._history.snapshots)
+
+    def _counted_then(self, rows: Rows, checkpoints: Sequence[Checkpoint], sought: Sought) -> dict[str, int]:
+        """How many of the rows each checkpoint saw, by its key, in one query: each snapshot read alone takes as long.
+
+        A checkpoint's key stands in place of its version, so that conditions on several tables of one version are on
+        those tables as the checkpoint saw them.
+        """
+        places = {
+            table: self._as_seen_by(table, checkpoints) if is_versioned(table) else f"lake.{table}"
+            for table in rows.tables
+        }
+        query = f"{rows.select('t.constitution_version AS key, count(*) AS n', places)} GROUP BY ALL"
+        return {row["key"]: row["n"] for row in self._reader.rows(query, **sought.parameters)}
+
+    def _as_seen_by(self, table: str, checkpoints: Sequence[Checkpoint]) -> str:
+        seen: list[str] = []
+        for checkpoint in checkpoints:
+            version = checkpoint.constitution_version
+            commits = self._commits.get((table, version), [])
+            before = bisect_right(commits, checkpoint.snapshot_of(table))
+            if before:
+                seen.append(f"({literal(checkpoint.key)}, {literal(version)}, {commits[before - 1]})")
+        if not seen:
+            return f"(SELECT * FROM lake.{table} WHERE false)"
+        return f"""(
+            SELECT h.* REPLACE (seen.key AS constitution_version) FROM ({self._history.ever(table)}) h
+            JOIN (VALUES {", ".join(seen)}) seen(key, version, born)
+                ON h.constitution_version = seen.version AND h.snapshot_id = seen.born
+        )"""
 
     def _counted_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
         if (sought, rows) not in self._now:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cai_dagster.column_lineage import COLUMN_LINEAGE
 from cai_dagster.errors import MendableError
+from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader, Row, literal
 from cai_dagster.ledger_reader import LedgerCall, LedgerReader
@@ -132,6 +133,7 @@ def trace(home: Home, identifier: str, constitution_version: str | None = None, 
 
 class _Tracer:
     def __init__(self, home: Home) -> None:
+        self._home = home
         self._reader = LakeReader(home)
         self._ledger = LedgerReader(home)
         self._lineage = RowLineage(self._reader, home)
@@ -161,6 +163,8 @@ class _Tracer:
                 if one.id == identifier:
                     return one  # a whole id, or a slug
                 found[one.kind, one.id] = one
+        if not found:
+            found = {(one.kind, one.id): one for one in self._prompts_elsewhere(identifier)}
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
@@ -169,6 +173,8 @@ class _Tracer:
             raise TraceError(f"{identifier!r} is the beginning of several ids: {named}{more}. Give more of one.")
         if _HEX.fullmatch(identifier) and len(identifier) < FEWEST_DIGITS:
             raise TraceError(f"{identifier!r} is too short: give at least {FEWEST_DIGITS} digits of an id, or a slug")
+        if any(one.startswith(identifier) for one in forgotten_prompts(self._home)):
+            raise TraceError(f"the prompt {identifier} was removed for good (`cai forget`): nothing is known of it")
         raise TraceError(
             f"nothing in this home has the id {identifier!r}. It takes a prompt_id, pair_id, principle_id, checkpoint "
             "key or request_id (or the beginning of one), or a principle's slug, as they are in the tables."
@@ -178,6 +184,11 @@ class _Tracer:
         if len(identifier) == ROW_ID:
             return [Found("prompt", identifier, [identifier])] if self._of_prompt(_NOW, "prompts", identifier) else []
         return self._beginning_with("prompt", identifier, "prompt_id", ["prompts"])
+
+    def _prompts_elsewhere(self, identifier: str) -> Iterable[Found]:
+        """Prompts that are in other tables only: those of human preferences, and those whose file has changed."""
+        having = [table for table, columns in COLUMN_LINEAGE.items() if "prompt_id" in columns and table != "prompts"]
+        return self._beginning_with("prompt", identifier, "prompt_id", having)
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
         return self._beginning_with("pair", identifier, "pair_id", TABLES_OF_PAIRS)
@@ -256,15 +267,17 @@ class _Tracer:
         return Trace("pair", pair_id, moment.version, versions, backwards, counts, self._lineage.that_saw(sought))
 
     def _trace_principle(self, found: Found, version: str | None) -> Trace:
-        sought = Sought("principle", tuple(found.ids))
+        sought = self._lineage.of_principles(found.ids)
         self._lineage.remember(sought, self._editions_by_version(found.ids))
         counts = self._lineage.counts(sought)
         versions = _versions(counts)
         chosen = _chosen(version, versions, f"principle {found.id}")
+        checkpoints = self._lineage.that_saw(sought)
         if version is not None:
             counts = [count for count in counts if count.constitution_version == version]
+            checkpoints = [one for one in checkpoints if one.checkpoint.constitution_version == version]
         backwards = self._principle(found, chosen)
-        return Trace("principle", found.id, chosen, versions, backwards, counts, self._lineage.that_saw(sought))
+        return Trace("principle", found.id, chosen, versions, backwards, counts, checkpoints)
 
     def _trace_request(self, request_id: str, version: str | None) -> Trace:
         call = self._ledger.calls([request_id])[request_id]
@@ -469,7 +482,7 @@ class _Tracer:
                 "p_a": math.exp(row["logp_a"]),
                 "p_b": math.exp(row["logp_b"]),
                 "p_completion_0": _p_completion_0(row),
-                "method": row["method"] or "one_principle",
+                "method": row.get("method") or "one_principle",
                 "feedback_model": row["feedback_model"],
                 "snapshot": row["snapshot_id"],
             }
@@ -479,7 +492,7 @@ class _Tracer:
                 if row.get(name) is not None
             }
             texts = {f"comparison_request of {slug}": principle["comparison_request"] for slug, principle in named}
-            if row["rationale"] is not None:
+            if row.get("rationale") is not None:
                 texts["rationale"] = row["rationale"]
             name = f"{pair_id}/{row['principle_id']}/{row['order']}"
             requests = self._requests_of(row, "request_id", "rationale_request_id", "score_request_ids")
@@ -488,7 +501,8 @@ class _Tracer:
 
     def _requests_of(self, row: Row, *columns: str) -> list[Node]:
         """The calls that a row names: what they were for, what they cost and when they were made."""
-        ids = [(name, one) for name in columns for one in _as_list(row[name])]
+        # A row of an older snapshot lacks the columns that came later: they would be null.
+        ids = [(name, one) for name in columns for one in _as_list(row.get(name))]
         calls = self._ledger.calls(request_id for _, request_id in ids)
         return [_request_node(request_id, calls.get(request_id), name) for name, request_id in ids]
 
@@ -609,7 +623,7 @@ def _chosen(asked: str | None, versions: Sequence[str], what: str) -> str | None
 
 
 def _principles_of(judgement: Row) -> list[str]:
-    return judgement["principle_ids"] or [judgement["principle_id"]]
+    return judgement.get("principle_ids") or [judgement["principle_id"]]
 
 
 def _p_completion_0(judgement: Row) -> float | None:

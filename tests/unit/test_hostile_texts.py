@@ -24,7 +24,7 @@ COMMANDS = [
     ["score", "--model", HOSTILE[6]],
     ["doctor"],
 ]
-SCORES = RewardModelScores(2, 0.5, 0.6, 0.7, 0.2, 0.1, None, 0.5, [], [])
+SCORES = RewardModelScores(2, 0.5, 0.6, 0.7, 0.2, 0.1, None, 0.5, [], [], [(0.1, 0.2)])
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])

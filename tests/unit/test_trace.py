@@ -7,21 +7,24 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 from typer.testing import CliRunner
 
 from cai_dagster.cli import app
+from cai_dagster.forget import forget, remembered
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake_reader import LakeError, LakeReader
 from cai_dagster.ledger import Ledger
-from cai_dagster.row_lineage import MODELS, RowLineage
+from cai_dagster.row_lineage import MODELS, RowLineage, Sought
+from cai_dagster.snapshots import Account
 from cai_dagster.trace import COLUMNS_OF_REQUESTS, Node, Trace, TraceError, tables_with_calls_of, trace
 from resources.lake import open_lake
 from tests.explained_home import copied
 from tests.hostile import HOSTILE
-from tests.scripted_graph import materialize, pretend_trained, write_prompts
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, write_prompts
 
 pytestmark = pytest.mark.usefixtures("explained")
 
@@ -154,6 +157,95 @@ def test_training_rows_are_those_of_the_snapshot_and_not_those_of_today(explaine
     assert saw(found) == {("rlaif_model", "v1"): 0}
 
 
+def test_what_checkpoints_saw_is_the_same_in_one_query_as_snapshot_by_snapshot(
+    explained: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version v1 was labelled anew before; here v2 is as well, twice, and a prompt of v1 is forgotten."""
+    home = copied(explained, tmp_path / "copy")
+    lake = open_lake(home)
+    for drop in (3, 0):
+        labelled = table(home, "preference_pairs", "v2")
+        staged = lake.stage("preference_pairs", "v2")
+        staged.add_frame(labelled.slice(drop).with_columns(pl.lit(f"anew {drop}").alias("label_policy")))
+        staged.close()
+        lake.commit(staged, Account("anew", lake.data_version(staged)))
+    reader = LakeReader(home)
+    lineage = RowLineage(reader, home)
+    prompts = table(home, "prompts", None)["prompt_id"].to_list()
+    pairs = table(explained, "preference_pairs")["pair_id"].to_list()
+    principles = table(home, "constitution")["principle_id"].to_list()
+    sought = [*map(lineage.of_prompt, prompts), *(Sought("pair", (one,)) for one in pairs)]
+    sought += [lineage.of_principles([one]) for one in principles]
+    at_once = [lineage.that_saw(one) for one in sought]
+    monkeypatch.setattr(RowLineage, "_is_in_history", lambda *_: False)
+    assert at_once == [RowLineage(reader, home).that_saw(one) for one in sought]
+    assert any(one.checkpoint.constitution_version == "v2" for found in at_once for one in found)
+
+    forgotten = prompt_of(home, "preference")
+    before = {one.checkpoint.key for one in lineage.that_saw(lineage.of_prompt(forgotten))}
+    reader.close()
+    monkeypatch.undo()
+    forget(home, remembered(home, forgotten))
+    lineage = RowLineage(LakeReader(home), home)
+    assert {one.checkpoint.key for one in lineage.that_saw(lineage.of_prompt(forgotten))} == before
+
+
+def test_a_principle_leads_to_pairs_of_its_revisions_and_what_was_trained_on_them(home: Home, tmp_path: Path) -> None:
+    config = {
+        "prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)]),
+        "revision_rounds": {"rounds": 2},
+        "sft_dataset": {"min_rows": 1},
+        "response_pairs": {"source": "revisions"},
+    }
+    materialize(WITHOUT_TRAINING, config)
+    pretend_trained(home, tmp_path / "checkpoint")
+    materialize(["response_pairs", "judgements", "preference_pairs"], config)
+    rounds, pairs = table(home, "revision_rounds"), table(home, "response_pairs")
+    written = rounds.join(pairs, on="prompt_id")
+    judged = table(home, "judgements").join(pairs.select("pair_id"), on="pair_id")
+    labelled = table(home, "preference_pairs")["pair_id"]
+    for principle in rounds["principle_id"].unique():
+        mine = written.filter(pl.col("principle_id") == principle)["pair_id"].unique()
+        under = judged.filter(pl.col("principle_id") == principle)["pair_id"].unique()
+        counted = rows_of(trace(home, principle))
+        assert counted.get(("response_pairs", "v1"), 0) == len(mine)
+        assert counted.get(("preference_pairs", "v1"), 0) == len(set(labelled) & {*mine, *under})
+    assert written.height > 0
+
+
+def test_a_prompt_that_is_in_another_table_only_is_traced_and_a_forgotten_one_is_said_to_be(
+    explained: Home, tmp_path: Path
+) -> None:
+    person = table(explained, "human_preferences", None)["prompt_id"][0]
+    for identifier in (person, person[:12]):
+        assert trace(explained, identifier).id == person
+    assert rows_of(trace(explained, person))["human_preferences", None] == 1
+    home = copied(explained, tmp_path / "copy")
+    open_lake(home).delete({"prompts": f"prompt_id = '{prompt_of(home, 'sft')}'"})
+    assert rows_of(trace(home, prompt_of(explained, "sft")))["revision_rounds", "v1"] > 0
+    forgotten = prompt_of(explained, "preference")
+    forget(home, remembered(home, forgotten))
+    with pytest.raises(TraceError, match="was removed for good"):
+        trace(home, forgotten)
+
+
+def test_a_snapshot_from_before_a_column_came_is_traced(explained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DuckLake reads it: without the columns."""
+    later = {"rationale", "rationale_request_id", "score_request_ids", "principle_ids", "method"}
+    rows = LakeReader.rows
+
+    def older(self: LakeReader, sql: str, **parameters: Any) -> list[dict[str, Any]]:
+        found = rows(self, sql, **parameters)
+        whole = "AT (VERSION" in sql and sql.lstrip().startswith("SELECT *")
+        return [{name: row[name] for name in row if name not in later} for row in found] if whole else found
+
+    monkeypatch.setattr(LakeReader, "rows", older)
+    key = table(explained, "reward_model")["checkpoint_key"][0]
+    judged = nodes(trace(explained, key).backwards, "judgement")
+    assert judged
+    assert all(node.facts["method"] == "one_principle" for node in judged)
+
+
 def test_a_table_written_again_with_the_same_rows_is_unchanged(home: Home, tmp_path: Path) -> None:
     written: list[int] = []
     for texts in (["one", "two"], ["one", "two"], ["one", "two", "three"]):
@@ -185,7 +277,9 @@ def test_a_principle_leads_to_its_rows_and_to_checkpoints(explained: Home) -> No
         assert rows_of(found)["sft_dataset", "v1"] == examples.unique(["prompt_id", "sample", "round"]).height
         assert saw(found)["sl_cai_model", "v1"] == rows_of(found)["sft_dataset", "v1"]
     assert by_id.backwards.texts["critique_request"]
-    assert rows_of(trace(explained, slug, "v2")).keys() == {one for one in rows_of(by_slug) if one[1] == "v2"}
+    of_v2 = trace(explained, slug, "v2")
+    assert rows_of(of_v2).keys() == {one for one in rows_of(by_slug) if one[1] == "v2"}
+    assert {version for _, version in saw(of_v2)} <= {"v2"}
 
 
 def test_a_request_leads_to_the_rows_that_hold_its_answer(explained: Home) -> None:
