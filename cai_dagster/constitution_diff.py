@@ -33,6 +33,10 @@ _KEYS = {
 }
 _TEXTS = ("critique_request", "revision_request", "comparison_request")
 _NO_LABEL = "none"
+_PRINCIPLES_OF = {
+    "revision_rounds": pl.concat_list("principle_id"),
+    "judgements": pl.coalesce("principle_ids", pl.concat_list("principle_id")),
+}
 
 COMPARED = tuple(_KEYS)
 """The tables whose rows two versions may share."""
@@ -76,6 +80,19 @@ class PrincipleChange:
     weight_after: float | None
     drawn_before: int | None = None
     drawn_after: int | None = None
+
+
+@dataclass(frozen=True)
+class EarlierWording:
+    """Rows of a version that were made under a wording which its constitution, edited in place since, no longer has.
+
+    `principle` is the slug where the other version has this wording, else a name with the first digits of its id.
+    """
+
+    version: str
+    table: str
+    principle: str
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -217,6 +234,7 @@ class ConstitutionDiff:
     principles: tuple[PrincipleChange, ...]
     unchanged_principles: int
     few_shot_changed: tuple[str, ...]
+    earlier_wordings: tuple[EarlierWording, ...]
     tables: tuple[TableChange, ...]
     completions: Completions | None
     labels: Labels | None
@@ -246,6 +264,7 @@ def compare_versions(
         principles=tuple(principle_changes(before, after)),
         unchanged_principles=sum(principle in old.principles for principle in new.principles),
         few_shot_changed=tuple(few_shot),
+        earlier_wordings=(*earlier_wordings(before, new), *earlier_wordings(after, old)),
         tables=tuple(
             table_change(table, *frames) for table in COMPARED if (frames := _both(before, after, table)) is not None
         ),
@@ -261,7 +280,7 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
     """The principles that differ, those of the later version first and in its order."""
     old = {principle.slug: principle for principle in before.constitution.principles}
     new = {principle.slug: principle for principle in after.constitution.principles}
-    drawn_before, drawn_after = _drawn(before), _drawn(after)
+    drawn_before, drawn_after = _drawn(before, after.constitution), _drawn(after, before.constitution)
     changes: list[PrincipleChange] = []
     for slug in [*new, *(slug for slug in old if slug not in new)]:
         one, other = old.get(slug), new.get(slug)
@@ -278,6 +297,23 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
                 )
             )
     return changes
+
+
+def earlier_wordings(version: VersionTables, other: Constitution) -> list[EarlierWording]:
+    """What of the version's rounds and judgements is of an earlier edition of its constitution."""
+    own, slugs = _slugs(version.constitution), _slugs(other)
+    found: list[EarlierWording] = []
+    for table, ids in _PRINCIPLES_OF.items():
+        if table not in version.tables:
+            continue
+        principles = version.tables[table].select(ids.alias("principle_id")).explode("principle_id")
+        counted = principles.group_by("principle_id").len().sort("principle_id").iter_rows()
+        found += [
+            EarlierWording(version.version, table, _named(principle, slugs), rows)
+            for principle, rows in counted
+            if principle not in own
+        ]
+    return found
 
 
 def table_change(table: str, before: pl.DataFrame, after: pl.DataFrame) -> TableChange:
@@ -327,8 +363,8 @@ def completion_changes(
                 sample=row["sample"],
                 prompt=texts.get(row["prompt_id"], ""),
                 round=row["round"],
-                principle_before=slugs[row["principle_id"]],
-                principle_after=slugs[row["principle_id_after"]],
+                principle_before=_named(row["principle_id"], slugs),
+                principle_after=_named(row["principle_id_after"], slugs),
                 before=row["revision"],
                 after=row["revision_after"],
             )
@@ -352,6 +388,7 @@ def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataF
     first_flips, biggest = (frame.sort(by_change, descending=[True, False]).head(examples) for frame in (flips, moved))
     texts = _prompt_texts(prompts, pl.concat([first_flips["prompt_id"], biggest["prompt_id"]]))
     pairs = before.tables["response_pairs"].select("pair_id", "completion_0", "completion_1")
+    slugs = _slugs(before.constitution) | _slugs(after.constitution)
     return Labels(
         pairs=both.height,
         agreement=_share(both.filter(label == label_after).height, both.height),
@@ -360,8 +397,8 @@ def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataF
         gained=both.filter(label == _NO_LABEL, label_after != _NO_LABEL).height,
         lost=both.filter(label != _NO_LABEL, label_after == _NO_LABEL).height,
         mean_p_change=float(np.mean(both["p_change"].abs().to_numpy())) if both.height else None,
-        flips=_pair_examples(first_flips, pairs, texts),
-        biggest_p_changes=_pair_examples(biggest, pairs, texts),
+        flips=_pair_examples(first_flips, pairs, texts, slugs),
+        biggest_p_changes=_pair_examples(biggest, pairs, texts, slugs),
     )
 
 
@@ -442,14 +479,21 @@ def _slugs(constitution: Constitution) -> dict[str, str]:
     return {principle.id: principle.slug for principle in constitution.principles}
 
 
-def _drawn(version: VersionTables) -> Counter[str] | None:
-    """Slug → rounds that drew it."""
+def _named(principle_id: str, slugs: Mapping[str, str]) -> str:
+    """The slug; where neither version has this wording any more, a name by which it can be found."""
+    return slugs.get(principle_id, f"(an earlier wording, {principle_id[:8]})")
+
+
+def _drawn(version: VersionTables, other: Constitution) -> Counter[str] | None:
+    """Slug → rounds that drew it, be it in a wording that only the other version still has."""
     rounds = version.tables.get("revision_rounds")
     if rounds is None:
         return None
-    slugs = _slugs(version.constitution)
-    counted: Iterable[tuple[str, int]] = rounds.group_by("principle_id").len().iter_rows()
-    return Counter({slugs[principle]: count for principle, count in counted if principle in slugs})
+    slugs = _slugs(other) | _slugs(version.constitution)
+    drawn: Counter[str] = Counter()
+    for principle, count in rounds.group_by("principle_id").len().iter_rows():
+        drawn[_named(principle, slugs)] += count
+    return drawn
 
 
 def _change(before: Principle | None, after: Principle | None) -> str:
@@ -497,13 +541,12 @@ def _pair_ids(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labelled(version: VersionTables) -> pl.DataFrame | None:
-    """`pair_id`, `prompt_id`, `p_0`, `label`, `principles` (slugs) of every judged pair."""
+    """`pair_id`, `prompt_id`, `p_0`, `label`, `principles` (ids) of every judged pair."""
     pairs, judged, labels = (
         version.tables.get(table) for table in ("response_pairs", "judgements", "preference_pairs")
     )
     if pairs is None or judged is None or labels is None:
         return None
-    slugs = _slugs(version.constitution)
     chosen = labels.select("pair_id", pl.col("chosen").list.last().struct.field("content").alias("chosen"))
     label = (
         pl.when(pl.col("chosen") == pl.col("completion_0"))
@@ -512,9 +555,7 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
         .then(pl.lit("completion_1"))
         .otherwise(pl.lit(_NO_LABEL))
     )
-    ids = pl.coalesce("principle_ids", pl.concat_list("principle_id"))
-    shown = ids.explode().replace(slugs).unique().sort().alias("principles")
-    principles = judged.group_by("pair_id").agg(shown)
+    principles = judged.group_by("pair_id").agg(_PRINCIPLES_OF["judgements"].explode().unique().alias("principles"))
     return (
         pairs.select("pair_id", "prompt_id", "completion_0", "completion_1")
         .join(p_first(judged), on="pair_id")
@@ -524,7 +565,9 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
     )
 
 
-def _pair_examples(shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str]) -> tuple[PairExample, ...]:
+def _pair_examples(
+    shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str], slugs: Mapping[str, str]
+) -> tuple[PairExample, ...]:
     rows = shown.join(pairs, on="pair_id", maintain_order="left").iter_rows(named=True)
     return tuple(
         PairExample(
@@ -537,8 +580,8 @@ def _pair_examples(shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[st
             p_after=row["p_0_after"],
             label_before=row["label"],
             label_after=row["label_after"],
-            principles_before=tuple(row["principles"]),
-            principles_after=tuple(row["principles_after"]),
+            principles_before=tuple(sorted(_named(principle, slugs) for principle in row["principles"])),
+            principles_after=tuple(sorted(_named(principle, slugs) for principle in row["principles_after"])),
         )
         for row in rows
     )
@@ -572,6 +615,7 @@ def _rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
         weights = (principle.weight_before, principle.weight_after)
         yield {**_row("principle", principle.slug, "weight", *weights), "note": principle.change}
         yield _row("principle", principle.slug, "drawn", principle.drawn_before, principle.drawn_after)
+    yield from _earlier_rows(diff)
     for table in diff.tables:
         yield _row("rows", table.table, "rows", table.rows_before, table.rows_after)
         for measure in ("shared", "changed", "only_before", "only_after"):
@@ -591,6 +635,17 @@ def _rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
     for cost in diff.costs:
         for measure in ("calls_paid", "calls_found", "tokens", "seconds"):
             yield _row("cost", cost.table, measure, getattr(cost.before, measure), getattr(cost.after, measure))
+
+
+def _earlier_rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
+    """Rounds that are counted for no principle above."""
+    slugs = {principle.slug for principle in diff.principles}
+    drawn: dict[str, dict[str, int]] = {}
+    for wording in diff.earlier_wordings:
+        if wording.table == "revision_rounds" and wording.principle not in slugs:
+            drawn.setdefault(wording.principle, {})[wording.version] = wording.rows
+    for name, rows in drawn.items():
+        yield _row("principle", name, "drawn", rows.get(diff.before), rows.get(diff.after))
 
 
 def _row(

@@ -15,6 +15,7 @@ from cai_dagster.constitution_diff import (
     ConstitutionDiff,
     Cost,
     CostChange,
+    EarlierWording,
     PairExample,
     PrincipleChange,
     WinRate,
@@ -25,6 +26,7 @@ from cai_dagster.text import printable
 from cai_dagster.word_diff import word_diff
 
 LONGEST_TEXT = 600  # characters of a text in a terminal
+_ROWS_OF = {"revision_rounds": "rounds", "judgements": "judgements"}
 _STYLES = {"same": ("{}", ""), "removed": ("[-{}-]", "red"), "added": ("{{+{}+}}", "green")}
 
 
@@ -32,6 +34,8 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     """Print all of it; a part that one of the versions does not have yet is named as missing."""
     console.print(Text(_shown(f"{diff.before} → {diff.after}"), "bold"))
     _heading(console, "Principles", headline(diff))
+    for line in earlier_lines(diff):
+        console.print(Text(_shown(line)))
     for principle in diff.principles:
         _print_principle(principle, console)
     if diff.tables:
@@ -57,6 +61,7 @@ def page(diff: ConstitutionDiff) -> str:
         f"{diff.before} → {diff.after}",
         diff=diff,
         headline=headline(diff),
+        earlier=earlier_lines(diff),
         win_rates=win_rate_lines(diff),
         revisions=completions_line(diff),
         labels=labels_line(diff),
@@ -70,6 +75,7 @@ def page(diff: ConstitutionDiff) -> str:
 def markdown_summary(diff: ConstitutionDiff) -> str:
     """The counts, a few flips and the win rates: what one reads in the UI."""
     lines = [f"**{escaped(diff.before)} → {escaped(diff.after)}**: {escaped(headline(diff))}"]
+    lines += [f"\n{escaped(line)}" for line in earlier_lines(diff)]
     principles = [[one.slug, one.change, _weights(one), _drawn(one)] for one in diff.principles]
     lines += _markdown_table(["principle", "change", "weight", "rounds that drew it"], principles)
     rows = [
@@ -100,6 +106,19 @@ def headline(diff: ConstitutionDiff) -> str:
     if diff.few_shot_changed:
         text += f"; the few-shot {' and '.join(diff.few_shot_changed)} differ, and with them every call that shows them"
     return text
+
+
+def earlier_lines(diff: ConstitutionDiff) -> list[str]:
+    """A sentence for each table that a version made before its constitution was edited in place; what to do."""
+    found: dict[tuple[str, str], list[EarlierWording]] = {}
+    for wording in diff.earlier_wordings:
+        found.setdefault((wording.version, wording.table), []).append(wording)
+    return [
+        f"{version}'s {_ROWS_OF[table]} are of an earlier edition of its constitution: some were made under wordings "
+        f"that it no longer has ({'; '.join(f'{one.rows:,} under {one.principle}' for one in wordings)}). "
+        f"Materialize {table} for {version} again."
+        for (version, table), wordings in found.items()
+    ]
 
 
 def completions_line(diff: ConstitutionDiff) -> str:

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
@@ -16,6 +17,7 @@ from cai_dagster.constitution_diff import (
     CompletionExample,
     Completions,
     ConstitutionDiff,
+    EarlierWording,
     Labels,
     PairExample,
     PrincipleChange,
@@ -151,6 +153,42 @@ def test_examples_are_of_as_many_principles_as_there_are() -> None:
     assert made.completions is not None
     assert {example.principle_after for example in made.completions.examples[:2]} == {"kind", "honest"}
     assert len(made.completions.examples) == SETTINGS.examples
+
+
+def test_rounds_of_an_edition_that_was_edited_in_place_are_named_and_counted() -> None:
+    older = replace(KIND, revision_request="Make it kinder.")
+    one = rounds("v1", (0, 1, KIND, "a"), (1, 1, KIND, "a"))
+    other = rounds("v2", (0, 1, older, "b"), (1, 1, KIND, "b"))
+    made = diff_of(version("v1", KIND, revision_rounds=one), version("v2", KINDER, revision_rounds=other))
+    name = f"(an earlier wording, {older.id[:8]})"
+    assert sorted(made.earlier_wordings, key=lambda wording: wording.principle) == [
+        EarlierWording("v2", "revision_rounds", name, 1),
+        EarlierWording("v2", "revision_rounds", "kind", 1),  # its wording is the one that v1 has
+    ]
+    assert made.completions is not None
+    assert {example.principle_after for example in made.completions.examples} == {name, "kind"}
+    (kind,) = made.principles
+    assert (kind.drawn_before, kind.drawn_after) == (2, 1)
+    drawn = {row["name"]: (row["before"], row["after"]) for row in made.to_rows() if row["measure"] == "drawn"}
+    assert drawn == {"kind": (2, 1), name: (None, 1)}
+    for made_text in (shown(made), unescape(page(made)), markdown_summary(made).replace("\\", "")):
+        text = " ".join(made_text.split())
+        assert "v2's rounds are of an earlier edition of its constitution" in text
+        assert f"1 under {name}" in text
+        assert "Materialize revision_rounds for v2 again." in text
+        assert "v1's rounds" not in text
+
+
+def test_pairs_judged_under_an_earlier_wording_say_so() -> None:
+    older = replace(KIND, comparison_request="Which is kindest?")
+    before = labelled("v1", KIND, {0: 0.9})
+    after = replace(labelled("v2", older, {0: 0.2}), constitution=Constitution("v2", (KINDER,)))
+    made = diff_of(before, after)
+    name = f"(an earlier wording, {older.id[:8]})"
+    assert made.labels is not None
+    assert made.labels.flips[0].principles_after == (name,)
+    assert made.earlier_wordings == (EarlierWording("v2", "judgements", name, 2),)
+    assert "Materialize judgements for v2 again." in " ".join(shown(made).split())
 
 
 def labelled(name: str, principle: Principle, p_first: dict[int, float], **more: pl.DataFrame) -> VersionTables:
