@@ -110,14 +110,17 @@ class TableChange:
 
 @dataclass(frozen=True)
 class CompletionExample:
-    """A final revision that is another one, and the first round in which it went another way."""
+    """A final revision that is another one, and the first round in which it went another way.
+
+    Where one version has no such round, its principle is None.
+    """
 
     prompt_id: str
     sample: int
     prompt: str
     round: int
-    principle_before: str
-    principle_after: str
+    principle_before: str | None
+    principle_after: str | None
     before: str
     after: str
 
@@ -345,14 +348,16 @@ def completion_changes(
     """Whose final revision is another one; examples of as many principles as there are."""
     finals = _final_revisions(before).join(_final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
     changed = finals.filter(pl.col("revision") != pl.col("revision_after"))
+    slugs = _slugs(old) | _slugs(new)
+    principle = pl.coalesce("principle_id_after", "principle_id").alias("principle")
     shown = (
-        changed.join(_first_other_round(before, after), on=["prompt_id", "sample"])
+        changed.join(_first_other_round(before, after, slugs), on=["prompt_id", "sample"])
+        .with_columns(principle)
         .sort("prompt_id", "sample")
-        .with_columns(pl.int_range(pl.len()).over("principle_id_after").alias("turn"))
-        .sort("turn", "principle_id_after")
+        .with_columns(pl.int_range(pl.len()).over("principle").alias("turn"))
+        .sort("turn", "principle")
         .head(examples)
     )
-    slugs = _slugs(old) | _slugs(new)
     texts = _prompt_texts(prompts, shown["prompt_id"])
     return Completions(
         compared=finals.height,
@@ -363,8 +368,8 @@ def completion_changes(
                 sample=row["sample"],
                 prompt=texts.get(row["prompt_id"], ""),
                 round=row["round"],
-                principle_before=_named(row["principle_id"], slugs),
-                principle_after=_named(row["principle_id_after"], slugs),
+                principle_before=row["principle_id"] and _named(row["principle_id"], slugs),
+                principle_after=row["principle_id_after"] and _named(row["principle_id_after"], slugs),
                 before=row["revision"],
                 after=row["revision_after"],
             )
@@ -522,13 +527,20 @@ def _final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:
     return rounds.filter(last).select("prompt_id", "sample", "revision")
 
 
-def _first_other_round(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """Of each response the first round in which principle, critique or revision differ."""
-    columns = ["principle_id", "critique", "revision"]
+def _first_other_round(before: pl.DataFrame, after: pl.DataFrame, slugs: Mapping[str, str]) -> pl.DataFrame:
+    """Of each response the first round in which slug, critique or revision differ, or that one version alone has.
+
+    Not the principle's id: an edit of its comparison request alone makes it another one, and no round another way. A
+    slug that nobody knows any more is taken for the same: the texts say whether the round is.
+    """
     key = ["prompt_id", "sample", "round"]
-    both = before.select(*key, *columns).join(after.select(*key, *columns), on=key, suffix="_after")
-    differs = pl.any_horizontal(pl.col(name) != pl.col(f"{name}_after") for name in columns)
-    first = both.filter(differs).sort("round").unique(["prompt_id", "sample"], keep="first", maintain_order=True)
+    slug = pl.col("principle_id").replace_strict(slugs, default=None, return_dtype=pl.String).alias("slug")
+    one, other = (rounds.select(*key, "principle_id", slug, "critique", "revision") for rounds in (before, after))
+    both = one.join(other, on=key, how="full", coalesce=True, suffix="_after")
+    missing = pl.col("principle_id").is_null() | pl.col("principle_id_after").is_null()
+    differs = pl.any_horizontal(pl.col(name) != pl.col(f"{name}_after") for name in ("slug", "critique", "revision"))
+    first = both.filter(missing | differs.fill_null(value=False)).sort("round")
+    first = first.unique(["prompt_id", "sample"], keep="first", maintain_order=True)
     return first.select(*key, "principle_id", "principle_id_after")
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from cai_dagster.constitution_diff import (
     CheckResult,
+    CompletionExample,
     ConstitutionDiff,
     Cost,
     CostChange,
@@ -67,6 +68,7 @@ def page(diff: ConstitutionDiff) -> str:
         labels=labels_line(diff),
         costs=_noticeable(diff.costs),
         check=_check,
+        way=_way,
         drawn=_drawn,
         weights=_weights,
     )
@@ -159,6 +161,16 @@ def win_rate_lines(diff: ConstitutionDiff) -> list[str]:
     ]
 
 
+def _way(diff: ConstitutionDiff, example: CompletionExample) -> str:
+    """`round 1, one-principle → another`"""
+    before, after = example.principle_before, example.principle_after
+    if before is None:
+        return f"round {example.round}, which {diff.after} alone has, {after}"
+    if after is None:
+        return f"round {example.round}, which {diff.before} alone has, {before}"
+    return f"round {example.round}, {before}" + ("" if after == before else f" → {after}")
+
+
 def _interval(rate: WinRate) -> str:
     if rate.low is None or rate.high is None:
         return f"{rate.win_rate:.1%}"
@@ -231,10 +243,7 @@ def _print_completions(diff: ConstitutionDiff, console: Console) -> None:
     if diff.completions is None:
         return
     for example in diff.completions.examples:
-        way = f"round {example.round}, {example.principle_before}"
-        if example.principle_after != example.principle_before:
-            way += f" → {example.principle_after}"
-        text = Text(f"\nprompt {example.prompt_id[:8]} ({_shown(way)}): ", "dim")
+        text = Text(f"\nprompt {example.prompt_id[:8]} ({_shown(_way(diff, example))}): ", "dim")
         console.print(text.append_text(Text(_shown(example.prompt), "not dim")))
         console.print(_difference(example.before, example.after))
 

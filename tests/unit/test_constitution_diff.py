@@ -143,6 +143,34 @@ def test_completions_are_the_last_rounds_and_examples_name_the_round_that_went_a
     assert (kind.drawn_before, kind.drawn_after) == (1, 1)
 
 
+def test_a_round_whose_principle_has_another_comparison_request_alone_did_not_go_another_way() -> None:
+    compared = replace(KIND, comparison_request="Which is the kindest?")
+    honest = replace(HONEST, critique_request="Is it truly honest?")
+    same = pl.when(pl.col("round") == 1).then(pl.lit("the same critique")).otherwise("critique").alias("critique")
+    one = rounds("v1", (0, 1, KIND, "a"), (0, 2, HONEST, "b")).with_columns(same)
+    other = rounds("v2", (0, 1, compared, "a"), (0, 2, honest, "x")).with_columns(same)
+    before = version("v1", KIND, HONEST, revision_rounds=one)
+    for edited in (compared, replace(compared, comparison_request="Edited in place, so that nobody has its wording.")):
+        made = diff_of(before, version("v2", edited, honest, revision_rounds=other)).completions
+        assert made is not None
+        (example,) = made.examples
+        assert (example.round, example.principle_before, example.principle_after) == (2, "honest", "honest")
+
+
+def test_where_one_version_has_fewer_rounds_the_first_further_one_is_where_they_differ() -> None:
+    fewer = version("v1", KIND, HONEST, revision_rounds=rounds("v1", (0, 1, KIND, "a")))
+    more = version("v2", KIND, HONEST, revision_rounds=rounds("v2", (0, 1, KIND, "a"), (0, 2, HONEST, "b")))
+    assert diff_of(fewer, more).completions == Completions(
+        1, 1, (CompletionExample("0", 0, "question 0", 2, None, "honest", "a", "b"),)
+    )
+    assert diff_of(more, fewer).completions == Completions(
+        1, 1, (CompletionExample("0", 0, "question 0", 2, "honest", None, "b", "a"),)
+    )
+    for made in (diff_of(fewer, more), diff_of(more, fewer)):
+        assert "(round 2, which v2 alone has, honest)" in shown(made)
+        assert "round 2, which v2 alone has, honest</p>" in page(made)
+
+
 def test_examples_are_of_as_many_principles_as_there_are() -> None:
     edited = replace(HONEST, revision_request="Make it true.")
     one = rounds("v1", *((number, 1, KIND if number < 4 else HONEST, "a") for number in range(6)))
