@@ -44,10 +44,13 @@ def version_judgements(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Final revisions of two versions × principle × order, under the principles of both: log P(A) and log P(B)."""
+    from cai_dagster.version_tables import refuse_the_same
+
     against = config.against or previous_version(versions_in(CONSTITUTIONS), context.partition_key)
     if against is None:
         return stage_rows(context, lake, new_rows(context, lake), {"against": _FIRST})
     try:
+        refuse_the_same(against, context.partition_key)
         earlier = {table: lake.open().snapshot(table, against) for table in ("constitution", "revision_rounds")}
     except MendableError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error

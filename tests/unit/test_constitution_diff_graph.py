@@ -120,6 +120,22 @@ def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
     assert run.invoke(cli.app, ["diff", "v1"]).exit_code == 2
 
 
+def test_a_wrong_name_is_found_before_anything_is_judged(
+    home: Home, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize(["version_judgements"], config, version="v2")
+    asked: list[Any] = []
+    monkeypatch.setattr("cai_dagster.dagster_process.materialize", lambda *arguments: asked.append(arguments))
+    for before, after in (("v2", "v2"), ("v1", "v77"), ("v77", "v2")):
+        assert CliRunner().invoke(cli.app, ["diff", before, after, "--judge"]).exit_code == 1
+    assert asked == []
+    itself = {**config, "version_judgements": {"against": "v2"}}
+    result = materialize(["version_judgements"], itself, version="v2", raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "v2 and v2 are the same version" in str(failure.step_failure_data.user_failure_data)
+    assert set(open_lake(home).snapshot("version_judgements", "v2").frame()["against"]) == {"v1"}
+
+
 def test_hostile_texts_pass_through_the_metadata_as_text(home: Home, tmp_path: Path) -> None:
     texts = [text for text in HOSTILE if text != LONG_LINE]
     config = two_versions(home, tmp_path, [*texts, *(f"question {n}" for n in range(20))])
