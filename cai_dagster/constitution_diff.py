@@ -10,7 +10,7 @@ principle's identity in both versions, and a row is shared when all its columns 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -194,7 +194,8 @@ class CheckChange:
 class WinRate:
     """How often the later version's final revision is preferred to the earlier one's, where they differ.
 
-    Under the principles of one version. A tie counts one half; the interval is a bootstrap over prompts.
+    Under the principles of one version. A tie counts one half; the interval is a bootstrap over prompts. `mirrored`:
+    the judgements were made for the earlier version against the later one, and this is the other side of them.
     """
 
     judged_by: str
@@ -204,6 +205,7 @@ class WinRate:
     low: float | None
     high: float | None
     p_better: float
+    mirrored: bool = False
 
 
 @dataclass(frozen=True)
@@ -424,8 +426,27 @@ def check_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CheckChan
 def win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
     """Under each version's principles; none where the revisions of these two versions have not been judged.
 
-    Judgements of revisions that have been replaced since do not count.
+    Which of them was judged against the other does not matter. Judgements of revisions that have been replaced since
+    do not count.
     """
+    rates = _judged_win_rates(before, after, settings)
+    return rates or [_mirrored(rate) for rate in reversed(_judged_win_rates(after, before, settings))]
+
+
+def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange]:
+    """Every table that either version has paid for or spent time on."""
+    old, new = (
+        {
+            row["table_name"]: Cost(int(row["calls_paid"]), row["calls_found"], int(row["tokens"]), row["seconds"])
+            for row in rows
+        }
+        for rows in (before, after)
+    )
+    return [CostChange(table, old.get(table, Cost()), new.get(table, Cost())) for table in dict.fromkeys([*old, *new])]
+
+
+def _judged_win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
+    """The win rates of `after` where it was judged against `before`."""
     rounds = _both(before, after, "revision_rounds")
     judged = after.tables.get("version_judgements")
     if rounds is None or judged is None:
@@ -462,16 +483,11 @@ def win_rates(before: VersionTables, after: VersionTables, settings: Constitutio
     return rates
 
 
-def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange]:
-    """Every table that either version has paid for or spent time on."""
-    old, new = (
-        {
-            row["table_name"]: Cost(int(row["calls_paid"]), row["calls_found"], int(row["tokens"]), row["seconds"])
-            for row in rows
-        }
-        for rows in (before, after)
-    )
-    return [CostChange(table, old.get(table, Cost()), new.get(table, Cost())) for table in dict.fromkeys([*old, *new])]
+def _mirrored(rate: WinRate) -> WinRate:
+    """The other side's: what is no win of the one is a win of the other, and a tie is half of one for both."""
+    low, high = (None if end is None else 1 - end for end in (rate.high, rate.low))
+    win_rate, p_better = 1 - rate.win_rate, 1 - rate.p_better
+    return replace(rate, win_rate=win_rate, low=low, high=high, p_better=p_better, mirrored=True)
 
 
 def _both(before: VersionTables, after: VersionTables, table: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:

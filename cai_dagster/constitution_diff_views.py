@@ -157,6 +157,7 @@ def win_rate_lines(diff: ConstitutionDiff) -> list[str]:
         f"Under the principles of {rate.judged_by}: {diff.after}'s revision is preferred to {diff.before}'s in "
         f"{_interval(rate)} of {rate.pairs:,} comparisons over {rate.prompts:,} prompts, both orders averaged "
         f"(mean P {rate.p_better:.3f})."
+        + (f" What was judged is {diff.before} against {diff.after}: this is the other side." if rate.mirrored else "")
         for rate in diff.win_rates
     ]
 

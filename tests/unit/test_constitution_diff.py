@@ -335,6 +335,24 @@ def test_a_win_is_the_later_versions_over_both_orders_under_each_versions_princi
     assert by_new.low <= by_new.win_rate <= by_new.high
 
 
+def test_what_was_judged_one_way_is_told_the_other_way_too() -> None:
+    judged = judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.3, 0.8), (2, "v1", 0.9, 0.2), (0, "v2", 0.2, 0.9))
+    one, other = two_versions(judged)
+    forwards, backwards = diff_of(one, other), diff_of(other, one)
+    assert [rate.judged_by for rate in backwards.win_rates] == ["v2", "v1"]
+    rate, mirrored = forwards.win_rates[0], backwards.win_rates[1]
+    assert rate.win_rate == pytest.approx(2 / 3)
+    assert (mirrored.win_rate, mirrored.p_better) == pytest.approx((1 - rate.win_rate, 1 - rate.p_better))
+    assert rate.low is not None
+    assert rate.high is not None
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - rate.high, 1 - rate.low))
+    assert (rate.mirrored, mirrored.mirrored) == (False, True)
+    said = " ".join(shown(backwards).split())
+    assert "Under the principles of v1: v1's revision is preferred to v2's in 33.3%" in said
+    assert "What was judged is v2 against v1: this is the other side." in said
+    assert "the other side" not in shown(forwards)
+
+
 def test_judgements_of_other_versions_or_of_replaced_revisions_do_not_count() -> None:
     assert not win_rates(*two_versions(judged_revisions((0, "v0", 0.2, 0.9), against="v0")), SETTINGS)
     before, after = two_versions(judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.2, 0.9)))
