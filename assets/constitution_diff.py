@@ -75,16 +75,16 @@ class ConstitutionDiffConfig(ConstitutionDiffSettings, dg.Config):
     group_name="comparison",
     kinds={"polars", "ducklake"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
     deps=[  # each but the constitution may be absent
         *("constitution", "prompts", "revision_rounds", "sft_dataset", "response_pairs"),
-        *("judgements", "preference_pairs", version_judgements),
+        *("judgements", "preference_pairs", version_judgements, "reward_model_evaluation", "policy_evaluation"),
     ],
 )
 def constitution_diff(
     context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """What a version changed against an earlier one: principles, rows, completions, labels, checks, win rate, cost."""
+    """What a version changed against an earlier one: principles, rows, labels, win rates, rewards, checks, cost."""
     from cai_dagster.constitution_diff_views import markdown_summary
     from cai_dagster.version_tables import diff_versions
 

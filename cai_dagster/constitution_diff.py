@@ -33,6 +33,8 @@ _KEYS = {
 }
 _TEXTS = ("critique_request", "revision_request", "comparison_request")
 _NO_LABEL = "none"
+_ALL = "all"
+_SLICES = (_ALL, "principle", "labelled_by", "benchmark")
 _PRINCIPLES_OF = {
     "revision_rounds": pl.concat_list("principle_id"),
     "judgements": pl.coalesce("principle_ids", pl.concat_list("principle_id")),
@@ -40,6 +42,9 @@ _PRINCIPLES_OF = {
 
 COMPARED = tuple(_KEYS)
 """The tables whose rows two versions may share."""
+
+MEASURED = ("version_judgements", "reward_model_evaluation", "policy_evaluation")
+"""The tables whose rows say how good a version is."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +63,11 @@ class VersionTables:
 
 @dataclass(frozen=True)
 class TextChange:
-    """One text of a principle in both versions; empty where it is in one of them only."""
+    """One text of a principle in both versions; None in the version that does not have the principle."""
 
     field: str
-    before: str
-    after: str
+    before: str | None
+    after: str | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +75,7 @@ class PrincipleChange:
     """A principle that is not the same in both versions. Weights are None in the version that does not have it.
 
     `change` is added, removed, or those of edited, re-weighted and re-tagged that apply. `drawn`: rounds that drew
-    it, None where there are none yet.
+    it, None where there are none yet and where the version does not have it.
     """
 
     slug: str
@@ -97,15 +102,18 @@ class EarlierWording:
 
 @dataclass(frozen=True)
 class TableChange:
-    """The rows of one table: equal but for the version (`shared`), of the same key (`changed`), or of one version."""
+    """The rows of one table: equal but for the version (`shared`), of the same key (`changed`), or of one version.
+
+    Where one version has not made the table, its rows are None, and so is what takes both.
+    """
 
     table: str
-    rows_before: int
-    rows_after: int
-    shared: int
-    changed: int
-    only_before: int
-    only_after: int
+    rows_before: int | None
+    rows_after: int | None
+    shared: int | None
+    changed: int | None
+    only_before: int | None
+    only_after: int | None
 
 
 @dataclass(frozen=True)
@@ -209,6 +217,47 @@ class WinRate:
 
 
 @dataclass(frozen=True)
+class RewardModelScore:
+    """A reward model on one slice of pairs; see `tables.RewardModelEvaluation` for each number."""
+
+    pairs: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    log_loss: float
+    calibration_error: float
+    length_correlation: float | None
+
+
+@dataclass(frozen=True)
+class RewardModelChange:
+    """The reward models of both versions on `slice`: all, or a kind and its value, such as principle/crisis-care."""
+
+    slice: str
+    before: RewardModelScore | None
+    after: RewardModelScore | None
+
+
+@dataclass(frozen=True)
+class PolicyWinRate:
+    """How often a policy wins against all others of its version, under that version's principles."""
+
+    prompts: int
+    win_rate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PolicyChange:
+    """A policy in both versions; None where it has not been evaluated."""
+
+    policy: str
+    before: PolicyWinRate | None
+    after: PolicyWinRate | None
+
+
+@dataclass(frozen=True)
 class Cost:
     """All that a table has cost so far; `calls_found` is what its last materialization found in the ledger."""
 
@@ -220,11 +269,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostChange:
-    """The cost of one table in both versions."""
+    """The cost of one table in both versions; None where it was never materialized."""
 
     table: str
-    before: Cost
-    after: Cost
+    before: Cost | None
+    after: Cost | None
 
 
 @dataclass(frozen=True)
@@ -245,6 +294,8 @@ class ConstitutionDiff:
     labels: Labels | None
     checks: tuple[CheckChange, ...]
     win_rates: tuple[WinRate, ...]
+    reward_model: tuple[RewardModelChange, ...]
+    policies: tuple[PolicyChange, ...]
     costs: tuple[CostChange, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -271,12 +322,16 @@ def compare_versions(
         few_shot_changed=tuple(few_shot),
         earlier_wordings=(*earlier_wordings(before, new), *earlier_wordings(after, old)),
         tables=tuple(
-            table_change(table, *frames) for table in COMPARED if (frames := _both(before, after, table)) is not None
+            table_change(table, before.tables.get(table), after.tables.get(table))
+            for table in COMPARED
+            if table in before.tables or table in after.tables
         ),
         completions=None if rounds is None else completion_changes(*rounds, old, new, prompts, settings.examples),
         labels=label_changes(before, after, prompts, settings.examples),
         checks=tuple(check_changes(before.checks, after.checks)),
         win_rates=tuple(win_rates(before, after, settings)),
+        reward_model=tuple(reward_model_changes(before, after)),
+        policies=tuple(policy_changes(before, after)),
         costs=tuple(cost_changes(before.costs, after.costs)),
     )
 
@@ -297,8 +352,8 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
                     _text_changes(one, other),
                     weight_before=one and one.weight,
                     weight_after=other and other.weight,
-                    drawn_before=None if drawn_before is None else drawn_before[slug],
-                    drawn_after=None if drawn_after is None else drawn_after[slug],
+                    drawn_before=_drawn_of(one, slug, drawn_before),
+                    drawn_after=_drawn_of(other, slug, drawn_after),
                 )
             )
     return changes
@@ -321,8 +376,11 @@ def earlier_wordings(version: VersionTables, other: Constitution) -> list[Earlie
     return found
 
 
-def table_change(table: str, before: pl.DataFrame, after: pl.DataFrame) -> TableChange:
+def table_change(table: str, before: pl.DataFrame | None, after: pl.DataFrame | None) -> TableChange:
     """How many rows of a table the versions share."""
+    if before is None or after is None:
+        heights = (None if frame is None else frame.height for frame in (before, after))
+        return TableChange(table, *heights, shared=None, changed=None, only_before=None, only_after=None)
     key = list(_KEYS[table])
     others = [name for name in before.columns if name not in (*key, "constitution_version") and name in after.columns]
     both = before.select(*key, *others).join(after.select(*key, *others), on=key, how="inner", suffix="_after")
@@ -433,6 +491,43 @@ def win_rates(before: VersionTables, after: VersionTables, settings: Constitutio
     return rates or [_mirrored(rate) for rate in reversed(_judged_win_rates(after, before, settings))]
 
 
+def reward_model_changes(before: VersionTables, after: VersionTables) -> list[RewardModelChange]:
+    """All held-out pairs, where either version has a reward model; then the slices that both were measured on."""
+    old, new = (
+        {
+            _slice(row): RewardModelScore(
+                row["pairs"],
+                row["accuracy"],
+                row["accuracy_low"],
+                row["accuracy_high"],
+                row["log_loss"],
+                row["calibration_error"],
+                row["length_correlation"],
+            )
+            for row in _measured(version, "reward_model_evaluation")
+            if (row["slice"] or _ALL) in _SLICES
+        }
+        for version in (before, after)
+    )
+    shown = [name for name in {**old, **new} if name == _ALL or (name in old and name in new)]
+    return [
+        RewardModelChange(name, old.get(name), new.get(name)) for name in sorted(shown, key=lambda n: (n != _ALL, n))
+    ]
+
+
+def policy_changes(before: VersionTables, after: VersionTables) -> list[PolicyChange]:
+    """Every policy that was evaluated in either version."""
+    old, new = (
+        {
+            row["policy"]: PolicyWinRate(row["prompts"], row["win_rate"], row["win_rate_low"], row["win_rate_high"])
+            for row in _measured(version, "policy_evaluation")
+            if row["opponent"] == _ALL
+        }
+        for version in (before, after)
+    )
+    return [PolicyChange(policy, old.get(policy), new.get(policy)) for policy in sorted({*old, *new})]
+
+
 def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange]:
     """Every table that either version has paid for or spent time on."""
     old, new = (
@@ -442,7 +537,7 @@ def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange
         }
         for rows in (before, after)
     )
-    return [CostChange(table, old.get(table, Cost()), new.get(table, Cost())) for table in dict.fromkeys([*old, *new])]
+    return [CostChange(table, old.get(table), new.get(table)) for table in dict.fromkeys([*old, *new])]
 
 
 def _judged_win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
@@ -496,6 +591,17 @@ def _both(before: VersionTables, after: VersionTables, table: str) -> tuple[pl.D
     return before.tables[table], after.tables[table]
 
 
+def _measured(version: VersionTables, table: str) -> Iterable[dict[str, Any]]:
+    rows = version.tables.get(table)
+    return () if rows is None else rows.iter_rows(named=True)
+
+
+def _slice(row: Row) -> str:
+    """`all` (null in rows of older versions of the program), or `principle/crisis-care`."""
+    kind, value = row["slice"] or _ALL, row["slice_value"]
+    return kind if kind == _ALL else f"{kind}/{value}"
+
+
 def _slugs(constitution: Constitution) -> dict[str, str]:
     return {principle.id: principle.slug for principle in constitution.principles}
 
@@ -517,6 +623,11 @@ def _drawn(version: VersionTables, other: Constitution) -> Counter[str] | None:
     return drawn
 
 
+def _drawn_of(principle: Principle | None, slug: str, drawn: Counter[str] | None) -> int | None:
+    """None too where the version has no such principle, unless its rounds are of an edition that had."""
+    return None if drawn is None or (principle is None and not drawn[slug]) else drawn[slug]
+
+
 def _change(before: Principle | None, after: Principle | None) -> str:
     if before is None or after is None:
         return "added" if before is None else "removed"
@@ -533,9 +644,12 @@ def _change(before: Principle | None, after: Principle | None) -> str:
 
 
 def _text_changes(before: Principle | None, after: Principle | None) -> tuple[TextChange, ...]:
-    texts = [TextChange(name, getattr(before, name, ""), getattr(after, name, "")) for name in _TEXTS]
-    tags = [", ".join(principle.tags) if principle else "" for principle in (before, after)]
-    return tuple(text for text in [*texts, TextChange("tags", *tags)] if text.before != text.after)
+    old, new = (
+        {**{name: getattr(principle, name) for name in _TEXTS}, "tags": ", ".join(principle.tags)} if principle else {}
+        for principle in (before, after)
+    )
+    texts = [TextChange(name, old.get(name), new.get(name)) for name in (*_TEXTS, "tags")]
+    return tuple(text for text in texts if (text.before or "") != (text.after or ""))
 
 
 def _final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:
@@ -648,21 +762,40 @@ def _rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
         yield _row("rows", table.table, "rows", table.rows_before, table.rows_after)
         for measure in ("shared", "changed", "only_before", "only_after"):
             yield _row("rows", table.table, measure, after=getattr(table, measure))
-    if diff.completions:
-        for measure in ("compared", "changed"):
-            yield _row("completions", "revision_rounds", measure, after=getattr(diff.completions, measure))
-    if diff.labels:
-        for measure in ("pairs", "agreement", "cohen_kappa", "flipped", "gained", "lost", "mean_p_change"):
-            yield _row("labels", "preference_pairs", measure, after=getattr(diff.labels, measure))
+    yield from _change_rows(diff)
     for check in diff.checks:
         values = [result and result.value for result in (check.before, check.after)]
         yield _row("check", f"{check.table}/{check.check}", "value", *values)
     for rate in diff.win_rates:
         yield _row("win_rate", rate.judged_by, "win_rate", after=rate.win_rate, low=rate.low, high=rate.high)
         yield _row("win_rate", rate.judged_by, "pairs", after=rate.pairs)
+    for model in diff.reward_model:
+        yield from _score_rows("reward_model", model.slice, "accuracy", (model.before, model.after))
+    for policy in diff.policies:
+        yield from _score_rows("policy", policy.policy, "win_rate", (policy.before, policy.after))
     for cost in diff.costs:
         for measure in ("calls_paid", "calls_found", "tokens", "seconds"):
-            yield _row("cost", cost.table, measure, getattr(cost.before, measure), getattr(cost.after, measure))
+            figures = (getattr(one, measure, None) for one in (cost.before, cost.after))
+            yield _row("cost", cost.table, measure, *figures)
+
+
+def _change_rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
+    """What became of the rows that both versions have."""
+    if diff.completions:
+        for measure in ("compared", "changed"):
+            yield _row("completions", "revision_rounds", measure, after=getattr(diff.completions, measure))
+    if diff.labels:
+        for measure in ("pairs", "agreement", "cohen_kappa", "flipped", "gained", "lost", "mean_p_change"):
+            yield _row("labels", "preference_pairs", measure, after=getattr(diff.labels, measure))
+
+
+def _score_rows(
+    section: str, name: str, with_interval: str, both: tuple[RewardModelScore | PolicyWinRate | None, ...]
+) -> Iterable[dict[str, Any]]:
+    old, new = (asdict(score) if score else {} for score in both)
+    for measure in sorted({**old, **new}.keys() - {"low", "high"}):
+        interval = (new.get("low"), new.get("high")) if measure == with_interval else ()
+        yield _row(section, name, measure, old.get(measure), new.get(measure), *interval)
 
 
 def _earlier_rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:

@@ -6,7 +6,7 @@ It only reads. What was never made is absent, which is not the same as empty.
 from pathlib import Path
 
 from cai_dagster.constitution import Constitution, load_constitution
-from cai_dagster.constitution_diff import COMPARED, ConstitutionDiff, VersionTables, compare_versions
+from cai_dagster.constitution_diff import COMPARED, MEASURED, ConstitutionDiff, VersionTables, compare_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.lake import Lake
 from cai_dagster.settings import ConstitutionDiffSettings
@@ -69,7 +69,7 @@ def refuse_the_same(before: str, after: str) -> None:
 def read_version(lake: Lake, constitution: Constitution) -> VersionTables:
     """What there is in the lake of the version whose constitution it is."""
     version = constitution.version
-    present = [table for table in (*COMPARED, "version_judgements") if lake.materialized(table, version)]
+    present = [table for table in (*COMPARED, *MEASURED) if lake.materialized(table, version)]
     return VersionTables(
         version,
         constitution,
