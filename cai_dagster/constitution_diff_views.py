@@ -51,9 +51,9 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     _heading(console, "Whose revisions are preferred", "")
     for line in win_rate_lines(diff):
         console.print(Text(_shown(line)))
-    for title, explained, scores in score_tables(diff):
+    for title, explained, column, scores in score_tables(diff):
         _heading(console, title, explained)
-        console.print(_table(["", diff.before, diff.after], scores, "left"))
+        console.print(_table([column, diff.before, diff.after], scores, "left"))
     if diff.checks:
         _heading(console, "Checks", "")
         console.print(_checks_table(diff))
@@ -102,9 +102,9 @@ def markdown_summary(diff: ConstitutionDiff) -> str:
         ]
         lines += _markdown_table(["prompt", diff.before, diff.after, "P(completion_0)"], flips)
     lines += [f"* {escaped(line)}" for line in win_rate_lines(diff)]
-    for title, explained, scores in score_tables(diff):
+    for title, explained, column, scores in score_tables(diff):
         lines += ["", escaped(f"{title}: {explained}"), ""]
-        lines += _markdown_table(["", diff.before, diff.after], scores)
+        lines += _markdown_table([column, diff.before, diff.after], scores)
     checks = [[f"{one.table}/{one.check}", _check(one.before), _check(one.after)] for one in diff.checks]
     lines += _markdown_table(["check", diff.before, diff.after], checks)
     return "\n".join(lines)
@@ -168,17 +168,18 @@ def win_rate_lines(diff: ConstitutionDiff) -> list[str]:
     return [_win_rate(diff, rate) for rate in diff.win_rates]
 
 
-def score_tables(diff: ConstitutionDiff) -> list[tuple[str, str, list[list[str]]]]:
-    """Title, what it is, and rows of (name, earlier, later version): how good the reward models and policies are."""
+def score_tables(diff: ConstitutionDiff) -> list[tuple[str, str, str, list[list[str]]]]:
+    """How good the reward models and policies are: title, what it is, the first column, rows with both versions."""
     models = [row for change in diff.reward_model for row in _reward_model_rows(change)]
     policies = [[one.policy, *(_policy(score) for score in (one.before, one.after))] for one in diff.policies]
     tables = [
         (
             "Reward model",
             "on held-out pairs; each version by its own labels, but people's and a benchmark's are the same",
+            "measure",
             models,
         ),
-        ("Policies", "win rate against all others of the same version, under its own principles", policies),
+        ("Policies", "win rate against all others of the same version, under its own principles", "policy", policies),
     ]
     return [table for table in tables if table[-1]]
 
