@@ -44,10 +44,13 @@ def version_judgements(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Final revisions of two versions × principle × order, under the principles of both: log P(A) and log P(B)."""
+    from cai_dagster.version_tables import refuse_the_same
+
     against = config.against or previous_version(versions_in(CONSTITUTIONS), context.partition_key)
     if against is None:
         return stage_rows(context, lake, new_rows(context, lake), {"against": _FIRST})
     try:
+        refuse_the_same(against, context.partition_key)
         earlier = {table: lake.open().snapshot(table, against) for table in ("constitution", "revision_rounds")}
     except MendableError as error:
         raise dg.Failure(description=str(error), allow_retries=False) from error
@@ -72,16 +75,16 @@ class ConstitutionDiffConfig(ConstitutionDiffSettings, dg.Config):
     group_name="comparison",
     kinds={"polars", "ducklake"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
     deps=[  # each but the constitution may be absent
         *("constitution", "prompts", "revision_rounds", "sft_dataset", "response_pairs"),
-        *("judgements", "preference_pairs", version_judgements),
+        *("judgements", "preference_pairs", version_judgements, "reward_model_evaluation", "policy_evaluation"),
     ],
 )
 def constitution_diff(
     context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
-    """What a version changed against an earlier one: principles, rows, completions, labels, checks, win rate, cost."""
+    """What a version changed against an earlier one: principles, rows, labels, win rates, rewards, checks, cost."""
     from cai_dagster.constitution_diff_views import markdown_summary
     from cai_dagster.version_tables import diff_versions
 

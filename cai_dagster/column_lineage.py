@@ -256,7 +256,7 @@ COLUMN_LINEAGE: Mapping[str, Mapping[str, Sources]] = {
         **_VERSION,
         "against": Origin.computed,
         "section": Origin.computed,
-        "name": ("constitution.slug",),
+        "name": ("constitution.slug", "reward_model_evaluation.slice_value", "policy_evaluation.policy"),
         "measure": Origin.computed,
         **_measured(
             "before after low high",
@@ -267,6 +267,14 @@ COLUMN_LINEAGE: Mapping[str, Mapping[str, Sources]] = {
             *("revision_rounds.revision", "sft_dataset.messages", "response_pairs.pair_id"),
             *("judgements.logp_a", "judgements.logp_b", "preference_pairs.p_chosen", "preference_pairs.chosen"),
             *("version_judgements.logp_a", "version_judgements.logp_b"),
+            *(
+                f"reward_model_evaluation.{name}"
+                for name in (
+                    *("pairs", "accuracy", "accuracy_low", "accuracy_high"),
+                    *("log_loss", "calibration_error", "length_correlation"),
+                )
+            ),
+            *(f"policy_evaluation.{name}" for name in ("prompts", "win_rate", "win_rate_low", "win_rate_high")),
         ),
         "note": ("constitution.principle_id", "constitution.weight", "constitution.tags"),
     },

@@ -10,7 +10,7 @@ principle's identity in both versions, and a row is shared when all its columns 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -33,9 +33,18 @@ _KEYS = {
 }
 _TEXTS = ("critique_request", "revision_request", "comparison_request")
 _NO_LABEL = "none"
+_ALL = "all"
+_SLICES = (_ALL, "principle", "labelled_by", "benchmark")
+_PRINCIPLES_OF = {
+    "revision_rounds": pl.concat_list("principle_id"),
+    "judgements": pl.coalesce("principle_ids", pl.concat_list("principle_id")),
+}
 
 COMPARED = tuple(_KEYS)
 """The tables whose rows two versions may share."""
+
+MEASURED = ("version_judgements", "reward_model_evaluation", "policy_evaluation")
+"""The tables whose rows say how good a version is."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,11 @@ class VersionTables:
 
 @dataclass(frozen=True)
 class TextChange:
-    """One text of a principle in both versions; empty where it is in one of them only."""
+    """One text of a principle in both versions; None in the version that does not have the principle."""
 
     field: str
-    before: str
-    after: str
+    before: str | None
+    after: str | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,7 @@ class PrincipleChange:
     """A principle that is not the same in both versions. Weights are None in the version that does not have it.
 
     `change` is added, removed, or those of edited, re-weighted and re-tagged that apply. `drawn`: rounds that drew
-    it, None where there are none yet.
+    it, None where there are none yet and where the version does not have it.
     """
 
     slug: str
@@ -79,28 +88,47 @@ class PrincipleChange:
 
 
 @dataclass(frozen=True)
+class EarlierWording:
+    """Rows of a version that were made under a wording which its constitution, edited in place since, no longer has.
+
+    `principle` is the slug where the other version has this wording, else a name with the first digits of its id.
+    """
+
+    version: str
+    table: str
+    principle: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class TableChange:
-    """The rows of one table: equal but for the version (`shared`), of the same key (`changed`), or of one version."""
+    """The rows of one table: equal but for the version (`shared`), of the same key (`changed`), or of one version.
+
+    Where one version has not made the table, its rows are None, and so is what takes both.
+    """
 
     table: str
-    rows_before: int
-    rows_after: int
-    shared: int
-    changed: int
-    only_before: int
-    only_after: int
+    rows_before: int | None
+    rows_after: int | None
+    shared: int | None
+    changed: int | None
+    only_before: int | None
+    only_after: int | None
 
 
 @dataclass(frozen=True)
 class CompletionExample:
-    """A final revision that is another one, and the first round in which it went another way."""
+    """A final revision that is another one, and the first round in which it went another way.
+
+    Where one version has no such round, its principle is None.
+    """
 
     prompt_id: str
     sample: int
     prompt: str
     round: int
-    principle_before: str
-    principle_after: str
+    principle_before: str | None
+    principle_after: str | None
     before: str
     after: str
 
@@ -174,7 +202,8 @@ class CheckChange:
 class WinRate:
     """How often the later version's final revision is preferred to the earlier one's, where they differ.
 
-    Under the principles of one version. A tie counts one half; the interval is a bootstrap over prompts.
+    Under the principles of one version. A tie counts one half; the interval is a bootstrap over prompts. `mirrored`:
+    the judgements were made for the earlier version against the later one, and this is the other side of them.
     """
 
     judged_by: str
@@ -184,6 +213,48 @@ class WinRate:
     low: float | None
     high: float | None
     p_better: float
+    mirrored: bool = False
+
+
+@dataclass(frozen=True)
+class RewardModelScore:
+    """A reward model on one slice of pairs; see `tables.RewardModelEvaluation` for each number."""
+
+    pairs: int
+    accuracy: float
+    low: float | None
+    high: float | None
+    log_loss: float
+    calibration_error: float
+    length_correlation: float | None
+
+
+@dataclass(frozen=True)
+class RewardModelChange:
+    """The reward models of both versions on `slice`: all, or a kind and its value, such as principle/crisis-care."""
+
+    slice: str
+    before: RewardModelScore | None
+    after: RewardModelScore | None
+
+
+@dataclass(frozen=True)
+class PolicyWinRate:
+    """How often a policy wins against all others of its version, under that version's principles."""
+
+    prompts: int
+    win_rate: float
+    low: float | None
+    high: float | None
+
+
+@dataclass(frozen=True)
+class PolicyChange:
+    """A policy in both versions; None where it has not been evaluated."""
+
+    policy: str
+    before: PolicyWinRate | None
+    after: PolicyWinRate | None
 
 
 @dataclass(frozen=True)
@@ -198,11 +269,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class CostChange:
-    """The cost of one table in both versions."""
+    """The cost of one table in both versions; None where it was never materialized."""
 
     table: str
-    before: Cost
-    after: Cost
+    before: Cost | None
+    after: Cost | None
 
 
 @dataclass(frozen=True)
@@ -217,11 +288,14 @@ class ConstitutionDiff:
     principles: tuple[PrincipleChange, ...]
     unchanged_principles: int
     few_shot_changed: tuple[str, ...]
+    earlier_wordings: tuple[EarlierWording, ...]
     tables: tuple[TableChange, ...]
     completions: Completions | None
     labels: Labels | None
     checks: tuple[CheckChange, ...]
     win_rates: tuple[WinRate, ...]
+    reward_model: tuple[RewardModelChange, ...]
+    policies: tuple[PolicyChange, ...]
     costs: tuple[CostChange, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -246,13 +320,18 @@ def compare_versions(
         principles=tuple(principle_changes(before, after)),
         unchanged_principles=sum(principle in old.principles for principle in new.principles),
         few_shot_changed=tuple(few_shot),
+        earlier_wordings=(*earlier_wordings(before, new), *earlier_wordings(after, old)),
         tables=tuple(
-            table_change(table, *frames) for table in COMPARED if (frames := _both(before, after, table)) is not None
+            table_change(table, before.tables.get(table), after.tables.get(table))
+            for table in COMPARED
+            if table in before.tables or table in after.tables
         ),
         completions=None if rounds is None else completion_changes(*rounds, old, new, prompts, settings.examples),
         labels=label_changes(before, after, prompts, settings.examples),
         checks=tuple(check_changes(before.checks, after.checks)),
         win_rates=tuple(win_rates(before, after, settings)),
+        reward_model=tuple(reward_model_changes(before, after)),
+        policies=tuple(policy_changes(before, after)),
         costs=tuple(cost_changes(before.costs, after.costs)),
     )
 
@@ -261,7 +340,7 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
     """The principles that differ, those of the later version first and in its order."""
     old = {principle.slug: principle for principle in before.constitution.principles}
     new = {principle.slug: principle for principle in after.constitution.principles}
-    drawn_before, drawn_after = _drawn(before), _drawn(after)
+    drawn_before, drawn_after = _drawn(before, after.constitution), _drawn(after, before.constitution)
     changes: list[PrincipleChange] = []
     for slug in [*new, *(slug for slug in old if slug not in new)]:
         one, other = old.get(slug), new.get(slug)
@@ -273,15 +352,35 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
                     _text_changes(one, other),
                     weight_before=one and one.weight,
                     weight_after=other and other.weight,
-                    drawn_before=None if drawn_before is None else drawn_before[slug],
-                    drawn_after=None if drawn_after is None else drawn_after[slug],
+                    drawn_before=_drawn_of(one, slug, drawn_before),
+                    drawn_after=_drawn_of(other, slug, drawn_after),
                 )
             )
     return changes
 
 
-def table_change(table: str, before: pl.DataFrame, after: pl.DataFrame) -> TableChange:
+def earlier_wordings(version: VersionTables, other: Constitution) -> list[EarlierWording]:
+    """What of the version's rounds and judgements is of an earlier edition of its constitution."""
+    own, slugs = _slugs(version.constitution), _slugs(other)
+    found: list[EarlierWording] = []
+    for table, ids in _PRINCIPLES_OF.items():
+        if table not in version.tables:
+            continue
+        principles = version.tables[table].select(ids.alias("principle_id")).explode("principle_id")
+        counted = principles.group_by("principle_id").len().sort("principle_id").iter_rows()
+        found += [
+            EarlierWording(version.version, table, _named(principle, slugs), rows)
+            for principle, rows in counted
+            if principle not in own
+        ]
+    return found
+
+
+def table_change(table: str, before: pl.DataFrame | None, after: pl.DataFrame | None) -> TableChange:
     """How many rows of a table the versions share."""
+    if before is None or after is None:
+        heights = (None if frame is None else frame.height for frame in (before, after))
+        return TableChange(table, *heights, shared=None, changed=None, only_before=None, only_after=None)
     key = list(_KEYS[table])
     others = [name for name in before.columns if name not in (*key, "constitution_version") and name in after.columns]
     both = before.select(*key, *others).join(after.select(*key, *others), on=key, how="inner", suffix="_after")
@@ -309,14 +408,16 @@ def completion_changes(
     """Whose final revision is another one; examples of as many principles as there are."""
     finals = _final_revisions(before).join(_final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
     changed = finals.filter(pl.col("revision") != pl.col("revision_after"))
+    slugs = _slugs(old) | _slugs(new)
+    principle = pl.coalesce("principle_id_after", "principle_id").alias("principle")
     shown = (
-        changed.join(_first_other_round(before, after), on=["prompt_id", "sample"])
+        changed.join(_first_other_round(before, after, slugs), on=["prompt_id", "sample"])
+        .with_columns(principle)
         .sort("prompt_id", "sample")
-        .with_columns(pl.int_range(pl.len()).over("principle_id_after").alias("turn"))
-        .sort("turn", "principle_id_after")
+        .with_columns(pl.int_range(pl.len()).over("principle").alias("turn"))
+        .sort("turn", "principle")
         .head(examples)
     )
-    slugs = _slugs(old) | _slugs(new)
     texts = _prompt_texts(prompts, shown["prompt_id"])
     return Completions(
         compared=finals.height,
@@ -327,8 +428,8 @@ def completion_changes(
                 sample=row["sample"],
                 prompt=texts.get(row["prompt_id"], ""),
                 round=row["round"],
-                principle_before=slugs[row["principle_id"]],
-                principle_after=slugs[row["principle_id_after"]],
+                principle_before=row["principle_id"] and _named(row["principle_id"], slugs),
+                principle_after=row["principle_id_after"] and _named(row["principle_id_after"], slugs),
                 before=row["revision"],
                 after=row["revision_after"],
             )
@@ -352,6 +453,7 @@ def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataF
     first_flips, biggest = (frame.sort(by_change, descending=[True, False]).head(examples) for frame in (flips, moved))
     texts = _prompt_texts(prompts, pl.concat([first_flips["prompt_id"], biggest["prompt_id"]]))
     pairs = before.tables["response_pairs"].select("pair_id", "completion_0", "completion_1")
+    slugs = _slugs(before.constitution) | _slugs(after.constitution)
     return Labels(
         pairs=both.height,
         agreement=_share(both.filter(label == label_after).height, both.height),
@@ -360,8 +462,8 @@ def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataF
         gained=both.filter(label == _NO_LABEL, label_after != _NO_LABEL).height,
         lost=both.filter(label != _NO_LABEL, label_after == _NO_LABEL).height,
         mean_p_change=float(np.mean(both["p_change"].abs().to_numpy())) if both.height else None,
-        flips=_pair_examples(first_flips, pairs, texts),
-        biggest_p_changes=_pair_examples(biggest, pairs, texts),
+        flips=_pair_examples(first_flips, pairs, texts, slugs),
+        biggest_p_changes=_pair_examples(biggest, pairs, texts, slugs),
     )
 
 
@@ -382,8 +484,64 @@ def check_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CheckChan
 def win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
     """Under each version's principles; none where the revisions of these two versions have not been judged.
 
-    Judgements of revisions that have been replaced since do not count.
+    Which of them was judged against the other does not matter. Judgements of revisions that have been replaced since
+    do not count.
     """
+    rates = _judged_win_rates(before, after, settings)
+    return rates or [_mirrored(rate) for rate in reversed(_judged_win_rates(after, before, settings))]
+
+
+def reward_model_changes(before: VersionTables, after: VersionTables) -> list[RewardModelChange]:
+    """All held-out pairs, where either version has a reward model; then the slices that both were measured on."""
+    old, new = (
+        {
+            _slice(row): RewardModelScore(
+                row["pairs"],
+                row["accuracy"],
+                row["accuracy_low"],
+                row["accuracy_high"],
+                row["log_loss"],
+                row["calibration_error"],
+                row["length_correlation"],
+            )
+            for row in _measured(version, "reward_model_evaluation")
+            if (row["slice"] or _ALL) in _SLICES
+        }
+        for version in (before, after)
+    )
+    shown = [name for name in {**old, **new} if name == _ALL or (name in old and name in new)]
+    return [
+        RewardModelChange(name, old.get(name), new.get(name)) for name in sorted(shown, key=lambda n: (n != _ALL, n))
+    ]
+
+
+def policy_changes(before: VersionTables, after: VersionTables) -> list[PolicyChange]:
+    """Every policy that was evaluated in either version."""
+    old, new = (
+        {
+            row["policy"]: PolicyWinRate(row["prompts"], row["win_rate"], row["win_rate_low"], row["win_rate_high"])
+            for row in _measured(version, "policy_evaluation")
+            if row["opponent"] == _ALL
+        }
+        for version in (before, after)
+    )
+    return [PolicyChange(policy, old.get(policy), new.get(policy)) for policy in sorted({*old, *new})]
+
+
+def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange]:
+    """Every table that either version has paid for or spent time on."""
+    old, new = (
+        {
+            row["table_name"]: Cost(int(row["calls_paid"]), row["calls_found"], int(row["tokens"]), row["seconds"])
+            for row in rows
+        }
+        for rows in (before, after)
+    )
+    return [CostChange(table, old.get(table), new.get(table)) for table in dict.fromkeys([*old, *new])]
+
+
+def _judged_win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
+    """The win rates of `after` where it was judged against `before`."""
     rounds = _both(before, after, "revision_rounds")
     judged = after.tables.get("version_judgements")
     if rounds is None or judged is None:
@@ -420,16 +578,11 @@ def win_rates(before: VersionTables, after: VersionTables, settings: Constitutio
     return rates
 
 
-def cost_changes(before: Sequence[Row], after: Sequence[Row]) -> list[CostChange]:
-    """Every table that either version has paid for or spent time on."""
-    old, new = (
-        {
-            row["table_name"]: Cost(int(row["calls_paid"]), row["calls_found"], int(row["tokens"]), row["seconds"])
-            for row in rows
-        }
-        for rows in (before, after)
-    )
-    return [CostChange(table, old.get(table, Cost()), new.get(table, Cost())) for table in dict.fromkeys([*old, *new])]
+def _mirrored(rate: WinRate) -> WinRate:
+    """The other side's: what is no win of the one is a win of the other, and a tie is half of one for both."""
+    low, high = (None if end is None else 1 - end for end in (rate.high, rate.low))
+    win_rate, p_better = 1 - rate.win_rate, 1 - rate.p_better
+    return replace(rate, win_rate=win_rate, low=low, high=high, p_better=p_better, mirrored=True)
 
 
 def _both(before: VersionTables, after: VersionTables, table: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:
@@ -438,18 +591,41 @@ def _both(before: VersionTables, after: VersionTables, table: str) -> tuple[pl.D
     return before.tables[table], after.tables[table]
 
 
+def _measured(version: VersionTables, table: str) -> Iterable[dict[str, Any]]:
+    rows = version.tables.get(table)
+    return () if rows is None else rows.iter_rows(named=True)
+
+
+def _slice(row: Row) -> str:
+    """`all` (null in rows of older versions of the program), or `principle/crisis-care`."""
+    kind, value = row["slice"] or _ALL, row["slice_value"]
+    return kind if kind == _ALL else f"{kind}/{value}"
+
+
 def _slugs(constitution: Constitution) -> dict[str, str]:
     return {principle.id: principle.slug for principle in constitution.principles}
 
 
-def _drawn(version: VersionTables) -> Counter[str] | None:
-    """Slug → rounds that drew it."""
+def _named(principle_id: str, slugs: Mapping[str, str]) -> str:
+    """The slug; where neither version has this wording any more, a name by which it can be found."""
+    return slugs.get(principle_id, f"(an earlier wording, {principle_id[:8]})")
+
+
+def _drawn(version: VersionTables, other: Constitution) -> Counter[str] | None:
+    """Slug → rounds that drew it, be it in a wording that only the other version still has."""
     rounds = version.tables.get("revision_rounds")
     if rounds is None:
         return None
-    slugs = _slugs(version.constitution)
-    counted: Iterable[tuple[str, int]] = rounds.group_by("principle_id").len().iter_rows()
-    return Counter({slugs[principle]: count for principle, count in counted if principle in slugs})
+    slugs = _slugs(other) | _slugs(version.constitution)
+    drawn: Counter[str] = Counter()
+    for principle, count in rounds.group_by("principle_id").len().iter_rows():
+        drawn[_named(principle, slugs)] += count
+    return drawn
+
+
+def _drawn_of(principle: Principle | None, slug: str, drawn: Counter[str] | None) -> int | None:
+    """None too where the version has no such principle, unless its rounds are of an edition that had."""
+    return None if drawn is None or (principle is None and not drawn[slug]) else drawn[slug]
 
 
 def _change(before: Principle | None, after: Principle | None) -> str:
@@ -468,9 +644,12 @@ def _change(before: Principle | None, after: Principle | None) -> str:
 
 
 def _text_changes(before: Principle | None, after: Principle | None) -> tuple[TextChange, ...]:
-    texts = [TextChange(name, getattr(before, name, ""), getattr(after, name, "")) for name in _TEXTS]
-    tags = [", ".join(principle.tags) if principle else "" for principle in (before, after)]
-    return tuple(text for text in [*texts, TextChange("tags", *tags)] if text.before != text.after)
+    old, new = (
+        {**{name: getattr(principle, name) for name in _TEXTS}, "tags": ", ".join(principle.tags)} if principle else {}
+        for principle in (before, after)
+    )
+    texts = [TextChange(name, old.get(name), new.get(name)) for name in (*_TEXTS, "tags")]
+    return tuple(text for text in texts if (text.before or "") != (text.after or ""))
 
 
 def _final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:
@@ -478,13 +657,20 @@ def _final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:
     return rounds.filter(last).select("prompt_id", "sample", "revision")
 
 
-def _first_other_round(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """Of each response the first round in which principle, critique or revision differ."""
-    columns = ["principle_id", "critique", "revision"]
+def _first_other_round(before: pl.DataFrame, after: pl.DataFrame, slugs: Mapping[str, str]) -> pl.DataFrame:
+    """Of each response the first round in which slug, critique or revision differ, or that one version alone has.
+
+    Not the principle's id: an edit of its comparison request alone makes it another one, and no round another way. A
+    slug that nobody knows any more is taken for the same: the texts say whether the round is.
+    """
     key = ["prompt_id", "sample", "round"]
-    both = before.select(*key, *columns).join(after.select(*key, *columns), on=key, suffix="_after")
-    differs = pl.any_horizontal(pl.col(name) != pl.col(f"{name}_after") for name in columns)
-    first = both.filter(differs).sort("round").unique(["prompt_id", "sample"], keep="first", maintain_order=True)
+    slug = pl.col("principle_id").replace_strict(slugs, default=None, return_dtype=pl.String).alias("slug")
+    one, other = (rounds.select(*key, "principle_id", slug, "critique", "revision") for rounds in (before, after))
+    both = one.join(other, on=key, how="full", coalesce=True, suffix="_after")
+    missing = pl.col("principle_id").is_null() | pl.col("principle_id_after").is_null()
+    differs = pl.any_horizontal(pl.col(name) != pl.col(f"{name}_after") for name in ("slug", "critique", "revision"))
+    first = both.filter(missing | differs.fill_null(value=False)).sort("round")
+    first = first.unique(["prompt_id", "sample"], keep="first", maintain_order=True)
     return first.select(*key, "principle_id", "principle_id_after")
 
 
@@ -497,13 +683,12 @@ def _pair_ids(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
 
 
 def _labelled(version: VersionTables) -> pl.DataFrame | None:
-    """`pair_id`, `prompt_id`, `p_0`, `label`, `principles` (slugs) of every judged pair."""
+    """`pair_id`, `prompt_id`, `p_0`, `label`, `principles` (ids) of every judged pair."""
     pairs, judged, labels = (
         version.tables.get(table) for table in ("response_pairs", "judgements", "preference_pairs")
     )
     if pairs is None or judged is None or labels is None:
         return None
-    slugs = _slugs(version.constitution)
     chosen = labels.select("pair_id", pl.col("chosen").list.last().struct.field("content").alias("chosen"))
     label = (
         pl.when(pl.col("chosen") == pl.col("completion_0"))
@@ -512,9 +697,7 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
         .then(pl.lit("completion_1"))
         .otherwise(pl.lit(_NO_LABEL))
     )
-    ids = pl.coalesce("principle_ids", pl.concat_list("principle_id"))
-    shown = ids.explode().replace(slugs).unique().sort().alias("principles")
-    principles = judged.group_by("pair_id").agg(shown)
+    principles = judged.group_by("pair_id").agg(_PRINCIPLES_OF["judgements"].explode().unique().alias("principles"))
     return (
         pairs.select("pair_id", "prompt_id", "completion_0", "completion_1")
         .join(p_first(judged), on="pair_id")
@@ -524,7 +707,9 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
     )
 
 
-def _pair_examples(shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str]) -> tuple[PairExample, ...]:
+def _pair_examples(
+    shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str], slugs: Mapping[str, str]
+) -> tuple[PairExample, ...]:
     rows = shown.join(pairs, on="pair_id", maintain_order="left").iter_rows(named=True)
     return tuple(
         PairExample(
@@ -537,8 +722,8 @@ def _pair_examples(shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[st
             p_after=row["p_0_after"],
             label_before=row["label"],
             label_after=row["label_after"],
-            principles_before=tuple(row["principles"]),
-            principles_after=tuple(row["principles_after"]),
+            principles_before=tuple(sorted(_named(principle, slugs) for principle in row["principles"])),
+            principles_after=tuple(sorted(_named(principle, slugs) for principle in row["principles_after"])),
         )
         for row in rows
     )
@@ -572,25 +757,56 @@ def _rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
         weights = (principle.weight_before, principle.weight_after)
         yield {**_row("principle", principle.slug, "weight", *weights), "note": principle.change}
         yield _row("principle", principle.slug, "drawn", principle.drawn_before, principle.drawn_after)
+    yield from _earlier_rows(diff)
     for table in diff.tables:
         yield _row("rows", table.table, "rows", table.rows_before, table.rows_after)
         for measure in ("shared", "changed", "only_before", "only_after"):
             yield _row("rows", table.table, measure, after=getattr(table, measure))
-    if diff.completions:
-        for measure in ("compared", "changed"):
-            yield _row("completions", "revision_rounds", measure, after=getattr(diff.completions, measure))
-    if diff.labels:
-        for measure in ("pairs", "agreement", "cohen_kappa", "flipped", "gained", "lost", "mean_p_change"):
-            yield _row("labels", "preference_pairs", measure, after=getattr(diff.labels, measure))
+    yield from _change_rows(diff)
     for check in diff.checks:
         values = [result and result.value for result in (check.before, check.after)]
         yield _row("check", f"{check.table}/{check.check}", "value", *values)
     for rate in diff.win_rates:
         yield _row("win_rate", rate.judged_by, "win_rate", after=rate.win_rate, low=rate.low, high=rate.high)
         yield _row("win_rate", rate.judged_by, "pairs", after=rate.pairs)
+    for model in diff.reward_model:
+        yield from _score_rows("reward_model", model.slice, "accuracy", (model.before, model.after))
+    for policy in diff.policies:
+        yield from _score_rows("policy", policy.policy, "win_rate", (policy.before, policy.after))
     for cost in diff.costs:
         for measure in ("calls_paid", "calls_found", "tokens", "seconds"):
-            yield _row("cost", cost.table, measure, getattr(cost.before, measure), getattr(cost.after, measure))
+            figures = (getattr(one, measure, None) for one in (cost.before, cost.after))
+            yield _row("cost", cost.table, measure, *figures)
+
+
+def _change_rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
+    """What became of the rows that both versions have."""
+    if diff.completions:
+        for measure in ("compared", "changed"):
+            yield _row("completions", "revision_rounds", measure, after=getattr(diff.completions, measure))
+    if diff.labels:
+        for measure in ("pairs", "agreement", "cohen_kappa", "flipped", "gained", "lost", "mean_p_change"):
+            yield _row("labels", "preference_pairs", measure, after=getattr(diff.labels, measure))
+
+
+def _score_rows(
+    section: str, name: str, with_interval: str, both: tuple[RewardModelScore | PolicyWinRate | None, ...]
+) -> Iterable[dict[str, Any]]:
+    old, new = (asdict(score) if score else {} for score in both)
+    for measure in sorted({**old, **new}.keys() - {"low", "high"}):
+        interval = (new.get("low"), new.get("high")) if measure == with_interval else ()
+        yield _row(section, name, measure, old.get(measure), new.get(measure), *interval)
+
+
+def _earlier_rows(diff: ConstitutionDiff) -> Iterable[dict[str, Any]]:
+    """Rounds that are counted for no principle above."""
+    slugs = {principle.slug for principle in diff.principles}
+    drawn: dict[str, dict[str, int]] = {}
+    for wording in diff.earlier_wordings:
+        if wording.table == "revision_rounds" and wording.principle not in slugs:
+            drawn.setdefault(wording.principle, {})[wording.version] = wording.rows
+    for name, rows in drawn.items():
+        yield _row("principle", name, "drawn", rows.get(diff.before), rows.get(diff.after))
 
 
 def _row(

@@ -5,6 +5,7 @@ nothing of them becomes markup.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import astuple, fields
 
 from rich.console import Console, JustifyMethod
 from rich.table import Table
@@ -12,11 +13,15 @@ from rich.text import Text
 
 from cai_dagster.constitution_diff import (
     CheckResult,
+    CompletionExample,
     ConstitutionDiff,
     Cost,
     CostChange,
+    EarlierWording,
     PairExample,
+    PolicyWinRate,
     PrincipleChange,
+    RewardModelChange,
     WinRate,
 )
 from cai_dagster.dataset_card import escaped
@@ -25,6 +30,8 @@ from cai_dagster.text import printable
 from cai_dagster.word_diff import word_diff
 
 LONGEST_TEXT = 600  # characters of a text in a terminal
+_MISSING = "–"
+_ROWS_OF = {"revision_rounds": "rounds", "judgements": "judgements"}
 _STYLES = {"same": ("{}", ""), "removed": ("[-{}-]", "red"), "added": ("{{+{}+}}", "green")}
 
 
@@ -32,6 +39,8 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     """Print all of it; a part that one of the versions does not have yet is named as missing."""
     console.print(Text(_shown(f"{diff.before} → {diff.after}"), "bold"))
     _heading(console, "Principles", headline(diff))
+    for line in earlier_lines(diff):
+        console.print(Text(_shown(line)))
     for principle in diff.principles:
         _print_principle(principle, console)
     if diff.tables:
@@ -42,6 +51,9 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
     _heading(console, "Whose revisions are preferred", "")
     for line in win_rate_lines(diff):
         console.print(Text(_shown(line)))
+    for title, explained, column, scores in score_tables(diff):
+        _heading(console, title, explained)
+        console.print(_table([column, diff.before, diff.after], scores, "left"))
     if diff.checks:
         _heading(console, "Checks", "")
         console.print(_checks_table(diff))
@@ -57,11 +69,16 @@ def page(diff: ConstitutionDiff) -> str:
         f"{diff.before} → {diff.after}",
         diff=diff,
         headline=headline(diff),
+        earlier=earlier_lines(diff),
         win_rates=win_rate_lines(diff),
         revisions=completions_line(diff),
         labels=labels_line(diff),
+        scores=score_tables(diff),
         costs=_noticeable(diff.costs),
         check=_check,
+        way=_way,
+        count=_count,
+        cost_cells=_cost,
         drawn=_drawn,
         weights=_weights,
     )
@@ -70,11 +87,11 @@ def page(diff: ConstitutionDiff) -> str:
 def markdown_summary(diff: ConstitutionDiff) -> str:
     """The counts, a few flips and the win rates: what one reads in the UI."""
     lines = [f"**{escaped(diff.before)} → {escaped(diff.after)}**: {escaped(headline(diff))}"]
+    lines += [f"\n{escaped(line)}" for line in earlier_lines(diff)]
     principles = [[one.slug, one.change, _weights(one), _drawn(one)] for one in diff.principles]
     lines += _markdown_table(["principle", "change", "weight", "rounds that drew it"], principles)
     rows = [
-        [one.table, f"{one.rows_before:,}", f"{one.rows_after:,}", f"{one.shared:,}", f"{one.changed:,}"]
-        for one in diff.tables
+        [one.table, *map(_count, (one.rows_before, one.rows_after, one.shared, one.changed))] for one in diff.tables
     ]
     lines += _markdown_table(["table", diff.before, diff.after, "shared", "changed"], rows)
     lines += ["", escaped(completions_line(diff)), "", escaped(labels_line(diff)), ""]
@@ -85,6 +102,9 @@ def markdown_summary(diff: ConstitutionDiff) -> str:
         ]
         lines += _markdown_table(["prompt", diff.before, diff.after, "P(completion_0)"], flips)
     lines += [f"* {escaped(line)}" for line in win_rate_lines(diff)]
+    for title, explained, column, scores in score_tables(diff):
+        lines += ["", escaped(f"{title}: {explained}"), ""]
+        lines += _markdown_table([column, diff.before, diff.after], scores)
     checks = [[f"{one.table}/{one.check}", _check(one.before), _check(one.after)] for one in diff.checks]
     lines += _markdown_table(["check", diff.before, diff.after], checks)
     return "\n".join(lines)
@@ -100,6 +120,19 @@ def headline(diff: ConstitutionDiff) -> str:
     if diff.few_shot_changed:
         text += f"; the few-shot {' and '.join(diff.few_shot_changed)} differ, and with them every call that shows them"
     return text
+
+
+def earlier_lines(diff: ConstitutionDiff) -> list[str]:
+    """A sentence for each table that a version made before its constitution was edited in place; what to do."""
+    found: dict[tuple[str, str], list[EarlierWording]] = {}
+    for wording in diff.earlier_wordings:
+        found.setdefault((wording.version, wording.table), []).append(wording)
+    return [
+        f"{version}'s {_ROWS_OF[table]} are of an earlier edition of its constitution: some were made under wordings "
+        f"that it no longer has ({'; '.join(f'{one.rows:,} under {one.principle}' for one in wordings)}). "
+        f"Materialize {table} for {version} again."
+        for (version, table), wordings in found.items()
+    ]
 
 
 def completions_line(diff: ConstitutionDiff) -> str:
@@ -132,18 +165,68 @@ def win_rate_lines(diff: ConstitutionDiff) -> list[str]:
             f"Not measured yet. `cai diff {diff.before} {diff.after} --judge` asks the feedback model (or materialize "
             f"version_judgements for {diff.after})."
         ]
-    return [
+    return [_win_rate(diff, rate) for rate in diff.win_rates]
+
+
+def score_tables(diff: ConstitutionDiff) -> list[tuple[str, str, str, list[list[str]]]]:
+    """How good the reward models and policies are: title, what it is, the first column, rows with both versions."""
+    models = [row for change in diff.reward_model for row in _reward_model_rows(change)]
+    policies = [[one.policy, *(_policy(score) for score in (one.before, one.after))] for one in diff.policies]
+    tables = [
+        (
+            "Reward model",
+            "on held-out pairs; each version by its own labels, but people's and a benchmark's are the same",
+            "measure",
+            models,
+        ),
+        ("Policies", "win rate against all others of the same version, under its own principles", "policy", policies),
+    ]
+    return [table for table in tables if table[-1]]
+
+
+def _win_rate(diff: ConstitutionDiff, rate: WinRate) -> str:
+    line = (
         f"Under the principles of {rate.judged_by}: {diff.after}'s revision is preferred to {diff.before}'s in "
-        f"{_interval(rate)} of {rate.pairs:,} comparisons over {rate.prompts:,} prompts, both orders averaged "
-        f"(mean P {rate.p_better:.3f})."
-        for rate in diff.win_rates
+        f"{_interval(rate.win_rate, rate.low, rate.high)} of {rate.pairs:,} comparisons over {rate.prompts:,} prompts, "
+        f"both orders averaged (mean P {rate.p_better:.3f})."
+    )
+    if rate.mirrored:
+        line += f" What was judged is {diff.before} against {diff.after}: this is the other side."
+    return line
+
+
+def _reward_model_rows(change: RewardModelChange) -> list[list[str]]:
+    both = (change.before, change.after)
+    accuracies = [
+        _MISSING if one is None else f"{_interval(one.accuracy, one.low, one.high)} of {one.pairs:,}" for one in both
+    ]
+    if change.slice != "all":
+        return [[f"accuracy, {change.slice}", *accuracies]]
+    return [
+        ["accuracy", *accuracies],
+        ["log loss", *(_MISSING if one is None else f"{one.log_loss:.4f}" for one in both)],
+        ["calibration error", *(_MISSING if one is None else f"{one.calibration_error:.4f}" for one in both)],
+        ["length correlation", *(_number(one and one.length_correlation) for one in both)],
     ]
 
 
-def _interval(rate: WinRate) -> str:
-    if rate.low is None or rate.high is None:
-        return f"{rate.win_rate:.1%}"
-    return f"{rate.win_rate:.1%} ({rate.low:.1%}–{rate.high:.1%})"
+def _policy(score: PolicyWinRate | None) -> str:
+    return _MISSING if score is None else f"{_interval(score.win_rate, score.low, score.high)} of {score.prompts:,}"
+
+
+def _way(diff: ConstitutionDiff, example: CompletionExample) -> str:
+    """`round 1, one-principle → another`"""
+    before, after = example.principle_before, example.principle_after
+    if before is None:
+        return f"round {example.round}, which {diff.after} alone has, {after}"
+    if after is None:
+        return f"round {example.round}, which {diff.before} alone has, {before}"
+    return f"round {example.round}, {before}" + ("" if after == before else f" → {after}")
+
+
+def _interval(share: float, low: float | None, high: float | None) -> str:
+    """`50.0% (33.3%–66.7%)`"""
+    return f"{share:.1%}" if low is None or high is None else f"{share:.1%} ({low:.1%}–{high:.1%})"
 
 
 def _not_made(diff: ConstitutionDiff, table: str) -> str:
@@ -155,7 +238,11 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
+    return _MISSING if value is None else f"{value:.4g}"
+
+
+def _count(value: float | None) -> str:
+    return _MISSING if value is None else f"{value:,.0f}"
 
 
 def _weights(principle: PrincipleChange) -> str:
@@ -165,7 +252,7 @@ def _weights(principle: PrincipleChange) -> str:
 
 def _drawn(principle: PrincipleChange) -> str:
     drawn = (principle.drawn_before, principle.drawn_after)
-    return " → ".join("–" if count is None else f"{count:,}" for count in drawn)
+    return " → ".join(map(_count, drawn))
 
 
 def _check(result: CheckResult | None) -> str:
@@ -203,7 +290,7 @@ def _print_principle(principle: PrincipleChange, console: Console) -> None:
     console.print(title)
     for text in principle.texts:
         line = Text(f"  {text.field}: ", "dim")
-        line.append_text(_difference(text.before, text.after))
+        line.append_text(_difference(text.before or "", text.after or ""))
         console.print(line, soft_wrap=False)
 
 
@@ -212,10 +299,7 @@ def _print_completions(diff: ConstitutionDiff, console: Console) -> None:
     if diff.completions is None:
         return
     for example in diff.completions.examples:
-        way = f"round {example.round}, {example.principle_before}"
-        if example.principle_after != example.principle_before:
-            way += f" → {example.principle_after}"
-        text = Text(f"\nprompt {example.prompt_id[:8]} ({_shown(way)}): ", "dim")
+        text = Text(f"\nprompt {example.prompt_id[:8]} ({_shown(_way(diff, example))}): ", "dim")
         console.print(text.append_text(Text(_shown(example.prompt), "not dim")))
         console.print(_difference(example.before, example.after))
 
@@ -265,7 +349,7 @@ def _rows_table(diff: ConstitutionDiff) -> Table:
         [one.rows_before, one.rows_after, one.shared, one.changed, one.only_before, one.only_after]
         for one in diff.tables
     )
-    rows = ([one.table, *(f"{count:,}" for count in row)] for one, row in zip(diff.tables, counts, strict=True))
+    rows = ([one.table, *map(_count, row)] for one, row in zip(diff.tables, counts, strict=True))
     return _table(columns, rows)
 
 
@@ -276,22 +360,25 @@ def _checks_table(diff: ConstitutionDiff) -> Table:
 
 def _costs_table(diff: ConstitutionDiff) -> Table:
     columns = ["table", "calls paid", "found in ledger", "tokens", "seconds"]
-    rows = (
-        [cost.table, *(f"{before:,.0f} → {after:,.0f}" for before, after in zip(*_figures(cost), strict=True))]
-        for cost in _noticeable(diff.costs)
-    )
-    return _table(columns, rows)
+    return _table(columns, ([cost.table, *_cost(cost)] for cost in _noticeable(diff.costs)))
 
 
-def _figures(cost: CostChange) -> list[tuple[float, ...]]:
-    return [(one.calls_paid, one.calls_found, one.tokens, one.seconds) for one in (cost.before, cost.after)]
+def _cost(cost: CostChange) -> list[str]:
+    """`76 → 12` for each figure."""
+    both = [[None] * len(fields(Cost)) if one is None else astuple(one) for one in (cost.before, cost.after)]
+    return [f"{_count(before)} → {_count(after)}" for before, after in zip(*both, strict=True)]
 
 
 def _noticeable(costs: Sequence[CostChange]) -> list[CostChange]:
     """Those that cost a call or a second, and their sum."""
-    shown = [cost for cost in costs if any(max(figures) >= 1 for figures in _figures(cost))]
-    totals = [Cost(*map(sum, zip(*figures, strict=True))) for figures in zip(*map(_figures, shown), strict=True)]
-    return [*shown, CostChange("together", *totals)] if len(shown) > 1 else shown
+    shown = [cost for cost in costs if any(max(astuple(one)) >= 1 for one in (cost.before, cost.after) if one)]
+    together = CostChange("together", _sum(cost.before for cost in shown), _sum(cost.after for cost in shown))
+    return [*shown, together] if len(shown) > 1 else shown
+
+
+def _sum(costs: Iterable[Cost | None]) -> Cost | None:
+    known = [astuple(cost) for cost in costs if cost]
+    return Cost(*map(sum, zip(*known, strict=True))) if known else None
 
 
 def _markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -5,18 +5,43 @@ A page is a Jinja template in `templates/` that extends `page.html`. It knows no
 
 import base64
 import hashlib
+import uuid
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup, escape
 
+from cai_dagster.disk import full_disk_named
+from cai_dagster.errors import MendableError
 from cai_dagster.text import printable
 from cai_dagster.word_diff import Piece, word_diff
 
 LONGEST_TEXT = 4_000  # characters of one text on a page
 _ELEMENTS = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
+
+
+class PageError(MendableError):
+    """A page cannot be written where it was wanted; the message says why."""
+
+
+def write_page(file: Path, page: str) -> None:
+    """Write a page and the folders that it is to lie in; the file is there whole, or as it was before.
+
+    What is a link or a device, such as /dev/stdout, is written through: it is not ours to replace. Raises
+    DiskFullError, and PageError where the system does not let it be written.
+    """
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with full_disk_named(file.parent):
+            if file.is_symlink() or (file.exists() and not file.is_file()):
+                file.write_text(page, encoding="utf-8")
+            else:
+                _write_whole(file, page)
+    except OSError as error:
+        raise PageError(f"{file} cannot be written: {error.strerror or error}; name another file") from error
 
 
 def render(template: str, title: str, script: str = "", **values: Any) -> str:
@@ -35,6 +60,15 @@ def render(template: str, title: str, script: str = "", **values: Any) -> str:
         content_security_policy=security,
         **values,
     )
+
+
+def _write_whole(file: Path, page: str) -> None:
+    scratch = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        scratch.write_text(page, encoding="utf-8")
+        scratch.replace(file)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 @cache

@@ -4,15 +4,13 @@ It needs no network, opens from disk and prints. What it says comes from `report
 `report_charts`; how it looks is templates/report.html.
 """
 
-import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.lake import Lake
-from cai_dagster.pages import render
+from cai_dagster.pages import render, write_page
 from cai_dagster.report_charts import charts_of, curves_of
 from cai_dagster.report_facts import Facts, facts_of
 
@@ -40,14 +38,7 @@ def write_report(lake: Lake, version: str, path: Path) -> Report:
     """
     facts = facts_of(lake, version)
     page = report_page(facts, datetime.now(UTC))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    with full_disk_named(path.parent):
-        try:
-            scratch.write_text(page, encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
+    write_page(path, page)
     return Report(path, len(page.encode()), facts)
 
 

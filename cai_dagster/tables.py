@@ -350,10 +350,15 @@ class ConstitutionDiff(_VersionedModel):
 
     against: str = pa.Field(description="The version that it is compared with.")
     section: str = pa.Field(
-        isin=["principle", "rows", "completions", "labels", "check", "win_rate", "cost"],
+        isin=[
+            *("principle", "rows", "completions", "labels", "check", "win_rate"),
+            *("reward_model", "policy", "cost"),
+        ],
         description="What kind of figure it is.",
     )
-    name: str = pa.Field(description="What it is about: a principle's slug, a table, a check, a version.")
+    name: str = pa.Field(
+        description="What it is about: a principle's slug, a table, a check, a version, a slice, a policy."
+    )
     measure: str = pa.Field(description="What was measured of it, such as weight, shared, flipped, win_rate.")
     before: float = pa.Field(nullable=True, description="In `against`; null where it belongs to both or is not there.")
     after: float = pa.Field(nullable=True, description="In `constitution_version`, or between the two.")

@@ -6,7 +6,7 @@ It only reads. What was never made is absent, which is not the same as empty.
 from pathlib import Path
 
 from cai_dagster.constitution import Constitution, load_constitution
-from cai_dagster.constitution_diff import COMPARED, ConstitutionDiff, VersionTables, compare_versions
+from cai_dagster.constitution_diff import COMPARED, MEASURED, ConstitutionDiff, VersionTables, compare_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.lake import Lake
 from cai_dagster.settings import ConstitutionDiffSettings
@@ -38,27 +38,42 @@ def diff_versions(
 
     Raises VersionsError where they are the same, ConstitutionError where a version is nowhere.
     """
-    if before == after:
-        raise VersionsError(f"{before} and {after} are the same version; name two")
-    one, other = (read_version(lake, version, constitutions) for version in (before, after))
+    one, other = (
+        read_version(lake, constitution)
+        for constitution in constitutions_to_compare(lake, before, after, constitutions)
+    )
     made = lake.materialized("prompts")
     prompts = lake.snapshot("prompts").frame() if made else TABLES["prompts"].schema.to_frame()
     return compare_versions(one, other, prompts, settings)
 
 
-def read_version(lake: Lake, version: str, constitutions: Path) -> VersionTables:
-    """The version as it is in the lake; its principles from their file where the lake has none of it yet.
+def constitutions_to_compare(lake: Lake, before: str, after: str, constitutions: Path) -> list[Constitution]:
+    """Both versions' principles: from the lake, or from their file where the lake has none of a version yet.
 
-    Raises ConstitutionError where there is no such file either.
+    Raises VersionsError where they are the same, ConstitutionError where a version is nowhere.
     """
-    if lake.materialized("constitution", version):
-        principles = Constitution.from_rows(lake.snapshot("constitution", version).frame().to_dicts())
-    else:
-        principles = load_constitution(constitutions / f"{version}.yaml")
-    present = [table for table in (*COMPARED, "version_judgements") if lake.materialized(table, version)]
+    refuse_the_same(before, after)
+    return [
+        Constitution.from_rows(lake.snapshot("constitution", version).frame().to_dicts())
+        if lake.materialized("constitution", version)
+        else load_constitution(constitutions / f"{version}.yaml")
+        for version in (before, after)
+    ]
+
+
+def refuse_the_same(before: str, after: str) -> None:
+    """Raise VersionsError where a version would be compared with itself."""
+    if before == after:
+        raise VersionsError(f"{before} and {after} are the same version; name two")
+
+
+def read_version(lake: Lake, constitution: Constitution) -> VersionTables:
+    """What there is in the lake of the version whose constitution it is."""
+    version = constitution.version
+    present = [table for table in (*COMPARED, *MEASURED) if lake.materialized(table, version)]
     return VersionTables(
         version,
-        principles,
+        constitution,
         {table: lake.snapshot(table, version).frame() for table in present},
         checks=lake.select(_CHECKS, {"version": version}).to_dicts(),
         costs=lake.select(_ACCOUNTS, {"version": version}).to_dicts(),

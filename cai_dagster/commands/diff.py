@@ -27,16 +27,20 @@ def diff(
     from cai_dagster.constitution_diff_views import page, print_diff
     from cai_dagster.dagster_process import materialize
     from cai_dagster.lake import Lake
+    from cai_dagster.pages import write_page
     from cai_dagster.settings import active_settings
-    from cai_dagster.version_tables import diff_versions
+    from cai_dagster.version_tables import constitutions_to_compare, diff_versions
 
     settings = active_settings().constitution_diff.model_copy(update={"examples": examples})
+    lake, constitutions = Lake(Home.from_environment()), PROJECT / "constitutions"
     if judge:
+        # What is judged replaces the judgements that are there, so that it is never begun for a wrong name.
+        constitutions_to_compare(lake, before, after, constitutions)
+        lake.close()
         materialize("version_judgements", after, {"version_judgements": {"against": before}})
-    made = diff_versions(Lake(Home.from_environment()), before, after, PROJECT / "constitutions", settings)
+    made = diff_versions(lake, before, after, constitutions, settings)
     if html:
-        html.parent.mkdir(parents=True, exist_ok=True)
-        html.write_text(page(made), encoding="utf-8")
+        write_page(html, page(made))
     if as_json:
         sys.stdout.write(json.dumps(made.to_json(), indent=2) + "\n")
         return

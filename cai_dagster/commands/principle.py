@@ -30,7 +30,7 @@ def principle(
         typer.Option(help="Constitution version to tell of; all, without it.", autocompletion=complete_version),
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Examples of revisions, and of judged pairs.")] = 3,
-    html: Annotated[Path | None, typer.Option(help="Write a page to this file.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page to this file.", dir_okay=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show a principle: texts, draws, decisions, agreement, examples.
@@ -38,11 +38,12 @@ def principle(
     Its texts by version with word diffs, where it was drawn, how its judgements labelled pairs, its agreement with
     people, and what it changed.
     """
+    from cai_dagster.pages import write_page
     from cai_dagster.principle_page import principle_page
 
     page = principle_page(Home.from_environment(), slug, version, examples)
     if html is not None:
-        html.write_text(to_html(page), encoding="utf-8")
+        write_page(html, to_html(page))
     if as_json:
         sys.stdout.write(json.dumps(page.to_json(), indent=2, ensure_ascii=False) + "\n")
     elif html is not None:

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from io import StringIO
 from typing import Any
@@ -16,9 +17,16 @@ from cai_dagster.constitution_diff import (
     CompletionExample,
     Completions,
     ConstitutionDiff,
+    Cost,
+    CostChange,
+    EarlierWording,
     Labels,
     PairExample,
+    PolicyChange,
+    PolicyWinRate,
     PrincipleChange,
+    RewardModelChange,
+    RewardModelScore,
     TextChange,
     VersionTables,
     compare_versions,
@@ -99,7 +107,7 @@ def test_principles_are_the_same_where_their_slugs_are() -> None:
     assert made.principles[0].texts == (TextChange("critique_request", "Is it kind?", "Is it very kind?"),)
     assert (made.principles[1].weight_before, made.principles[1].weight_after) == (1.0, 2.0)
     assert made.principles[2].weight_before is None
-    assert made.principles[2].texts[0] == TextChange("critique_request", "", "Is it brief?")
+    assert made.principles[2].texts[0] == TextChange("critique_request", None, "Is it brief?")
 
 
 def test_a_principle_may_change_in_several_ways_and_its_tags_are_no_text_of_a_call() -> None:
@@ -141,6 +149,34 @@ def test_completions_are_the_last_rounds_and_examples_name_the_round_that_went_a
     assert (kind.drawn_before, kind.drawn_after) == (1, 1)
 
 
+def test_a_round_whose_principle_has_another_comparison_request_alone_did_not_go_another_way() -> None:
+    compared = replace(KIND, comparison_request="Which is the kindest?")
+    honest = replace(HONEST, critique_request="Is it truly honest?")
+    same = pl.when(pl.col("round") == 1).then(pl.lit("the same critique")).otherwise("critique").alias("critique")
+    one = rounds("v1", (0, 1, KIND, "a"), (0, 2, HONEST, "b")).with_columns(same)
+    other = rounds("v2", (0, 1, compared, "a"), (0, 2, honest, "x")).with_columns(same)
+    before = version("v1", KIND, HONEST, revision_rounds=one)
+    for edited in (compared, replace(compared, comparison_request="Edited in place, so that nobody has its wording.")):
+        made = diff_of(before, version("v2", edited, honest, revision_rounds=other)).completions
+        assert made is not None
+        (example,) = made.examples
+        assert (example.round, example.principle_before, example.principle_after) == (2, "honest", "honest")
+
+
+def test_where_one_version_has_fewer_rounds_the_first_further_one_is_where_they_differ() -> None:
+    fewer = version("v1", KIND, HONEST, revision_rounds=rounds("v1", (0, 1, KIND, "a")))
+    more = version("v2", KIND, HONEST, revision_rounds=rounds("v2", (0, 1, KIND, "a"), (0, 2, HONEST, "b")))
+    assert diff_of(fewer, more).completions == Completions(
+        1, 1, (CompletionExample("0", 0, "question 0", 2, None, "honest", "a", "b"),)
+    )
+    assert diff_of(more, fewer).completions == Completions(
+        1, 1, (CompletionExample("0", 0, "question 0", 2, "honest", None, "b", "a"),)
+    )
+    for made in (diff_of(fewer, more), diff_of(more, fewer)):
+        assert "(round 2, which v2 alone has, honest)" in shown(made)
+        assert "round 2, which v2 alone has, honest</p>" in page(made)
+
+
 def test_examples_are_of_as_many_principles_as_there_are() -> None:
     edited = replace(HONEST, revision_request="Make it true.")
     one = rounds("v1", *((number, 1, KIND if number < 4 else HONEST, "a") for number in range(6)))
@@ -151,6 +187,42 @@ def test_examples_are_of_as_many_principles_as_there_are() -> None:
     assert made.completions is not None
     assert {example.principle_after for example in made.completions.examples[:2]} == {"kind", "honest"}
     assert len(made.completions.examples) == SETTINGS.examples
+
+
+def test_rounds_of_an_edition_that_was_edited_in_place_are_named_and_counted() -> None:
+    older = replace(KIND, revision_request="Make it kinder.")
+    one = rounds("v1", (0, 1, KIND, "a"), (1, 1, KIND, "a"))
+    other = rounds("v2", (0, 1, older, "b"), (1, 1, KIND, "b"))
+    made = diff_of(version("v1", KIND, revision_rounds=one), version("v2", KINDER, revision_rounds=other))
+    name = f"(an earlier wording, {older.id[:8]})"
+    assert sorted(made.earlier_wordings, key=lambda wording: wording.principle) == [
+        EarlierWording("v2", "revision_rounds", name, 1),
+        EarlierWording("v2", "revision_rounds", "kind", 1),  # its wording is the one that v1 has
+    ]
+    assert made.completions is not None
+    assert {example.principle_after for example in made.completions.examples} == {name, "kind"}
+    (kind,) = made.principles
+    assert (kind.drawn_before, kind.drawn_after) == (2, 1)
+    drawn = {row["name"]: (row["before"], row["after"]) for row in made.to_rows() if row["measure"] == "drawn"}
+    assert drawn == {"kind": (2, 1), name: (None, 1)}
+    for made_text in (shown(made), unescape(page(made)), markdown_summary(made).replace("\\", "")):
+        text = " ".join(made_text.split())
+        assert "v2's rounds are of an earlier edition of its constitution" in text
+        assert f"1 under {name}" in text
+        assert "Materialize revision_rounds for v2 again." in text
+        assert "v1's rounds" not in text
+
+
+def test_pairs_judged_under_an_earlier_wording_say_so() -> None:
+    older = replace(KIND, comparison_request="Which is kindest?")
+    before = labelled("v1", KIND, {0: 0.9})
+    after = replace(labelled("v2", older, {0: 0.2}), constitution=Constitution("v2", (KINDER,)))
+    made = diff_of(before, after)
+    name = f"(an earlier wording, {older.id[:8]})"
+    assert made.labels is not None
+    assert made.labels.flips[0].principles_after == (name,)
+    assert made.earlier_wordings == (EarlierWording("v2", "judgements", name, 2),)
+    assert "Materialize judgements for v2 again." in " ".join(shown(made).split())
 
 
 def labelled(name: str, principle: Principle, p_first: dict[int, float], **more: pl.DataFrame) -> VersionTables:
@@ -269,6 +341,24 @@ def test_a_win_is_the_later_versions_over_both_orders_under_each_versions_princi
     assert by_new.low <= by_new.win_rate <= by_new.high
 
 
+def test_what_was_judged_one_way_is_told_the_other_way_too() -> None:
+    judged = judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.3, 0.8), (2, "v1", 0.9, 0.2), (0, "v2", 0.2, 0.9))
+    one, other = two_versions(judged)
+    forwards, backwards = diff_of(one, other), diff_of(other, one)
+    assert [rate.judged_by for rate in backwards.win_rates] == ["v2", "v1"]
+    rate, mirrored = forwards.win_rates[0], backwards.win_rates[1]
+    assert rate.win_rate == pytest.approx(2 / 3)
+    assert (mirrored.win_rate, mirrored.p_better) == pytest.approx((1 - rate.win_rate, 1 - rate.p_better))
+    assert rate.low is not None
+    assert rate.high is not None
+    assert (mirrored.low, mirrored.high) == pytest.approx((1 - rate.high, 1 - rate.low))
+    assert (rate.mirrored, mirrored.mirrored) == (False, True)
+    said = " ".join(shown(backwards).split())
+    assert "Under the principles of v1: v1's revision is preferred to v2's in 33.3%" in said
+    assert "What was judged is v2 against v1: this is the other side." in said
+    assert "the other side" not in shown(forwards)
+
+
 def test_judgements_of_other_versions_or_of_replaced_revisions_do_not_count() -> None:
     assert not win_rates(*two_versions(judged_revisions((0, "v0", 0.2, 0.9), against="v0")), SETTINGS)
     before, after = two_versions(judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.2, 0.9)))
@@ -293,10 +383,104 @@ def test_checks_and_costs_stand_side_by_side() -> None:
     )
     made = diff_of(before, after)
     assert [(one.check, one.before is None) for one in made.checks] == [("label_mass", False), ("position_bias", True)]
-    assert (made.costs[0].before.calls_paid, made.costs[0].after.calls_found) == (10, 8)
+    assert made.costs == (CostChange("judgements", Cost(10, 0, 100, 2.5), Cost(2, 8, 100, 2.5)),)
     text = shown(made)
     assert re.search(r"label_mass +0\.95 ✓ \(at least 0\.9\) +0\.5 ✗ \(at least 0\.9\)", text)
     assert re.search(r"judgements +10 → 2 +0 → 8", text)
+
+
+def scored_version(name: str, *evaluated: tuple[str | None, str | None, float], **wins: float) -> VersionTables:
+    """(slice, slice_value, accuracy); the win rate of each policy against all others, and 0.5 against another."""
+    score = {"checkpoint_key": "ab", "pairs": 20, "constant_log_loss": math.log(2), "brier_score": 0.2}
+    score |= {"log_loss": 0.61, "calibration_error": 0.04, "length_correlation": None, "longer_wins_accuracy": 0.5}
+    slices = [
+        {**score, "slice": kind, "slice_value": value, "accuracy": accuracy}
+        | {"accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.1}
+        for kind, value, accuracy in evaluated
+    ]
+    rates = [
+        {"policy": policy, "opponent": opponent, "prompts": 40, "win_rate": rate, "p_better": rate, "identical": 0.0}
+        | {"win_rate_low": rate - 0.1, "win_rate_high": rate + 0.1}
+        for policy, won in wins.items()
+        for opponent, rate in (("all", won), ("another", 0.5))
+    ]
+    tables = {"reward_model_evaluation": slices, "policy_evaluation": rates}
+    return version(name, KIND, **{table: frame(table, name, rows) for table, rows in tables.items() if rows})
+
+
+def test_reward_models_and_policies_stand_side_by_side() -> None:
+    before = scored_version(
+        *("v1", (None, None, 0.6), ("principle", "all", 0.5), ("principle", "kind", 0.4)),
+        *(("benchmark", "b", 0.7), ("benchmark_subset", "b/s", 0.7)),
+        dpo_model=0.6,
+    )
+    after = scored_version(
+        *("v2", ("all", None, 0.7), ("principle", "kind", 0.8), ("principle", "honest", 0.3)),
+        *(("benchmark", "b", 0.6), ("benchmark_subset", "b/s", 0.6)),
+        dpo_model=0.75,
+        best_of_n=0.2,
+    )
+    made = diff_of(before, after)
+    assert [one.slice for one in made.reward_model] == ["all", "benchmark/b", "principle/kind"]
+    everything = made.reward_model[0]
+    assert everything.before == RewardModelScore(20, 0.6, 0.5, 0.7, 0.61, 0.04, None)
+    assert everything.after is not None
+    assert everything.after.accuracy == 0.7
+    assert [(one.policy, one.before is None) for one in made.policies] == [("best_of_n", True), ("dpo_model", False)]
+    assert made.policies[1].after == PolicyWinRate(40, 0.75, 0.65, 0.85)
+    plain = shown(made)
+    assert re.search(r"\naccuracy +60\.0% \(50\.0%–70\.0%\) of 20 +70\.0% \(60\.0%–80\.0%\) of 20 *\n", plain)
+    assert re.search(r"\nbest_of_n +– +20\.0% \(10\.0%–30\.0%\) of 40 *\n", plain)
+    for text in (plain, page(made), markdown_summary(made).replace("\\", "")):
+        assert "accuracy, principle/kind" in text
+        assert "length correlation" in text
+        assert "honest" not in text
+    table = frame("constitution_diff", "v2", made.to_rows())
+    rows = TABLES["constitution_diff"].model.validate(table)
+    assert rows.unique(TABLES["constitution_diff"].key).height == rows.height
+    accuracy = rows.filter(
+        pl.col("section") == "reward_model", pl.col("measure") == "accuracy", pl.col("name") == "all"
+    )
+    assert accuracy.select("before", "after", "low", "high").row(0) == pytest.approx((0.6, 0.7, 0.6, 0.8))
+    best = rows.filter(pl.col("section") == "policy", pl.col("name") == "best_of_n").sort("measure")
+    assert best.select("measure", "before", "after").rows() == [("prompts", None, 40.0), ("win_rate", None, 0.2)]
+
+
+def test_a_reward_model_of_one_version_alone_is_shown_beside_nothing() -> None:
+    made = diff_of(version("v1", KIND), scored_version("v2", ("all", None, 0.7), ("principle", "kind", 0.8)))
+    (only,) = made.reward_model
+    assert (only.slice, only.before) == ("all", None)
+    assert made.to_json()["reward_model"][0]["before"] is None
+    assert re.search(r"\nlog loss +– +0\.6100", shown(made))
+    assert made.policies == ()
+    assert "Policies" not in shown(made)
+
+
+def test_what_one_version_lacks_is_null_and_shown_as_nothing() -> None:
+    cost = {"table_name": "judgements", "calls_paid": 10, "calls_found": 0, "tokens": 100, "seconds": 2.5}
+    one = version("v1", KIND, revision_rounds=rounds("v1", (0, 1, KIND, "a")))
+    more = replace(labelled("v2", KIND, {0: 0.9}, revision_rounds=rounds("v2", (0, 1, KIND, "a"))), costs=[cost])
+    more = replace(more, constitution=Constitution("v2", (KIND, BRIEF)))
+    for before, after, lacking, other in ((one, more, "before", "after"), (more, one, "after", "before")):
+        made = diff_of(before, after)
+        found = made.to_json()
+        (principle,) = found["principles"]
+        assert (principle[f"weight_{lacking}"], principle[f"drawn_{lacking}"]) == (None, None)
+        assert (principle[f"weight_{other}"], principle[f"drawn_{other}"]) == (1.0, 0)
+        assert {text[lacking] for text in principle["texts"]} == {None}
+        tables = {table["table"]: table for table in found["tables"]}
+        judgements = tables["judgements"]
+        assert judgements == {**dict.fromkeys(judgements), "table": "judgements", f"rows_{other}": 2}
+        assert tables["revision_rounds"]["shared"] == 1
+        assert found["costs"][0][lacking] is None
+        rows = {(row["section"], row["name"], row["measure"]): row for row in made.to_rows()}
+        assert rows["cost", "judgements", "calls_paid"][lacking] is None
+        assert rows["rows", "judgements", "rows"][lacking] is None
+        text = shown(made)
+        assert re.search(r"judgements +(– +2|2 +–) +– +– +– +–", text)
+        assert re.search(r"judgements +(– → 10|10 → –) ", text)
+        assert "drawn in – → 0" in text or "drawn in 0 → –" in text
+        assert "None" not in text + page(made) + markdown_summary(made)
 
 
 def test_every_figure_is_a_row_of_the_table() -> None:
@@ -345,6 +529,9 @@ def hostile_diff(text: str) -> ConstitutionDiff:
         principles=(PrincipleChange(text, "edited", (TextChange("critique_request", f"old {text}", text),), 1.0, 2.0),),
         completions=Completions(1, 1, (CompletionExample("cd", 0, text, 1, text, f"{text}!", text, f"new {text}"),)),
         labels=Labels(1, 0.0, None, 1, 0, 0, 0.7, (example,), (example, replace(example, pair_id="ef"))),
+        earlier_wordings=(EarlierWording(text, "revision_rounds", text, 1),),
+        reward_model=(RewardModelChange(text, RewardModelScore(2, 0.5, 0.4, 0.6, 0.7, 0.1, None), None),),
+        policies=(PolicyChange(text, None, PolicyWinRate(2, 0.5, 0.4, 0.6)),),
     )
 
 

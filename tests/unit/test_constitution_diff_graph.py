@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from cai_dagster import cli
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import active_settings
+from cai_dagster.snapshots import Account
+from cai_dagster.tables import TABLES
 from cai_dagster.version_tables import VersionsError, diff_versions
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
@@ -71,6 +73,31 @@ def test_a_version_is_judged_against_the_one_before_and_compared(home: Home, con
     assert metadata(again, "version_judgements")["ledger_misses"] == 0
 
 
+def test_reward_models_and_policies_are_read_from_the_lake(home: Home) -> None:
+    for name in ("v1", "v2"):
+        materialize(["constitution"], {}, version=name)
+    lake = open_lake(home)
+    score = {"checkpoint_key": "ab", "pairs": 20, "accuracy": 0.6, "log_loss": 0.6, "constant_log_loss": 0.7}
+    score |= {"brier_score": 0.2, "calibration_error": 0.1, "longer_wins_accuracy": 0.5, "slice": "all"}
+    rate = {"policy": "dpo_model", "opponent": "all", "prompts": 9, "win_rate": 0.4, "p_better": 0.4, "identical": 0.0}
+    for table, row in (("reward_model_evaluation", score), ("policy_evaluation", rate)):
+        staged = lake.stage(table, "v2")
+        staged.add([{**dict.fromkeys(TABLES[table].schema), **row, "constitution_version": "v2"}])
+        staged.close()
+        lake.commit(staged, Account("run", lake.data_version(staged)))
+    made = diff_versions(lake, "v1", "v2", PROJECT / "constitutions", SETTINGS)
+    assert [(one.slice, one.before, one.after and one.after.accuracy) for one in made.reward_model] == [
+        ("all", None, 0.6)
+    ]
+    assert [(one.policy, one.before, one.after and one.after.win_rate) for one in made.policies] == [
+        ("dpo_model", None, 0.4)
+    ]
+    summary = metadata(materialize(["constitution_diff"], {}, version="v2"), "constitution_diff")["diff"]
+    assert "40.0% of 9" in summary.replace("\\", "")
+    rows = lake.snapshot("constitution_diff", "v2").frame()
+    assert {"reward_model", "policy"} <= set(rows["section"])
+
+
 def test_the_first_version_has_none_before_it_and_any_may_be_named(home: Home, config: dict[str, Any]) -> None:
     result = materialize(COMPARISON, config, version="v1")
     assert "first version" in metadata(result, "constitution_diff")["against"]
@@ -118,6 +145,22 @@ def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
     assert run.invoke(cli.app, ["diff", "v1", "v2", "--judge"]).exit_code == 0
     assert asked == [("version_judgements", "v2", {"version_judgements": {"against": "v1"}})]
     assert run.invoke(cli.app, ["diff", "v1"]).exit_code == 2
+
+
+def test_a_wrong_name_is_found_before_anything_is_judged(
+    home: Home, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize(["version_judgements"], config, version="v2")
+    asked: list[Any] = []
+    monkeypatch.setattr("cai_dagster.dagster_process.materialize", lambda *arguments: asked.append(arguments))
+    for before, after in (("v2", "v2"), ("v1", "v77"), ("v77", "v2")):
+        assert CliRunner().invoke(cli.app, ["diff", before, after, "--judge"]).exit_code == 1
+    assert asked == []
+    itself = {**config, "version_judgements": {"against": "v2"}}
+    result = materialize(["version_judgements"], itself, version="v2", raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    assert "v2 and v2 are the same version" in str(failure.step_failure_data.user_failure_data)
+    assert set(open_lake(home).snapshot("version_judgements", "v2").frame()["against"]) == {"v1"}
 
 
 def test_hostile_texts_pass_through_the_metadata_as_text(home: Home, tmp_path: Path) -> None:

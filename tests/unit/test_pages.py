@@ -3,6 +3,7 @@
 import re
 from html import unescape
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jinja2
 import pytest
@@ -59,3 +60,18 @@ def test_only_the_pages_own_script_may_run(template: str) -> None:
 def test_a_forgotten_value_is_an_error(template: str) -> None:
     with pytest.raises(jinja2.UndefinedError):
         pages.render(template, title="t")
+
+
+def test_a_page_is_written_whole_with_its_folders_and_never_in_place_of_a_device(tmp_path: Path) -> None:
+    file = tmp_path / "not" / "there" / "page.html"
+    for text in ("one", "another"):
+        pages.write_page(file, text)
+        assert file.read_text() == text
+    assert list(file.parent.iterdir()) == [file]
+    link = tmp_path / "link.html"
+    link.symlink_to(file)
+    pages.write_page(link, "through the link")
+    assert link.is_symlink()
+    assert file.read_text() == "through the link"
+    with pytest.raises(pages.PageError, match=r"cannot be written: .*; name another file"):
+        pages.write_page(file / "below a file" / "page.html", "nowhere")

@@ -148,12 +148,12 @@ def test_hostile_texts_are_text_on_the_page_and_in_the_terminal(
 
 def test_the_command_writes_a_page_and_prints_json(explained: Home, environment: None, tmp_path: Path) -> None:
     slug, _ = most_drawn(explained)
-    finished = CliRunner().invoke(app, ["principle", slug, "--json", "--html", str(tmp_path / "page.html")])
+    finished = CliRunner().invoke(app, ["principle", slug, "--json", "--html", str(tmp_path / "new" / "page.html")])
     told = json.loads(finished.stdout)
     assert told.keys() == {
         *("slug", "constitution_version", "editions", "draws", "decisions", "agreements", "revisions", "pairs")
     }
-    assert slug in (tmp_path / "page.html").read_text()
+    assert slug in (tmp_path / "new" / "page.html").read_text()
     printed = CliRunner().invoke(app, ["principle", slug])
     assert printed.exit_code == 0
     assert "Drawn for revisions" in printed.stdout

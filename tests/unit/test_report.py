@@ -16,6 +16,7 @@ from cai_dagster.calibration import reliability
 from cai_dagster.cli import app
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake import Lake, LakeError
+from cai_dagster.pages import PageError
 from cai_dagster.report import report_path, write_report
 from cai_dagster.report_charts import _safe, charts_of
 from cai_dagster.report_facts import Facts, facts_of, thinned
@@ -264,7 +265,7 @@ def test_nothing_half_written_is_left(made: Home, tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "replace", refuse)
-        with pytest.raises(OSError, match="no"):
+        with pytest.raises(PageError, match="cannot be written: no;"):
             write_report(Lake(made), VERSION, path)
     assert path.read_text() == "the one before"
     assert list(tmp_path.iterdir()) == [path]
