@@ -92,7 +92,7 @@ def test_nothing_of_it_is_left_in_any_table_version_or_in_the_ledger(mine: Home,
     with sqlite3.connect(mine.ledger) as connection:
         assert not connection.execute("SELECT * FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
     assert found.ledger_calls > 0
-    with pytest.raises(TraceError, match="nothing in this home has the id"):
+    with pytest.raises(TraceError, match="was removed for good"):
         trace(mine, prompt)
 
 
