@@ -71,7 +71,7 @@ def mark_the_graph() -> None:
 
     marked(cai_dagster.row_stream, "run_rows", "streaming {4.table.name}", "between stages")
     marked(Lake, "commit", "committing {1.table.name}", "between stages")
-    marked(Lake, "_append_account", "in the transaction of {1.table.name}")
+    marked(Lake, "_append_account", "in the transaction of {1}")
     marked(Ledger, "put", "ledger commit", "streaming after a ledger commit")
 
 
