@@ -12,7 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup, escape
 
-from cai_dagster.text import printable
+from cai_dagster.text import cut, readable
 from cai_dagster.word_diff import Piece, word_diff
 
 LONGEST_TEXT = 4_000  # characters of one text on a page
@@ -22,8 +22,9 @@ _ELEMENTS = {"same": "{}", "removed": "<del>{}</del>", "added": "<ins>{}</ins>"}
 def render(template: str, title: str, script: str = "", **values: Any) -> str:
     """The page. Values are text wherever the template puts them; `script` is our own code, and the only one allowed.
 
-    In a template, `| shown` makes control characters visible and cuts a long text; `difference(before, after)` is a
-    word diff with <del> and <ins>.
+    In a template, `| shown` makes control characters visible and cuts a long text (`| shown(80)`: after so many
+    characters); `difference(before, after)` is a word diff with <del> and <ins>, and `changes(pieces)` one that is
+    known already.
     """
     page = _environment().get_template(template)
     style = Markup(_source("page.css"))  # noqa: S704 - our own file
@@ -48,19 +49,21 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["shown"] = _shown
     environment.globals["difference"] = _difference
+    environment.globals["changes"] = changes
     return environment
 
 
-def _shown(value: object) -> str:
-    return printable(str(value), LONGEST_TEXT)
+def _shown(value: object, most: int = LONGEST_TEXT) -> str:
+    return readable(str(value), most)
 
 
 def _difference(before: str, after: str) -> Markup:
-    return _pieces(word_diff(_shown(before), _shown(after)))
+    return changes(word_diff(cut(before, LONGEST_TEXT), cut(after, LONGEST_TEXT)))
 
 
-def _pieces(pieces: Iterable[Piece]) -> Markup:
-    return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(piece.text)) for piece in pieces)  # noqa: S704
+def changes(pieces: Iterable[Piece]) -> Markup:
+    """A word diff as markup."""
+    return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(readable(piece.text))) for piece in pieces)  # noqa: S704
 
 
 def _content_security_policy(script: str) -> str:

@@ -66,7 +66,12 @@ def shuffled(words: Sequence[str], count: int) -> tuple[str, str]:
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [*LOOPING, shuffled("ab", 2_000), shuffled("abcdefghij", 2_000), shuffled([chr(n) for n in range(200, 240)], 2_000)],
+    [
+        *LOOPING,
+        shuffled("ab", 2_000),
+        shuffled("abcdefghij", 2_000),
+        shuffled([chr(n) for n in range(200, 240)], 2_000),
+    ],
 )
 def test_texts_that_go_round_in_circles_are_compared_soon(
     monkeypatch: pytest.MonkeyPatch, before: str, after: str
