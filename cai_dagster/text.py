@@ -16,7 +16,7 @@ def printable(text: str, most: int | None = None) -> str:
 
 
 def readable(text: str, most: int | None = None) -> str:
-    """As `printable`, for a page, which shows more as it is: tabs, and the joiners where they belong to the spelling."""
+    """As `printable`, for a page, which shows more as it is: tabs, and joiners where they belong to the spelling."""
     shown = cut(text, most)
     joined = re.sub(f"[{_JOINERS}]", lambda one: one[0] if _joins(shown, one.start()) else _escape(one[0]), shown)
     return _with_escapes(joined, f"\n\t{_JOINERS}")

@@ -18,7 +18,7 @@ HOSTILE = [
     LONG_LINE,
 ]
 
-# What a model writes that has lost its way, before and after a revision: each word of the one is everywhere in the other.
+# What a model writes that has lost its way, before and after a revision: each word is everywhere in the other text.
 LOOPING = [
     ("ha " * 900, "ha ha! " * 500),
     ("I am sorry. " * 400, "I am very sorry. " * 400),

@@ -44,7 +44,7 @@ def principle(
     if html is not None:
         html.write_text(to_html(page), encoding="utf-8")
     if as_json:
-        sys.stdout.write(json.dumps(page.to_json(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(page.to_json(), indent=2) + "\n")
     elif html is not None:
         terminal().print(Text(str(html)), soft_wrap=True)
     else:
