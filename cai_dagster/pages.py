@@ -23,8 +23,7 @@ def render(template: str, title: str, script: str = "", **values: Any) -> str:
     """The page. Values are text wherever the template puts them; `script` is our own code, and the only one allowed.
 
     In a template, `| shown` makes control characters visible and cuts a long text (`| shown(80)`: after so many
-    characters); `difference(before, after)` is a word diff with <del> and <ins>, and `changes(pieces)` one that is
-    known already.
+    characters); `difference(before, after)` is a word diff with <del> and <ins>.
     """
     page = _environment().get_template(template)
     style = Markup(_source("page.css"))  # noqa: S704 - our own file
@@ -38,6 +37,11 @@ def render(template: str, title: str, script: str = "", **values: Any) -> str:
     )
 
 
+def render_part(template: str, **values: Any) -> Markup:
+    """A piece of a page that is made by itself, such as one of many examples: its size is then known before."""
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704 - values were escaped
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment: Any = jinja2.Environment(
@@ -49,7 +53,6 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters["shown"] = _shown
     environment.globals["difference"] = _difference
-    environment.globals["changes"] = changes
     return environment
 
 
@@ -58,11 +61,10 @@ def _shown(value: object, most: int = LONGEST_TEXT) -> str:
 
 
 def _difference(before: str, after: str) -> Markup:
-    return changes(word_diff(cut(before, LONGEST_TEXT), cut(after, LONGEST_TEXT)))
+    return _pieces(word_diff(cut(before, LONGEST_TEXT), cut(after, LONGEST_TEXT)))
 
 
-def changes(pieces: Iterable[Piece]) -> Markup:
-    """A word diff as markup."""
+def _pieces(pieces: Iterable[Piece]) -> Markup:
     return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(readable(piece.text))) for piece in pieces)  # noqa: S704
 
 

@@ -5,10 +5,11 @@ tables' models: a look has to be quick. It does not see settings or code that ch
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,13 @@ from cai_dagster.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader
 
-_ACCOUNTS = """
+ACCOUNTS = """
     SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
         prompt_tokens + completion_tokens AS tokens, seconds
-    FROM lake.materializations ORDER BY materialized_at
+    FROM {table} ORDER BY materialized_at
 """
-_CHECKS = """
-    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM lake.check_results
+CHECKS = """
+    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM {table}
     QUALIFY row_number() OVER (
         PARTITION BY table_name, constitution_version, check_name ORDER BY checked_at DESC
     ) = 1
@@ -115,7 +116,8 @@ class Status:
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
     reader = LakeReader(home) if home.catalog.exists() else None
-    accounts, results = (reader.rows(query) if reader else [] for query in (_ACCOUNTS, _CHECKS))
+    queries = (ACCOUNTS.format(table="lake.materializations"), CHECKS.format(table="lake.check_results"))
+    accounts, results = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)
     known = {account["constitution_version"] for account in accounts} - {None}
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
@@ -124,9 +126,26 @@ def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> St
     changed: dict[str, str] = {}
     for version in chosen:
         if reader and version in files and (at := made.get(version)):
-            reason = _changed_since(reader, constitutions / f"{version}.yaml", at)
+            read = partial(reader.rows, _PRINCIPLES, version=version)
+            reason = _changed_since(constitutions / f"{version}.yaml", at, read)
             changed |= {version: reason} if reason else {}
     return status_of(accounts, results, chosen, files, changed)
+
+
+def standing(
+    version: str, accounts: Sequence[Row], results: Sequence[Row], principles: Sequence[Row], constitutions: Path
+) -> list[AssetStatus]:
+    """How the tables of one version stood, and those that all share, when the lake had these rows.
+
+    `accounts` and `results` are those of `ACCOUNTS` and `CHECKS`, `principles` the version's rows of `constitution`.
+    """
+    changed: dict[str, str] = {}
+    made = _made_at(accounts).get(("constitution", version))
+    files = constitution_versions(constitutions)
+    if made and version in files:
+        reason = _changed_since(constitutions / f"{version}.yaml", made, lambda: principles)
+        changed |= {version: reason} if reason else {}
+    return status_of(accounts, results, [version], files, changed).assets
 
 
 def status_of(
@@ -245,7 +264,7 @@ def _made_at(accounts: Iterable[Row]) -> dict[Key, datetime]:
     return {(row["table_name"], row["constitution_version"]): row["materialized_at"] for row in accounts}
 
 
-def _changed_since(reader: LakeReader, file: Path, made_at: datetime) -> str:
+def _changed_since(file: Path, made_at: datetime, principles: Callable[[], Sequence[Row]]) -> str:
     """What is different in the file since it was materialized; it is read only where it was written later."""
     written = datetime.fromtimestamp(file.stat().st_mtime, UTC).replace(tzinfo=None)
     if written <= made_at:
@@ -254,7 +273,7 @@ def _changed_since(reader: LakeReader, file: Path, made_at: datetime) -> str:
         now = load_constitution(file)
     except ConstitutionError as error:
         return f"{file.name} has a mistake now: {str(error).splitlines()[0].removeprefix(str(file))}"
-    then = Constitution.from_rows(reader.rows(_PRINCIPLES, version=file.stem))
+    then = Constitution.from_rows(principles())
     return "" if _content(now) == _content(then) else f"{file.name} changed since"
 
 
