@@ -25,7 +25,7 @@ _ABOUT = (
     group_name="monitoring",
     kinds={"altair", "duckdb"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
 )
 def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """One self-contained page: constitution, rows, labels, training, rewards, cost, and examples with word diffs."""
