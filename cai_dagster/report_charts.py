@@ -48,6 +48,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "labelLimit": 160,
+        "labelSeparation": 8,
     },
     "header": {"labelColor": "var(--text)", "labelFontSize": 12, "title": None},
     "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "orient": "top", "title": None},
