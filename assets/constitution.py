@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, stage_rows
 from cai_dagster.constitution import ConstitutionError, load_constitution
@@ -22,7 +23,7 @@ def constitution(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Ma
     try:
         principles = load_constitution(file)
     except ConstitutionError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     staged = new_rows(context, lake)
     staged.add(principles.to_rows())
     return stage_rows(context, lake, staged, {"file": dg.MetadataValue.path(file)})

@@ -5,6 +5,7 @@ The earlier version is no input of the graph: it is another partition of the sam
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.launchpad import defaults_from
 from assets.partitions import CONSTITUTIONS, constitution_versions
 from assets.stage import new_rows, run_stage, stage_rows
@@ -53,7 +54,7 @@ def version_judgements(
         refuse_the_same(against, context.partition_key)
         earlier = {table: lake.open().snapshot(table, against) for table in ("constitution", "revision_rounds")}
     except MendableError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     both = [Constitution.from_rows(one.frame().to_dicts()) for one in (earlier["constitution"], constitution)]
     stage = version_judgements_stage(both, config, config)
     tables = {
@@ -96,7 +97,7 @@ def constitution_diff(
     try:
         made = diff_versions(lake.open(), against, version, CONSTITUTIONS, config)
     except MendableError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     staged.add(made.to_rows())
     metadata = {"against": against, "diff": dg.MetadataValue.md(markdown_summary(made))}
     return stage_rows(context, lake, staged, metadata)

@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, stage_rows
 from cai_dagster.errors import MendableError
@@ -39,7 +40,7 @@ def cost_plan(
             Home.from_environment(), active_settings(), policy, feedback_model, [version], report=context.log.info
         )
     except MendableError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     staged.add(asdict(stage) for stage in made.stages)
     new = sum(stage.new for stage in made.stages)
     training = [checkpoint.asset for checkpoint in made.checkpoints if not checkpoint.exists]

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.launchpad import defaults_from
 from assets.stage import new_rows, stage_rows
 from cai_dagster.decontamination import evaluation_sets
@@ -30,7 +31,7 @@ def human_preferences(
             config, splits, evaluation_sets(config), forgotten_prompts(Home.from_environment())
         )
     except SourceFileError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     staged = new_rows(context, lake)
     staged.add(pairs)
     for row in rejected:

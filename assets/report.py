@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.partitions import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
@@ -24,7 +25,7 @@ _ABOUT = (
     group_name="monitoring",
     kinds={"altair", "duckdb"},
     owners=["team:post-training"],
-    code_version="1",
+    code_version="2",
 )
 def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """One self-contained page: constitution, rows, labels, training, rewards, cost, and examples with word diffs."""
@@ -34,7 +35,7 @@ def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Material
     try:
         written = write_report(lake.open(), version, report_path(Home.from_environment(), version))
     except MendableError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures(written.facts).items())
     metadata = {
         "path": dg.MetadataValue.path(written.path),

@@ -2,6 +2,7 @@
 
 import dagster as dg
 
+from assets.failures import failure_of
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, run_stage, stage_rows
@@ -62,7 +63,7 @@ def _imported(
     try:
         imported = import_pairs(config, splits, forgotten_prompts(Home.from_environment()))
     except SourceFileError as error:
-        raise dg.Failure(description=str(error), allow_retries=False) from error
+        raise failure_of(error) from None
     staged = new_rows(context, lake)
     staged.add(imported.rows)
     for pair in imported.rejected:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from assets.failures import failure_of
 from cai_dagster.model_calls import LedgeredModel, Usage
 from cai_dagster.snapshots import Account, TableSnapshot
 from cai_dagster.stages import Stage
@@ -136,7 +137,7 @@ def _result(
         refuse_too_many_rejected(staged, max_rejected_share)
     except TooManyRejectedRowsError as error:
         lake.open().commit_rejected(staged)
-        raise dg.Failure(description=str(error), metadata={"reasons": staged.reasons}, allow_retries=False) from error
+        raise failure_of(error, {"reasons": staged.reasons}) from None
     account = Account(
         run_id=context.run.run_id,
         ledger_hits=usage.hits,

@@ -90,7 +90,9 @@ def demo(version: Version = "v1") -> None:
 
     versions = constitution_versions(PROJECT / "constitutions")
     if version not in versions:
-        raise typer.BadParameter(f"there is no constitutions/{version}.yaml; there are {', '.join(versions)}")
+        raise typer.BadParameter(
+            f"there is no constitutions/{printable(version, 80)}.yaml; there are {', '.join(versions)}"
+        )
     started = time.monotonic()
     os.environ.setdefault("CAI_PROFILE", "demo")
     setup()
@@ -253,7 +255,7 @@ def score(
     for line in score_lines(sys.stdin, reading, scorer.rewards, SCORE_BATCH):
         if line.error is None:
             scored += 1
-            sys.stdout.write(json.dumps(line.result, ensure_ascii=False) + "\n")
+            sys.stdout.write(json.dumps(line.result) + "\n")
             sys.stdout.flush()
         else:
             bad += 1

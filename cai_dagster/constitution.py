@@ -19,6 +19,8 @@ from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_intervals
 VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LARGEST_FILE = 1_000_000  # bytes; sixteen principles are about 10 kB
 DEEPEST_NESTING = 8
+LONGEST_QUOTE = 80  # characters of the file in a message
+MOST_PROBLEMS = 100  # named at once
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, strict=True)]
 
@@ -234,8 +236,10 @@ def load_constitution(file: Path) -> Constitution:
     except ValidationError as error:
         problems = [
             f"{file}:{_line_of(lines, problem['loc'])}: {_field_name(problem['loc'])}: {problem['msg']}"
-            for problem in error.errors()
+            for problem in error.errors()[:MOST_PROBLEMS]
         ]
+        if error.error_count() > MOST_PROBLEMS:
+            problems.append(f"{file}: and {error.error_count() - MOST_PROBLEMS:,} more problems")
         raise ConstitutionError("\n".join(problems)) from error
     _refuse_duplicate_slugs(entry.principles, lines, file)
     return Constitution(
@@ -267,7 +271,7 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
         node = cast("yaml.Node | None", _yaml.compose(text, Loader=yaml.CSafeLoader))
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.problem}") from error
+        raise ConstitutionError(f"{file}:{line}: not valid YAML: {_quoted(error.problem or '')}") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.reason}") from error
@@ -296,7 +300,7 @@ def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file:
         return _yaml.constructor.SafeConstructor().construct_object(node)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # by its tag it is what it is not
         raise ConstitutionError(
-            f"{file}:{lines[place]}: {_field_name(place)}: {node.value!r} cannot be read"
+            f"{file}:{lines[place]}: {_field_name(place)}: {_quoted(node.value)!r} cannot be read"
         ) from error
 
 
@@ -309,8 +313,13 @@ def _line_of(lines: dict[_Location, int], place: _Location) -> int:
 
 def _field_name(place: _Location) -> str:
     """`principles[3].slug`"""
-    name = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place)
+    name = "".join(f"[{part}]" if isinstance(part, int) else f".{_quoted(part)}" for part in place)
     return name.lstrip(".") or "constitution"
+
+
+def _quoted(text: str) -> str:
+    """Part of the file as a message has it: enough to find it by."""
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
 
 
 def _refuse_duplicate_slugs(principles: list[_PrincipleEntry], lines: dict[_Location, int], file: Path) -> None:

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
-from cai_dagster.text import printable
+from cai_dagster.text import cut, readable
 from cai_dagster.word_diff import Piece, word_diff
 
 LONGEST_TEXT = 4_000  # characters of one text on a page
@@ -47,8 +47,8 @@ def write_page(file: Path, page: str) -> None:
 def render(template: str, title: str, script: str = "", **values: Any) -> str:
     """The page. Values are text wherever the template puts them; `script` is our own code, and the only one allowed.
 
-    In a template, `| shown` makes control characters visible and cuts a long text; `difference(before, after)` is a
-    word diff with <del> and <ins>.
+    In a template, `| shown` makes control characters visible and cuts a long text (`| shown(80)`: after so many
+    characters); `difference(before, after)` is a word diff with <del> and <ins>.
     """
     page = _environment().get_template(template)
     style = Markup(_source("page.css"))  # noqa: S704 - our own file
@@ -71,6 +71,11 @@ def _write_whole(file: Path, page: str) -> None:
         scratch.unlink(missing_ok=True)
 
 
+def render_part(template: str, **values: Any) -> Markup:
+    """A piece of a page that is made by itself, such as one of many examples: its size is then known before."""
+    return Markup(_environment().get_template(template).render(**values))  # noqa: S704 - values were escaped
+
+
 @cache
 def _environment() -> jinja2.Environment:
     environment: Any = jinja2.Environment(
@@ -85,16 +90,16 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def _shown(value: object) -> str:
-    return printable(str(value), LONGEST_TEXT)
+def _shown(value: object, most: int = LONGEST_TEXT) -> str:
+    return readable(str(value), most)
 
 
 def _difference(before: str, after: str) -> Markup:
-    return _pieces(word_diff(_shown(before), _shown(after)))
+    return _pieces(word_diff(cut(before, LONGEST_TEXT), cut(after, LONGEST_TEXT)))
 
 
 def _pieces(pieces: Iterable[Piece]) -> Markup:
-    return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(piece.text)) for piece in pieces)  # noqa: S704
+    return Markup("").join(Markup(_ELEMENTS[piece.kind]).format(escape(readable(piece.text))) for piece in pieces)  # noqa: S704
 
 
 def _content_security_policy(script: str) -> str:

@@ -11,7 +11,8 @@ table store.
 
 import math
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -19,13 +20,14 @@ from xml.etree import ElementTree
 import polars as pl
 from markupsafe import Markup
 
-from cai_dagster.report_facts import LENGTH_RATIOS, Facts, Histogram
+from cai_dagster.report_facts import LENGTH_RATIOS, Facts, Histogram, Row
 from cai_dagster.text import printable
 
-WIDTH, HEIGHT = 330, 150
+WIDTH, HEIGHT = 265, 150  # of the plot; with its axis it just fits a phone, so that its text keeps its size there
 PADDING = {"left": 24, "right": 16, "top": 5, "bottom": 5}  # a reader's font may be wider than the one measured here
 LONGEST_NAME = 80  # what does not fit beside the axis is cut there
 MOST_DOTS = 40  # on a line
+MOST_SLICES = 20  # in one chart
 _COLOURS = ["var(--chart-1)", "var(--chart-2)"]
 _ELEMENTS = frozenset({"svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath", "circle", "title"})
 _CONFIG: dict[str, Any] = {
@@ -46,6 +48,7 @@ _CONFIG: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "labelLimit": 160,
+        "labelSeparation": 8,
     },
     "header": {"labelColor": "var(--text)", "labelFontSize": 12, "title": None},
     "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "orient": "top", "title": None},
@@ -115,7 +118,7 @@ def _funnel(facts: Facts) -> Chart | None:
         )
     )
     shown = [[table, kind, f"{count:,}"] for table, kind, count in rows]
-    return _drawn(chart, "Rows of each table, kept and rejected", ["table", "", "rows"], shown, 26 * len(order))
+    return _drawn(chart, "Rows of each table, kept and rejected", ["table", "which", "rows"], shown, 26 * len(order))
 
 
 def _kept_and_rejected(stage: Any) -> list[tuple[str, int]]:
@@ -209,12 +212,18 @@ def _reliability(facts: Facts) -> Chart | None:
 
 
 def _accuracy(facts: Facts) -> Chart | None:
-    scores = [
-        (_name(row["slice_value"] or row["slice"] or "all"), row["accuracy"], row["accuracy_low"], row["accuracy_high"])
-        for row in facts.reward_model_evaluation[:20]
-    ]
+    shown = facts.reward_model_evaluation[:MOST_SLICES]
+    scores = [(slice_name(row), row["accuracy"], row["accuracy_low"], row["accuracy_high"]) for row in shown]
     caption = "Accuracy of the reward model on held-out pairs, by slice, with 95 % intervals"
+    if more := facts.reward_model_evaluation_of - len(shown):
+        caption += f"; {more:,} more in the table below"
     return _intervals(scores, "slice", "accuracy", caption)
+
+
+def slice_name(row: Row) -> str:
+    """`principle: crisis-care`; slices of different kinds may be of the same name."""
+    kind = (row["slice"] or "all").replace("_", " ")
+    return _name(f"{kind}: {row['slice_value']}" if row["slice_value"] else kind)
 
 
 def _win_rates(facts: Facts) -> Chart | None:
@@ -234,16 +243,29 @@ def _intervals(
 
     if not scores:
         return None
+    distinct = _distinct(name for name, *_ in scores)
+    scores = [(name, value, low, high) for name, (_, value, low, high) in zip(distinct, scores, strict=True)]
     rows = [(name, value, *_or_value(value, low, high)) for name, value, low, high in scores]
     frame = pl.DataFrame(rows, schema=["name", "value", "low", "high"], orient="row")
     names = alt.Y("name:N", sort=[row[0] for row in rows], title=None)
-    scale = alt.Scale(domain=[0, 1])
-    dots = alt.Chart().mark_point().encode(y=names, x=alt.X("value:Q", title=measured, scale=scale))
+    quarters = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format="~g")
+    value = alt.X("value:Q", title=measured, scale=alt.Scale(domain=[0, 1]), axis=quarters)
+    dots = alt.Chart().mark_point().encode(y=names, x=value)
     lines = alt.Chart().mark_rule(strokeWidth=2, color=_COLOURS[0]).encode(y=names, x="low:Q", x2="high:Q")
     half = alt.Chart().mark_rule(strokeDash=[4, 3]).encode(x=alt.datum(0.5))
     chart = _with_data(alt.layer(half, lines, dots), frame)
     shown = [[name, f"{value:.3f}", _interval(low, high)] for name, value, low, high in scores]
     return _drawn(chart, caption, [kind, measured, "interval"], shown, 24 * len(rows))
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names, with a number where an earlier one is the same: each gets a line of its own."""
+    seen: Counter[str] = Counter()
+    distinct: list[str] = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return distinct
 
 
 def _or_value(value: float, low: float | None, high: float | None) -> tuple[float, float]:
@@ -274,7 +296,7 @@ def _tokens(facts: Facts) -> Chart | None:
     )
     shown = [[table, kind, f"{calls:,}"] for table, kind, calls in rows]
     caption = "Model calls of the latest materialization of each table, paid for and answered from the ledger"
-    return _drawn(chart, caption, ["table", "", "calls"], shown, 26 * len(paid))
+    return _drawn(chart, caption, ["table", "which", "calls"], shown, 26 * len(paid))
 
 
 def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Chart:

@@ -1,37 +1,31 @@
 """What a report says of one constitution version: counts, distributions and a few examples, all of one snapshot.
 
-Everything that grows with the tables is counted by DuckDB; what comes back is small whatever the number of rows. It
-knows nothing of how it is shown.
+Everything that grows with the tables is counted by DuckDB; what comes back is small whatever the number of rows. The
+examples are those of `report_examples`. It knows nothing of how it is shown.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
-
-import polars as pl
-from markupsafe import escape
+from pathlib import Path
+from typing import Any
 
 from cai_dagster.checkpoints import KEY_DIGITS, CheckpointRecord
 from cai_dagster.hashing import content_hash
+from cai_dagster.home import CONSTITUTIONS
 from cai_dagster.lake import Lake
-from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.report_examples import Dialogue, LabelledPair, dialogue_count, dialogues, pairs, shortened_principle
+from cai_dagster.report_tables import EARLIER_WORDING, VersionTables
+from cai_dagster.status import ACCOUNTS, CHECKS, AssetStatus, State, standing
 from cai_dagster.tables import TABLES
-from cai_dagster.text import printable
 
 Row = Mapping[str, Any]
-Example = TypeVar("Example")
 
 BINS = 20
-MOST_DIALOGUES = 40
-MOST_PAIRS = 12
-MOST_TURNS = 8
-MOST_ROWS = 100  # of a table that is shown whole
+MOST_ROWS = 200  # of a table that is shown whole
+MOST_REASONS = 12
+MOST_WAYS = 5  # in which one thing was done: methods, models, policies
 MOST_POINTS = 300  # of a curve
-LONGEST_EXAMPLE = 2_400  # characters of one text of an example
-LONGEST_REQUEST = 1_000  # characters of one text of a principle
-DIALOGUES_BYTES, PAIRS_BYTES, PRINCIPLES_BYTES = 2_000_000, 500_000, 700_000  # of what is shown, escaped
-SEED = 0
+LONGEST_NAME = 80
 
 FUNNEL = (
     "prompts",
@@ -42,7 +36,6 @@ FUNNEL = (
     "judgements",
     "preference_pairs",
 )
-REQUESTS = ("critique_request", "revision_request", "comparison_request")
 CHECKPOINTS = ("sl_cai_model", "reward_model", "teacher_sft_model", "dpo_model", "rlaif_model")
 ORDERS = {"01": "completion_0 as (A)", "10": "completion_1 as (A)"}
 LENGTH_RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)  # of the longer completion to the shorter: where a bin begins
@@ -91,65 +84,32 @@ class Bias:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The feedback model against humans: rows of `judge_calibration`, and (confidence, agreement, share) by bin."""
+    """The feedback model against humans: rows of `judge_calibration`, and (confidence, agreement, share) by bin.
+
+    `of`: how many rows there are; what does not fit is the last of them.
+    """
 
     slices: Sequence[Row]
+    of: int
     reliability: Sequence[tuple[float, float, float]]
-
-
-@dataclass(frozen=True)
-class Revision:
-    """One round of a dialogue."""
-
-    number: int
-    principle: str
-    critique: str
-    before: str
-    after: str
-
-
-@dataclass(frozen=True)
-class Dialogue:
-    """An example: a prompt, its first response and what became of it. `prompt` is (role, text) a turn."""
-
-    prompt_id: str
-    category: str
-    prompt: Sequence[tuple[str, str]]
-    response: str
-    rounds: Sequence[Revision]
-
-    @property
-    def principles(self) -> list[str]:
-        """The slugs that were drawn, in order, each once."""
-        return list(dict.fromkeys(one.principle for one in self.rounds))
-
-
-@dataclass(frozen=True)
-class LabelledPair:
-    """An example of a preference pair."""
-
-    pair_id: str
-    category: str
-    prompt: Sequence[tuple[str, str]]
-    chosen: str
-    rejected: str
-    p_chosen: float
-    label_policy: str
 
 
 @dataclass(frozen=True)
 class Facts:
     """One constitution version as it was at one snapshot. What has not been made is None, or empty.
 
-    Rows are those of the tables they are named after; `spent` is what all runs together paid for each table.
+    Rows are those of the tables they are named after; `spent` is what all runs together paid for each table, `suspect`
+    the tables that a change has made stale or a check has refused, `how` the ways in which things were done.
     """
 
     version: str
     snapshot_id: int
-    principles: Sequence[Row]
-    principles_left_out: int
+    principles: Sequence[Row] = field(repr=False)
     made: frozenset[str]
+    suspect: Mapping[str, AssetStatus]
+    how: Mapping[str, Sequence[str]]
     funnel: Sequence[Stage]
+    splits: Mapping[str, int]
     unlabelled: Mapping[str, int]
     p_a: Histogram | None
     p_chosen: Histogram | None
@@ -159,6 +119,7 @@ class Facts:
     rewards: Histogram | None
     rewards_of_picked: Histogram | None
     reward_model_evaluation: Sequence[Row]
+    reward_model_evaluation_of: int
     policy_evaluation: Sequence[Row]
     accounts: Sequence[Row]
     spent: Mapping[str, Row]
@@ -173,18 +134,23 @@ class Facts:
         return content_hash([(row["table_name"], row["data_version"]) for row in self.accounts], KEY_DIGITS)
 
 
-def facts_of(lake: Lake, version: str) -> Facts:
-    """Everything a report says. Raises LakeError where the version's constitution has never been materialized."""
-    tables = _Tables(lake, version)
+def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> Facts:
+    """Everything a report says. Raises LakeError where the version's constitution has never been materialized.
+
+    The file of the version in `constitutions` is read, to say where it has changed.
+    """
+    tables = VersionTables(lake, version)
     principles = tables.rows("SELECT * FROM constitution ORDER BY slug", "constitution")
-    shown = _within(PRINCIPLES_BYTES, map(_shortened_principle, principles), _principle_texts)
+    evaluated, evaluated_of = _slices(tables, "reward_model_evaluation")
     return Facts(
         version=version,
         snapshot_id=tables.snapshot_id,
-        principles=shown,
-        principles_left_out=len(principles) - len(shown),
+        principles=[shortened_principle(row) for row in principles],
         made=frozenset(tables.accounts),
+        suspect=_suspect(tables, version, principles, constitutions),
+        how=_how(tables),
         funnel=_funnel(tables),
+        splits=_splits(tables),
         unlabelled=_unlabelled(tables),
         p_a=_p_a(tables),
         p_chosen=_p_chosen(tables),
@@ -193,64 +159,63 @@ def facts_of(lake: Lake, version: str) -> Facts:
         checkpoints=_checkpoints(tables),
         rewards=_rewards(tables),
         rewards_of_picked=_rewards_of_picked(tables),
-        reward_model_evaluation=_ordered(tables, "reward_model_evaluation", "slice NULLS FIRST, slice_value"),
-        policy_evaluation=_ordered(tables, "policy_evaluation", "win_rate DESC, policy, opponent"),
+        reward_model_evaluation=evaluated,
+        reward_model_evaluation_of=evaluated_of,
+        policy_evaluation=_policies(tables),
         accounts=[tables.accounts[name] for name in TABLES if name in tables.accounts],
         spent=_spent(tables),
         checks=_checks(tables),
-        dialogues=_dialogues(tables),
-        dialogues_of=_dialogue_count(tables),
-        pairs=_pairs(tables),
+        dialogues=dialogues(tables),
+        dialogues_of=dialogue_count(tables),
+        pairs=pairs(tables),
     )
 
 
-class _Tables:
-    """The tables of one version, all as they were at one snapshot."""
-
-    def __init__(self, lake: Lake, version: str) -> None:
-        self.snapshot_id = lake.snapshot("constitution", version).snapshot_id
-        self._lake = lake
-        self._version = version
-
-    def query(self, sql: str, *tables: str) -> pl.DataFrame:
-        return self._lake.query(sql, **{name: self._snapshot(name) for name in tables})
-
-    def rows(self, sql: str, *tables: str) -> list[dict[str, Any]]:
-        """The result, or none where one of the tables was never materialized."""
-        return self.query(sql, *tables).to_dicts() if self.have(*tables) else []
-
-    def have(self, *tables: str) -> bool:
-        return all(name in self.accounts for name in tables)
-
-    def of_version(self, table: str, sql: str) -> pl.DataFrame:
-        """What the SQL makes of `rows`, the rows of all versions, and of it what belongs to this one or to none."""
-        everything = self._lake.query(sql, rows=TableSnapshot(self._lake, table, None, self.snapshot_id))
-        version = pl.col("constitution_version")
-        return everything.filter(version.is_null() | (version == self._version))
-
-    @cached_property
-    def accounts(self) -> dict[str, dict[str, Any]]:
-        """The latest account of each table that has been materialized, by its name."""
-        latest = """
-            FROM rows QUALIFY row_number() OVER (
-                PARTITION BY table_name, constitution_version ORDER BY materialized_at DESC) = 1
-        """
-        accounts = self.of_version("materializations", latest).filter(pl.col("table_name").is_in(list(TABLES)))
-        return {row["table_name"]: row for row in accounts.iter_rows(named=True)}
-
-    def _snapshot(self, table: str) -> TableSnapshot:
-        version = self._version if TABLES[table].versioned else None
-        return TableSnapshot(self._lake, table, version, self.snapshot_id)
+def _suspect(
+    tables: VersionTables, version: str, principles: Sequence[Row], constitutions: Path
+) -> dict[str, AssetStatus]:
+    accounts, results = (
+        tables.of_version(name, query.format(table="rows")).to_dicts()
+        for name, query in (("materializations", ACCOUNTS), ("check_results", CHECKS))
+    )
+    found = standing(version, accounts, results, principles, constitutions)
+    return {one.asset: one for one in found if one.state in {State.stale, State.failed}}
 
 
-def _funnel(tables: _Tables) -> list[Stage]:
+def _how(tables: VersionTables) -> dict[str, list[str]]:
+    """How things were done, by what they are called; what has not been done is left out."""
+    ways = {
+        "policy model": ("policy_model", "initial_responses"),
+        "critique and revision rounds": ("max(round)::VARCHAR", "revision_rounds"),
+        "pairs made of": ("source", "response_pairs"),
+        "feedback model": ("feedback_model", "judgements"),
+        "judging method": ("coalesce(method, 'one_principle')", "judgements"),
+        "label policy": ("label_policy", "preference_pairs"),
+    }
+    how: dict[str, list[str]] = {}
+    for name, (column, table) in ways.items():
+        query = f"SELECT DISTINCT left({column}, {LONGEST_NAME + 1}) AS way FROM {table} ORDER BY 1 LIMIT {MOST_WAYS}"
+        if found := [row["way"] for row in tables.rows(query, table) if row["way"] is not None]:
+            how[name] = found
+    return how
+
+
+def _splits(tables: VersionTables) -> dict[str, int]:
+    query = "SELECT split, count(*) AS n FROM prompts GROUP BY split"
+    return {row["split"]: row["n"] for row in tables.rows(query, "prompts")}
+
+
+def _funnel(tables: VersionTables) -> list[Stage]:
     query = """
-        SELECT table_name, constitution_version, split_part(reason, ':', 1) AS code, count(*) AS rejected
+        SELECT table_name, constitution_version, left(split_part(reason, ':', 1), {longest}) AS code,
+            count(*) AS rejected
         FROM rows GROUP BY ALL ORDER BY rejected DESC, code
     """
     rejected: dict[str, dict[str, int]] = {}
-    for row in tables.of_version("rejected_rows", query).iter_rows(named=True):
-        rejected.setdefault(row["table_name"], {})[row["code"]] = row["rejected"]
+    for row in tables.of_version("rejected_rows", query.format(longest=LONGEST_NAME)).iter_rows(named=True):
+        reasons = rejected.setdefault(row["table_name"], {})
+        code = row["code"] if len(reasons) < MOST_REASONS else "other reasons"
+        reasons[code] = reasons.get(code, 0) + row["rejected"]
     stages: list[Stage] = []
     for name in FUNNEL:
         if not tables.have(name):
@@ -262,7 +227,7 @@ def _funnel(tables: _Tables) -> list[Stage]:
     return stages
 
 
-def _unlabelled(tables: _Tables) -> dict[str, int]:
+def _unlabelled(tables: VersionTables) -> dict[str, int]:
     """How many response pairs gave no preference pair, by reason."""
     query = """
         SELECT CASE WHEN p.completion_0 = p.completion_1 THEN 'identical texts'
@@ -279,7 +244,7 @@ def _unlabelled(tables: _Tables) -> dict[str, int]:
 _P_A = "1 / (1 + exp(logp_b - logp_a))"  # nan where neither letter is possible: no verdict
 
 
-def _p_a(tables: _Tables) -> Histogram | None:
+def _p_a(tables: VersionTables) -> Histogram | None:
     query = f"""
         SELECT "order" AS series, {_bin("p", 0, 1)} AS bin, count(*) AS n
         FROM (SELECT "order", {_P_A} AS p FROM judgements) WHERE NOT isnan(p) GROUP BY ALL
@@ -287,14 +252,14 @@ def _p_a(tables: _Tables) -> Histogram | None:
     return _histogram(tables.rows(query, "judgements"), 0, 1, ORDERS)
 
 
-def _p_chosen(tables: _Tables) -> Histogram | None:
+def _p_chosen(tables: VersionTables) -> Histogram | None:
     query = (
         f"SELECT 'pairs' AS series, {_bin('p_chosen', 0.5, 1)} AS bin, count(*) AS n FROM preference_pairs GROUP BY ALL"
     )
     return _histogram(tables.rows(query, "preference_pairs"), 0.5, 1, {"pairs": "pairs"})
 
 
-def _rewards(tables: _Tables) -> Histogram | None:
+def _rewards(tables: VersionTables) -> Histogram | None:
     """Rewards of the held-out pairs; None in tables of older versions."""
     query = """
         SELECT reward_low, reward_high, chosen_rewards, rejected_rewards FROM reward_model_evaluation
@@ -306,7 +271,7 @@ def _rewards(tables: _Tables) -> Histogram | None:
     return None
 
 
-def _rewards_of_picked(tables: _Tables) -> Histogram | None:
+def _rewards_of_picked(tables: VersionTables) -> Histogram | None:
     """Rewards of the completions that best-of-n picked, and of a random pick."""
     if not tables.have("best_of_n"):
         return None
@@ -337,7 +302,7 @@ def _histogram(counted: Sequence[Row], low: float, high: float, series: Mapping[
     return Histogram(low, high, counts)
 
 
-def _bias(tables: _Tables) -> Bias | None:
+def _bias(tables: VersionTables) -> Bias | None:
     if not tables.have("judgements"):
         return None
     by_order = f"""
@@ -366,7 +331,7 @@ _SWAPPED = """
 """
 
 
-def _length_bias(tables: _Tables) -> dict[str, Any]:
+def _length_bias(tables: VersionTables) -> dict[str, Any]:
     """How often the longer completion is preferred, by how much longer it is."""
     begin = ", ".join(str(ratio) for ratio in LENGTH_RATIOS)
     p_0 = f"""CASE WHEN "order" = '01' THEN {_P_A} ELSE 1 - {_P_A} END"""
@@ -392,12 +357,14 @@ def _length_bias(tables: _Tables) -> dict[str, Any]:
     }
 
 
-def _by_principle(tables: _Tables) -> list[dict[str, Any]]:
+def _by_principle(tables: VersionTables) -> list[dict[str, Any]]:
+    several = "bool_or(coalesce(len(principle_ids), 1) > 1)"
     query = f"""
-        SELECT coalesce(c.slug, 'several together') AS slug, sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a,
-            avg(same) AS same_letter
+        SELECT CASE WHEN several THEN 'several together' ELSE coalesce(c.slug, {EARLIER_WORDING}) END AS slug,
+            sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a, avg(same) AS same_letter
         FROM (
-            SELECT principle_id, count(*) AS n, avg({_P_A}) AS p_a FROM judgements WHERE NOT isnan({_P_A}) GROUP BY ALL
+            SELECT principle_id, count(*) AS n, avg({_P_A}) AS p_a, {several} AS several FROM judgements
+            WHERE NOT isnan({_P_A}) GROUP BY principle_id
         ) LEFT JOIN (SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED}) GROUP BY ALL)
             USING (principle_id)
         LEFT JOIN constitution c USING (principle_id) GROUP BY 1 ORDER BY judgements DESC, slug LIMIT {MOST_ROWS}
@@ -405,19 +372,19 @@ def _by_principle(tables: _Tables) -> list[dict[str, Any]]:
     return tables.rows(query, "judgements", "constitution")
 
 
-def _calibration(tables: _Tables) -> Calibration | None:
+def _calibration(tables: VersionTables) -> Calibration | None:
     from cai_dagster.calibration import reliability
 
-    slices = _ordered(tables, "judge_calibration", "slice, slice_value")
+    slices, count = _slices(tables, "judge_calibration")
     if not slices or not tables.have("calibration_judgements", "human_preferences"):
         return None
     judged = tables.query("FROM calibration_judgements", "calibration_judgements")
     compared = "SELECT h.* FROM human_preferences h SEMI JOIN calibration_judgements USING (pair_id)"
     bins = reliability(judged, tables.query(compared, "human_preferences", "calibration_judgements"))
-    return Calibration(slices, [(one.confidence, one.agreement, one.share) for one in bins])
+    return Calibration(slices, count, [(one.confidence, one.agreement, one.share) for one in bins])
 
 
-def _checkpoints(tables: _Tables) -> list[CheckpointRecord]:
+def _checkpoints(tables: VersionTables) -> list[CheckpointRecord]:
     found: list[CheckpointRecord] = []
     for name in CHECKPOINTS:
         for row in tables.rows(f"SELECT record FROM {name}", name):
@@ -433,11 +400,26 @@ def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     return [*curve[:-1][::step], *curve[-1:]]
 
 
-def _ordered(tables: _Tables, name: str, by: str) -> list[dict[str, Any]]:
-    return tables.rows(f"FROM {name} ORDER BY {by} LIMIT {MOST_ROWS}", name)
+_SLICES = ("all", "one_principle", "humans", "labelled_by", "principle", "category", "benchmark", "benchmark_category")
 
 
-def _spent(tables: _Tables) -> dict[str, Row]:
+def _slices(tables: VersionTables, name: str) -> tuple[list[dict[str, Any]], int]:
+    """The rows of a table of slices, the whole first and the many subsets of benchmarks last; how many there are."""
+    order = ", ".join(f"'{kind}'" for kind in _SLICES)
+    query = f"""
+        SELECT *, count(*) OVER () AS of FROM {name}
+        ORDER BY coalesce(list_position([{order}], coalesce(slice, 'all')), 99), slice, slice_value LIMIT {MOST_ROWS}
+    """
+    rows = tables.rows(query, name)
+    return rows, rows[0]["of"] if rows else 0
+
+
+def _policies(tables: VersionTables) -> list[dict[str, Any]]:
+    query = f"FROM policy_evaluation ORDER BY opponent <> 'all', win_rate DESC, policy, opponent LIMIT {MOST_ROWS}"
+    return tables.rows(query, "policy_evaluation")
+
+
+def _spent(tables: VersionTables) -> dict[str, Row]:
     query = """
         SELECT table_name, constitution_version, count(*) AS runs, sum(ledger_misses)::BIGINT AS calls,
             sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, sum(seconds) AS seconds
@@ -446,128 +428,19 @@ def _spent(tables: _Tables) -> dict[str, Row]:
     return {row["table_name"]: row for row in tables.of_version("materializations", query).iter_rows(named=True)}
 
 
-def _checks(tables: _Tables) -> list[dict[str, Any]]:
-    """The latest result of each check, with `runs`: how often it has run; those that failed first, then warnings."""
+def _checks(tables: VersionTables) -> list[dict[str, Any]]:
+    """The latest result of each check; those that failed first, then warnings.
+
+    `runs`: how often it has run; `outdated`: the rows that it measured have been replaced since.
+    """
     query = """
         SELECT *, count(*) OVER (PARTITION BY table_name, check_name, constitution_version) AS runs FROM rows
         QUALIFY row_number() OVER (
             PARTITION BY table_name, check_name, constitution_version ORDER BY checked_at DESC) = 1
     """
     results = tables.of_version("check_results", query).sort("passed", "severity", "table_name", "check_name")
-    return results.head(MOST_ROWS).to_dicts()
-
-
-def _dialogue_count(tables: _Tables) -> int:
-    query = "SELECT count(DISTINCT (prompt_id, sample)) AS n FROM revision_rounds"
-    return sum(row["n"] for row in tables.rows(query, "revision_rounds"))
-
-
-def _dialogues(tables: _Tables) -> list[Dialogue]:
-    """A seeded sample in which every principle and every category comes up before any comes up twice."""
-    query = f"""
-        SELECT d.prompt_id, d.sample, any_value(p.category) AS category, any_value(p.messages) AS messages,
-            {_left("arg_min(r.response, r.round)")} AS response,
-            list({{round: r.round, slug: c.slug, critique: {_left("r.critique")}, before: {_left("r.response")},
-                after: {_left("r.revision")}}} ORDER BY r.round) AS rounds
-        FROM (
-            SELECT prompt_id, sample, least(min(of_principle), min(of_category)) AS place, min(draw) AS draw FROM (
-                SELECT prompt_id, sample, draw,
-                    row_number() OVER (PARTITION BY principle_id ORDER BY draw) AS of_principle,
-                    row_number() OVER (PARTITION BY category ORDER BY draw) AS of_category
-                FROM (SELECT *, {_draw("prompt_id, sample")} AS draw FROM revision_rounds)
-                JOIN (SELECT prompt_id, category FROM prompts) USING (prompt_id)
-            ) GROUP BY prompt_id, sample ORDER BY place, draw LIMIT {MOST_DIALOGUES}
-        ) d JOIN revision_rounds r USING (prompt_id, sample) JOIN prompts p USING (prompt_id)
-        JOIN constitution c USING (principle_id)
-        GROUP BY d.prompt_id, d.sample, d.place, d.draw ORDER BY d.place, d.draw
-    """
-    rows = tables.rows(query, "revision_rounds", "prompts", "constitution")
-    return _within(DIALOGUES_BYTES, map(_dialogue, rows), _dialogue_texts)
-
-
-def _dialogue(row: Row) -> Dialogue:
-    rounds = [
-        Revision(one["round"], one["slug"], *(_cut(one[name]) for name in ("critique", "before", "after")))
-        for one in row["rounds"]
+    made = {name: account["data_version"] for name, account in tables.accounts.items()}
+    return [
+        {**row, "outdated": row["data_version"] != made.get(row["table_name"], row["data_version"])}
+        for row in results.head(MOST_ROWS).to_dicts()
     ]
-    return Dialogue(row["prompt_id"], _category(row), _turns(row["messages"]), _cut(row["response"]), rounds)
-
-
-def _pairs(tables: _Tables) -> list[LabelledPair]:
-    """A seeded sample in which every fifth of P(chosen) comes up before any comes up twice."""
-    query = f"""
-        SELECT l.pair_id, p.category, l.prompt, {_left("l.chosen[1].content")} AS chosen,
-            {_left("l.rejected[1].content")} AS rejected, l.p_chosen, l.label_policy
-        FROM preference_pairs l LEFT JOIN prompts p USING (prompt_id) SEMI JOIN (
-            SELECT pair_id FROM (
-                SELECT pair_id, {_draw("pair_id")} AS draw, least(4, floor((p_chosen - 0.5) * 10)) AS fifth
-                FROM preference_pairs
-            ) ORDER BY row_number() OVER (PARTITION BY fifth ORDER BY draw), draw LIMIT {MOST_PAIRS}
-        ) s ON s.pair_id = l.pair_id ORDER BY l.p_chosen DESC, l.pair_id
-    """
-    rows = tables.rows(query, "preference_pairs", "prompts")
-    return _within(PAIRS_BYTES, map(_labelled_pair, rows), _pair_texts)
-
-
-def _labelled_pair(row: Row) -> LabelledPair:
-    texts = (_cut(row["chosen"]), _cut(row["rejected"]))
-    return LabelledPair(
-        row["pair_id"], _category(row), _turns(row["prompt"]), *texts, row["p_chosen"], row["label_policy"]
-    )
-
-
-def _draw(key: str) -> str:
-    """SQL for a number that is drawn for a row: the same in every report."""
-    return f"md5(concat_ws('/', {SEED}, {key}))"
-
-
-def _left(text: str) -> str:
-    return f"left({text}, {LONGEST_EXAMPLE + 1})"
-
-
-def _cut(text: str, most: int = LONGEST_EXAMPLE) -> str:
-    return text if len(text) <= most else text[:most] + "…"
-
-
-def _category(row: Row) -> str:
-    return _cut(row["category"] or "none", 80)
-
-
-def _turns(messages: Sequence[Mapping[str, str]]) -> list[tuple[str, str]]:
-    turns = [(turn["role"], _cut(turn["content"])) for turn in messages[-MOST_TURNS:]]
-    left_out = len(messages) - len(turns)
-    return [("…", f"{left_out} earlier turns"), *turns] if left_out else turns
-
-
-def _shortened_principle(row: dict[str, Any]) -> dict[str, Any]:
-    tags = [_cut(tag, 80) for tag in row["tags"][:10]]
-    return {
-        **{name: row[name] for name in ("slug", "principle_id", "weight")},
-        "tags": tags,
-        **{name: _cut(row[name], LONGEST_REQUEST) for name in REQUESTS},
-    }
-
-
-def _within(most_bytes: int, examples: Iterable[Example], texts: Callable[[Example], Iterable[str]]) -> list[Example]:
-    """The first examples whose texts, as they are shown, have together at most so many bytes."""
-    total = 0
-    kept: list[Example] = []
-    for example in examples:
-        total += sum(len(escape(printable(text)).encode()) for text in texts(example))
-        if total > most_bytes:
-            break
-        kept.append(example)
-    return kept
-
-
-def _principle_texts(principle: Row) -> list[str]:
-    return [*principle["tags"], *(principle[name] for name in REQUESTS)]
-
-
-def _dialogue_texts(dialogue: Dialogue) -> list[str]:
-    revised = [text for one in dialogue.rounds for text in (one.critique, one.before, one.after)]
-    return [dialogue.category, *(text for _, text in dialogue.prompt), dialogue.response, *revised]
-
-
-def _pair_texts(pair: LabelledPair) -> list[str]:
-    return [pair.category, *(text for _, text in pair.prompt), pair.chosen, pair.rejected]

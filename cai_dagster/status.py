@@ -23,13 +23,13 @@ from cai_dagster.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.home import Home
 from cai_dagster.lake_reader import LakeReader
 
-_ACCOUNTS = """
+ACCOUNTS = """
     SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
         prompt_tokens + completion_tokens AS tokens, seconds
-    FROM lake.materializations ORDER BY materialized_at
+    FROM {table} ORDER BY materialized_at
 """
-_CHECKS = """
-    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM lake.check_results
+CHECKS = """
+    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM {table}
     QUALIFY row_number() OVER (
         PARTITION BY table_name, constitution_version, check_name ORDER BY checked_at DESC
     ) = 1
@@ -120,13 +120,29 @@ class Status:
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
     reader = LakeReader(home) if home.catalog.exists() else None
-    accounts, results = (reader.rows(query) if reader else [] for query in (_ACCOUNTS, _CHECKS))
+    queries = (ACCOUNTS.format(table="lake.materializations"), CHECKS.format(table="lake.check_results"))
+    accounts, results = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)
     known = {account["constitution_version"] for account in accounts} - {None}
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
     chosen = [version for version in shown if not only or version in only]
     changed = _changed_files(reader, constitutions, set(files) & set(chosen) & known) if reader else {}
     return status_of(accounts, results, chosen, files, changed)
+
+
+def standing(
+    version: str, accounts: Sequence[Row], results: Sequence[Row], principles: Sequence[Row], constitutions: Path
+) -> list[AssetStatus]:
+    """How the tables of one version stood, and those that all share, when the lake had these rows.
+
+    `accounts` and `results` are those of `ACCOUNTS` and `CHECKS`, `principles` the version's rows of `constitution`.
+    """
+    changed: dict[str, str] = {}
+    files = constitution_versions(constitutions)
+    if principles and version in files:
+        reason = _changed_since(constitutions / f"{version}.yaml", principles)
+        changed |= {version: reason} if reason else {}
+    return status_of(accounts, results, [version], files, changed).assets
 
 
 def status_of(
@@ -245,16 +261,19 @@ def _changed_files(reader: LakeReader, constitutions: Path, versions: Iterable[s
     """What is different in the files of versions since they were materialized, of those that differ."""
     changed: dict[str, str] = {}
     for made in reader.rows(_CONSTITUTIONS, versions=sorted(versions)):
-        version = made["constitution_version"]
-        file = constitutions / f"{version}.yaml"
         rows = [{**made, **principle} for principle in made["principles"]]
-        try:
-            if _content(load_constitution(file)) != _content(Constitution.from_rows(rows)):
-                changed[version] = f"{file.name} changed since"
-        except ConstitutionError as error:
-            mistake = str(error).splitlines()[0].removeprefix(str(file))
-            changed[version] = f"{file.name} has a mistake now: {mistake}"
+        if reason := _changed_since(constitutions / f"{made['constitution_version']}.yaml", rows):
+            changed[made["constitution_version"]] = reason
     return changed
+
+
+def _changed_since(file: Path, principles: Sequence[Row]) -> str:
+    """What is different in the file since it was materialized; empty where nothing is."""
+    try:
+        now = load_constitution(file)
+    except ConstitutionError as error:
+        return f"{file.name} has a mistake now: {str(error).splitlines()[0].removeprefix(str(file))}"
+    return "" if _content(now) == _content(Constitution.from_rows(principles)) else f"{file.name} changed since"
 
 
 def _content(constitution: Constitution) -> tuple[Any, ...]:

@@ -1,11 +1,14 @@
 """What changed between two texts, word by word. It knows nothing of how it is shown."""
 
 import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
 
-LONGEST_DIFFED = 20_000  # characters of each text; difflib's time grows with the square of the words
+LONGEST_DIFFED = 20_000  # characters of each text
+MOST_PLACES = 20_000  # see `_places`; prose of 2,400 characters that does not repeat itself has half of it at most
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,63 @@ class Piece:
 def word_diff(before: str, after: str) -> list[Piece]:
     """Pieces that, without the added ones, are `before`, and without the removed ones `after`.
 
-    Texts beyond `LONGEST_DIFFED` characters are not compared: the one is removed, the other added.
+    Texts beyond `LONGEST_DIFFED` characters are not compared: the one is removed, the other added. In texts that go
+    round in circles, the words that do so are compared only where they stand beside others.
     """
     if max(len(before), len(after)) > LONGEST_DIFFED:
         return [Piece("removed", before), Piece("added", after)]
     old, new = _words(before), _words(after)
-    pieces: list[Piece] = []
-    for tag, old_from, old_to, new_from, new_to in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    if sum(_places(old, new).values()) <= MOST_PLACES:
+        return list(_compared(old, new))
+    head = _shared(old, new)
+    tail = _shared(old[head:][::-1], new[head:][::-1])
+    middle = _compared(old[head : len(old) - tail], new[head : len(new) - tail])
+    return [*_pieces("same", old[:head]), *middle, *_pieces("same", old[len(old) - tail :])]
+
+
+def _compared(old: Sequence[str], new: Sequence[str]) -> Iterator[Piece]:
+    repeated = _repeated(old, new)
+    matcher = SequenceMatcher(repeated.__contains__, old, new, autojunk=False)
+    for tag, old_from, old_to, new_from, new_to in matcher.get_opcodes():
         if tag == "equal":
-            pieces.append(Piece("same", "".join(old[old_from:old_to])))
-            continue
-        if old_to > old_from:
-            pieces.append(Piece("removed", "".join(old[old_from:old_to])))
-        if new_to > new_from:
-            pieces.append(Piece("added", "".join(new[new_from:new_to])))
-    return pieces
+            yield from _pieces("same", old[old_from:old_to])
+        else:
+            yield from _pieces("removed", old[old_from:old_to])
+            yield from _pieces("added", new[new_from:new_to])
+
+
+def _repeated(old: Sequence[str], new: Sequence[str]) -> set[str]:
+    """The words that a match does not begin with, so that there are few enough places to begin."""
+    places = _places(old, new)
+    total = sum(places.values())
+    left_out: set[str] = set()
+    for word, count in places.most_common():
+        if total <= MOST_PLACES:
+            break
+        left_out.add(word)
+        total -= count
+    return left_out
+
+
+def _places(old: Sequence[str], new: Sequence[str]) -> Counter[str]:
+    """For each word, at how many pairs of places both texts have it.
+
+    difflib looks at all of them for every run of equal words that it finds: for `ha ha ha …` that takes minutes.
+    """
+    here, there = Counter(old), Counter(new)
+    return Counter({word: count * there[word] for word, count in here.items() if word in there})
+
+
+def _shared(old: Sequence[str], new: Sequence[str]) -> int:
+    """How many words both begin with."""
+    count = 0
+    while count < min(len(old), len(new)) and old[count] == new[count]:
+        count += 1
+    return count
+
+
+def _pieces(kind: Literal["same", "removed", "added"], words: Sequence[str]) -> list[Piece]:
+    return [Piece(kind, "".join(words))] if words else []
 
 
 def _words(text: str) -> list[str]:

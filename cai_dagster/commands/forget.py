@@ -56,7 +56,7 @@ def forget(
             expired = forgetting.expire_snapshots(home)
     if as_json:
         made: dict[str, Any] = {"removed": not dry_run, "snapshots_expired": expired}
-        sys.stdout.write(json.dumps({**found.to_json(), **made}, indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({**found.to_json(), **made}, indent=2) + "\n")
     else:
         _print_done(found, console, dry_run, expired)
 

@@ -45,7 +45,7 @@ def principle(
     if html is not None:
         write_page(html, to_html(page))
     if as_json:
-        sys.stdout.write(json.dumps(page.to_json(), indent=2, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(page.to_json(), indent=2) + "\n")
     elif html is not None:
         terminal().print(Text(str(html)), soft_wrap=True)
     else:

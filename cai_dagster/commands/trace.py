@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cai_dagster.trace import Node, Trace
 
 LONGEST_TEXT = 300
+LONGEST_FACTS = 4_000  # of a row together: a checkpoint's settings, but also a category of any length
 MOST_VERSIONS = 6  # named, of the versions that have rows
 MOST_CHECKPOINTS = 12
 
@@ -52,7 +53,7 @@ def trace(
 
     found = find(Home.from_environment(), identifier, version, examples)
     if as_json:
-        sys.stdout.write(json.dumps(found.to_json(), indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(json.dumps(found.to_json(), indent=2, default=str) + "\n")
     else:
         print_trace(found, terminal(), None if full else LONGEST_TEXT)
 
@@ -95,7 +96,7 @@ def _grow(tree: Tree, node: "Node", longest: int | None) -> None:
     branch = tree.add(label)
     facts = _FACTS.get(node.kind, _all_facts)(node.facts)
     if facts:
-        branch.add(Text(printable(facts), style="dim"))
+        branch.add(Text(printable(facts, None if longest is None else LONGEST_FACTS), style="dim"))
     for name, text in node.texts.items():
         branch.add(
             Text(f"{printable(name)}: ", style="green").append(printable(text.strip(), longest), style="default")

@@ -254,6 +254,26 @@ def test_a_value_that_its_own_tag_contradicts_is_named_with_its_line(tmp_path: P
     assert refusal(file).startswith(f"{file}:9: principles[0].weight: ")
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("title:", "? " + "k" * 900_000 + "\n: 1\ntitle:"),
+        ("title:", "? " + "k" * 400_000 + "\n: 1\n? " + "k" * 400_000 + "\n: 1\ntitle:"),
+        ("weight: 2", "weight: !!int " + "k" * 900_000),
+        ("weight: 2", "weight: !" + "k" * 900 + "!x 1"),
+        ("title:", "".join(f"k{number}: 1\n" for number in range(20_000)) + "title:"),
+    ],
+    ids=["field", "field twice", "value", "tag", "many"],
+)
+def test_a_message_is_short_however_long_the_file_is(tmp_path: Path, old: str, new: str) -> None:
+    message = refusal(written(tmp_path, GOOD.replace(old, new, 1)))
+    assert "k" in message or "undefined tag handle" in message
+    assert all(len(line.removeprefix(str(tmp_path))) < 300 for line in message.splitlines())
+    assert len(message.splitlines()) <= 101
+    if new.startswith("k0:"):
+        assert message.endswith(f"and {20_000 - 100:,} more problems")
+
+
 def test_a_file_that_is_missing_or_too_large_is_refused_by_name(tmp_path: Path) -> None:
     assert refusal(tmp_path / "v8.yaml").startswith(f"{tmp_path / 'v8.yaml'}: cannot be read")
     large = written(tmp_path, GOOD + "#" * 1_000_000)

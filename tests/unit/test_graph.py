@@ -12,6 +12,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from assets.failures import LONGEST_DESCRIPTION
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.ledger import Ledger
 from cai_dagster.settings import CheckOverride, JudgingMethod, Severity, active_settings
@@ -183,6 +184,22 @@ def test_an_invalid_constitution_fails_only_its_own_partition(
     (failure,) = [event for event in result.all_events if event.is_step_failure]
     assert "v2.yaml:" in str(failure.step_failure_data.user_failure_data)
     assert "surprise" in str(failure.step_failure_data.user_failure_data)
+
+
+def test_a_failure_shows_a_files_text_as_text(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even in the exceptions behind it, which Dagster writes down with it."""
+    good = (PROJECT / "constitutions/v1.yaml").read_text()
+    (tmp_path / "v1.yaml").write_text(good + '"\\e[31mred\\u202eleft": 1\n' + "".join(f"k{n}: 1\n" for n in range(90)))
+    monkeypatch.setattr("assets.constitution.CONSTITUTIONS", tmp_path)
+    result = materialize(["constitution"], {}, raise_on_error=False)
+    (failure,) = [event for event in result.all_events if event.is_step_failure]
+    kept = failure.step_failure_data
+    description = kept.user_failure_data.description
+    assert r"\x1b[31mred\u202eleft" in description
+    assert description.endswith("…")
+    assert len(description) < LONGEST_DESCRIPTION + 20  # it is cut before escapes make it longer
+    texts = [description, kept.error.to_string(), failure.message or ""]
+    assert {character for text in texts for character in text if not character.isprintable()} <= {"\n"}
 
 
 def test_too_few_examples_are_a_failure_that_says_what_to_do(home: Home, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,21 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster import report_facts
+from cai_dagster import report, report_examples, report_facts
 from cai_dagster.calibration import reliability
 from cai_dagster.cli import app
+from cai_dagster.constitution import load_constitution
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake import Lake, LakeError
 from cai_dagster.pages import PageError
 from cai_dagster.report import report_path, write_report
 from cai_dagster.report_charts import _safe, charts_of
 from cai_dagster.report_facts import Facts, facts_of, thinned
+from cai_dagster.report_tables import VersionTables
 from cai_dagster.snapshots import Account
 from cai_dagster.tables import TABLES
 from resources.lake import open_lake
+from tests.hostile import LOOPING
 from tests.hostile_lake import VERSION, hostile_row
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
 
@@ -193,7 +198,7 @@ def test_a_small_sample_has_every_principle_and_category_and_is_the_same_again(
 ) -> None:
     rounds = frame(made, "revision_rounds")
     drawn = rounds["principle_id"].n_unique()
-    monkeypatch.setattr(report_facts, "MOST_DIALOGUES", drawn + 2)
+    monkeypatch.setattr(report_examples, "MOST_DIALOGUES", drawn + 2)
     sample = facts_of(open_lake(made), VERSION)
     assert len(sample.dialogues) == drawn + 2 < sample.dialogues_of
     assert len({slug for dialogue in sample.dialogues for slug in dialogue.principles}) == drawn
@@ -205,7 +210,7 @@ def test_a_small_sample_has_every_principle_and_category_and_is_the_same_again(
 def test_all_facts_are_of_one_snapshot_and_one_version(made: Home) -> None:
     lake = Lake(made)
     before = facts_of(lake, VERSION)
-    tables = report_facts._Tables(lake, VERSION)
+    tables = VersionTables(lake, VERSION)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAI_HOME", str(made.root))
         materialize(["constitution", "revision_rounds"], {"revision_rounds": {"rounds": 1}}, version="v2")
@@ -238,7 +243,7 @@ def test_a_report_is_small_whatever_the_texts_are(home: Home, tmp_path: Path) ->
     long = "\x1b'\"&<" * 20_000
     count = 60
     ids = [f"{number + 1:032x}" for number in range(count)]
-    requests = dict.fromkeys(report_facts.REQUESTS, long)
+    requests = dict.fromkeys(report_examples.REQUESTS, long)
     fill(lake, "constitution", [{"principle_id": key, "slug": key, **requests} for key in ids])
     fill(lake, "prompts", [{"prompt_id": key, "messages": [{"role": "user", "content": long}] * 9} for key in ids])
     texts = {"response": long, "critique": long, "revision": f"{long} ", "sample": 0}
@@ -249,11 +254,215 @@ def test_a_report_is_small_whatever_the_texts_are(home: Home, tmp_path: Path) ->
     fill(lake, "preference_pairs", [{"pair_id": key, "prompt_id": key, **pair} for key in ids])
     written = write_report(lake, VERSION, tmp_path / "r.html")
     assert written.bytes == written.path.stat().st_size < MOST_BYTES
-    facts = written.facts
-    assert 0 < len(facts.dialogues) < report_facts.MOST_DIALOGUES
-    assert 0 < len(facts.pairs) < report_facts.MOST_PAIRS
-    assert len(facts.principles) + facts.principles_left_out == count
-    assert f"{facts.principles_left_out} of them are left out" in written.path.read_text()
+    page = written.path.read_text()
+    assert 0 < page.count('<article class="panel" data-') < report_examples.MOST_DIALOGUES
+    assert 0 < page.count('<article class="panel">') < report_examples.MOST_PAIRS
+    principles = page.count('<details class="principle">')
+    assert 0 < principles < count == len(written.facts.principles)
+    assert f"{count - principles} of them are left out" in page
+
+
+EVERY_OTHER = [" ".join(f"{chr(0x4E00 + n)} {letters[n % 3]}" for n in range(600)) for letters in ("abc", "xyz")]
+
+
+@pytest.mark.parametrize(("before", "after"), [EVERY_OTHER, *LOOPING])
+def test_a_report_is_small_however_much_a_revision_changes(home: Home, tmp_path: Path, before: str, after: str) -> None:
+    """Each changed word has markup of its own, four times as long as the word."""
+    lake = Lake(home)
+    ids = [f"{number + 1:032x}" for number in range(40)]
+    fill(lake, "constitution", [{"principle_id": ids[0], "slug": "p"}])
+    fill(lake, "prompts", [{"prompt_id": key, "messages": [{"role": "user", "content": "q"}]} for key in ids])
+    texts = {"response": before, "critique": "c", "revision": after, "sample": 0, "principle_id": ids[0]}
+    rounds = 16 if (before, after) == tuple(EVERY_OTHER) else 1
+    fill(lake, "revision_rounds", [{"prompt_id": k, "round": n + 1, **texts} for k in ids for n in range(rounds)])
+    written = write_report(lake, VERSION, tmp_path / "r.html")
+    assert written.bytes < MOST_BYTES
+    shown = written.path.read_text().count("data-principles=")
+    assert (0 < shown < 40) if rounds > 1 else (shown == 40)
+
+
+def written_page(lake: Lake, tmp_path: Path) -> str:
+    return write_report(lake, VERSION, tmp_path / "r.html").path.read_text()
+
+
+def test_a_round_whose_principle_was_edited_since_stays_what_it_was(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    old, now, prompt = "1" * 32, "2" * 32, "3" * 32
+    fill(lake, "constitution", [{"principle_id": now, "slug": "kindness"}])
+    fill(lake, "prompts", [{"prompt_id": prompt, "messages": [{"role": "user", "content": "q"}]}])
+    rounds = [(1, old, "y0", "y1"), (2, now, "y1", "y2")]
+    fill(
+        lake,
+        "revision_rounds",
+        [
+            {"prompt_id": prompt, "sample": 0, "round": n, "principle_id": principle, "response": y, "revision": z}
+            for n, principle, y, z in rounds
+        ],
+    )
+    (dialogue,) = facts_of(lake, VERSION).dialogues
+    assert dialogue.response == "y0"
+    assert [(one.number, one.principle, one.after) for one in dialogue.rounds] == [
+        (1, "(an earlier wording, 11111111)", "y1"),
+        (2, "kindness", "y2"),
+    ]
+    fill(lake, "constitution", [{"principle_id": "4" * 32, "slug": "honesty"}])
+    page = written_page(lake, tmp_path)
+    assert "the table has no rows" not in page
+    assert page.count("<h4>Round") == 2
+    assert "1 of 1, drawn" in page
+
+
+def test_a_dialogue_whose_prompt_is_gone_is_still_shown(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    fill(lake, "prompts", [{"prompt_id": "a" * 32}])
+    fill(lake, "revision_rounds", [{"prompt_id": "b" * 32, "round": 1, "sample": 0}])
+    assert "its prompt is no longer in the table prompts" in written_page(lake, tmp_path)
+
+
+def test_dialogues_that_do_not_fit_are_not_said_to_be_none(
+    made: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "DIALOGUES_BYTES", 10)
+    assert "None of the 40 is shown" in written_page(open_lake(made), tmp_path)
+
+
+def test_a_table_of_revisions_without_rows_is_said_to_be_empty(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    fill(lake, "prompts", [{}])
+    fill(lake, "revision_rounds", [])
+    assert "the table has no rows" in written_page(lake, tmp_path)
+
+
+def test_only_judgements_under_several_principles_are_called_so(home: Home) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{"principle_id": "1" * 32, "slug": "kindness"}])
+    asked = {"1" * 32: None, "2" * 32: ["2" * 32], "3" * 32: ["1" * 32, "2" * 32], "4" * 32: ["1" * 32, "4" * 32]}
+    said = {"logp_a": -0.4, "logp_b": -1.2}
+    rows = [{"principle_id": key, "principle_ids": several, **said} for key, several in asked.items()]
+    fill(lake, "judgements", rows)
+    bias = facts_of(lake, VERSION).bias
+    assert bias is not None
+    assert {row["slug"]: row["judgements"] for row in bias.by_principle} == {
+        "several together": 2,
+        "kindness": 1,
+        "(an earlier wording, 22222222)": 1,
+    }
+
+
+def test_what_is_out_of_date_or_refused_is_named_at_the_top_and_where_it_is_shown(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", load_constitution(PROJECT / "constitutions" / f"{VERSION}.yaml").to_rows())
+    fill(lake, "prompts", [{}])
+    fill(lake, "initial_responses", [{}])
+    fill(lake, "revision_rounds", [{}])
+    assert "Out of date" not in written_page(lake, tmp_path)
+    check = {"table_name": "constitution", "constitution_version": VERSION, "check_name": "coverage", "run_id": "r"}
+    found = {"passed": False, "severity": "ERROR", "value": 0.1, "bounds": "at least 0.9", "rows": 1}
+    moment = {"checked_at": datetime(2026, 1, 1)}  # noqa: DTZ001 - as stored
+    lake.append("check_results", {**check, **found, **moment, "data_version": "constitution"})
+    changed = lake.stage("prompts", None)
+    changed.add([{**hostile_row(TABLES["prompts"], 3), "split": "evaluation"}])
+    changed.close()
+    lake.commit(changed, Account("another run", "others"))
+
+    facts = facts_of(lake, VERSION)
+    assert {name: one.because for name, one in facts.suspect.items()} == {
+        "constitution": "check coverage failed",
+        "initial_responses": "prompts changed since",
+        "revision_rounds": "prompts changed since",
+    }
+    top, below = written_page(lake, tmp_path).split('<dl class="figures">')
+    assert "<li><code>revision_rounds</code>: prompts changed since</li>" in top
+    rows = below[below.index('id="rows"') : below.index('id="checks"')]
+    dialogues = below[below.index('id="dialogues"') :]
+    assert "Refused by a check:</strong> <code>constitution</code>: check coverage failed" in below
+    for section in (rows, dialogues):
+        assert "Out of date:</strong> <code>revision_rounds</code>: prompts changed since" in section
+
+
+def test_a_constitution_whose_file_changed_since_is_out_of_date(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    (tmp_path / f"{VERSION}.yaml").write_text((PROJECT / "constitutions" / "v2.yaml").read_text())
+    (constitution,) = facts_of(lake, VERSION, tmp_path).suspect.values()
+    assert constitution.because == "v1.yaml changed since"
+
+
+def test_a_check_of_rows_that_were_replaced_since_is_not_counted_as_passed(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    check = {"table_name": "constitution", "constitution_version": VERSION, "run_id": "r", "value": 1.0, "rows": 1}
+    found = {"passed": True, "severity": "WARN", "bounds": "any", "checked_at": datetime(2026, 1, 1)}  # noqa: DTZ001
+    lake.append("check_results", {**check, **found, "check_name": "now", "data_version": "constitution"})
+    lake.append("check_results", {**check, **found, "check_name": "then", "data_version": "another"})
+    facts = facts_of(lake, VERSION)
+    assert {one["check_name"]: one["outdated"] for one in facts.checks} == {"now": False, "then": True}
+    page = written_page(lake, tmp_path)
+    assert "<dd>1 of 2</dd>" in page
+    assert "passed, of earlier rows" in page
+
+
+def evaluated(lake: Lake, slices: Sequence[tuple[str, str | None]]) -> None:
+    rows = [{"slice": kind, "slice_value": value} for kind, value in slices]
+    fill(lake, "reward_model_evaluation", [{**row, "accuracy": n / 1_000} for n, row in enumerate(rows)])
+
+
+def test_no_slice_of_the_reward_model_is_left_out_in_silence(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    subsets = [("benchmark_subset", f"bench/{n:03}") for n in range(250)]
+    principles = [("principle", f"principle-{n:02}") for n in range(16)]
+    evaluated(lake, [*subsets, ("benchmark_category", "bench/000"), *principles, ("all", None)])
+    chart = charts_of(facts_of(lake, VERSION))["accuracy"]
+    names = [row[0] for row in chart.rows]
+    shown = ["all", *(f"principle: {name}" for _, name in principles), "benchmark category: bench/000"]
+    assert names == [*shown, "benchmark subset: bench/000", "benchmark subset: bench/001"]
+    assert chart.caption.endswith(f"; {268 - 20} more in the table below")
+    page = written_page(lake, tmp_path)
+    assert "All 268 slices" in page
+    assert '<th scope="row">benchmark subset: bench/181</th>' in page
+    assert "68 more are in the table <code>reward_model_evaluation</code>" in page
+
+
+def test_slices_of_one_name_have_a_line_each(home: Home) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    long = "x" * 200
+    evaluated(lake, [("principle", f"{long}{n}") for n in range(2)])
+    rows = charts_of(facts_of(lake, VERSION))["accuracy"].rows
+    assert len({row[0] for row in rows}) == 2
+    assert {row[1] for row in rows} == {"0.000", "0.001"}
+
+
+def test_it_says_how_things_were_made_and_why_prompts_become_fewer(made: Home, facts: Facts, tmp_path: Path) -> None:
+    assert dict(facts.how) == {
+        "policy model": [frame(made, "initial_responses")["policy_model"][0]],
+        "critique and revision rounds": ["2"],
+        "pairs made of": ["sl_cai_model"],
+        "feedback model": [frame(made, "judgements")["feedback_model"][0]],
+        "judging method": ["one_principle"],
+        "label policy": [frame(made, "preference_pairs")["label_policy"][0]],
+    }
+    splits = frame(made, "prompts")["split"].value_counts()
+    assert dict(facts.splits) == dict(splits.iter_rows())
+    page = written_page(open_lake(made), tmp_path)
+    assert f"{facts.splits['sft']} for fine-tuning (<code>sft_dataset</code>)" in page
+
+
+def test_policies_are_shown_each_against_each(home: Home, tmp_path: Path) -> None:
+    lake = Lake(home)
+    fill(lake, "constitution", [{}])
+    rates = {("a", "all"): 0.25, ("b", "all"): 0.75, ("a", "b"): 0.25, ("b", "a"): 0.75}
+    rows = [{"policy": one, "opponent": other, "win_rate": rate} for (one, other), rate in rates.items()]
+    fill(lake, "policy_evaluation", rows)
+    page = written_page(lake, tmp_path)
+    matrix = page[page.index("Each against each") :]
+    cells = '<td class="number">–</td><td class="number">75%</td>'
+    assert f'<th scope="row">b</th>{cells}' in matrix
+    fill(lake, "policy_evaluation", rows[:2])
+    assert "Each against each" not in written_page(lake, tmp_path)
 
 
 def test_nothing_half_written_is_left(made: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,6 +510,7 @@ def test_the_asset_writes_it_and_says_where(made: Home, monkeypatch: pytest.Monk
     assert path.stat().st_size == shown["bytes"]
     assert "| prompts | 40 |" in shown["at_a_glance"]
     (event,) = result.asset_materializations_for_node("report")
+    assert event.tags is not None
     assert event.tags["dagster/data_version"] == facts_of(open_lake(made), VERSION).data_version
 
 

@@ -15,11 +15,15 @@ from tests.hostile import HOSTILE, LONG_LINE
 from tests.hostile_lake import VERSION
 
 MOST_BYTES = 5_000_000
+A4_WIDTH = 718  # pixels between margins of 1 cm
+CUT_OFF = """() => [...document.querySelectorAll(".scroll")]
+    .filter((one) => one.scrollWidth > one.clientWidth || getComputedStyle(one).overflowX !== "visible")
+    .map((one) => `${one.getAttribute("aria-label")}: ${one.scrollWidth} > ${one.clientWidth}`)"""
 # Whatever else is in the page was made by one of the texts.
 ELEMENTS = {
     *("HTML", "HEAD", "META", "TITLE", "STYLE", "BODY", "MAIN", "NAV", "ARTICLE", "FIGURE", "FIGCAPTION", "SCRIPT"),
     *("H1", "H2", "H3", "H4", "P", "A", "UL", "LI", "DL", "DT", "DD", "DIV", "SPAN", "STRONG", "CODE", "INS", "DEL"),
-    *("TABLE", "THEAD", "TBODY", "TR", "TH", "TD", "DETAILS", "SUMMARY"),
+    *("TABLE", "CAPTION", "THEAD", "TBODY", "TR", "TH", "TD", "DETAILS", "SUMMARY"),
     *("FORM", "LABEL", "SELECT", "OPTION", "BUTTON", "OUTPUT"),
     *("svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath", "circle"),
 }
@@ -188,12 +192,86 @@ def test_every_chart_says_in_words_what_it_shows(browse: BrowserThread, report: 
 
 
 def test_it_prints(browse: BrowserThread, report: Path) -> None:
-    def look(browser: Browser) -> tuple[bytes, list[bool]]:
+    def look(browser: Browser) -> tuple[bytes, list[bool], list[str]]:
         page, _ = opened(browser, report)
         page.emulate_media(media="print")
         visible = [page.locator(one).first.is_visible() for one in ("#filters", "details.principle dl", "figure svg")]
-        return page.pdf(), visible
+        page.set_viewport_size({"width": A4_WIDTH, "height": 1_000})
+        return page.pdf(), visible, page.evaluate(CUT_OFF)
 
-    pdf, visible = browse(look)
+    pdf, visible, cut_off = browse(look)
     assert pdf.startswith(b"%PDF")
     assert visible == [False, True, True]
+    assert cut_off == []
+
+
+def test_what_is_read_aloud_has_a_name(browse: BrowserThread, report: Path) -> None:
+    script = """() => ({
+        tables: [...document.querySelectorAll("table")].map((table) => table.caption?.textContent.trim() ?? ""),
+        heads: [...document.querySelectorAll("th")].map((head) => [head.scope, head.textContent.trim()]),
+        rows: [...document.querySelectorAll("tbody tr")].map((row) => row.cells[0].tagName),
+        numbers: [...document.querySelectorAll("details.numbers summary")].map((one) => one.textContent),
+        captions: [...document.querySelectorAll("figcaption")].map((one) => `The numbers: ${one.textContent}`),
+        form: document.querySelector("form").getAttribute("aria-label"),
+    })"""
+    found = browse(lambda browser: opened(browser, report)[0].evaluate(script))
+    assert len(found["tables"]) > 10
+    assert all(found["tables"])
+    assert all(scope in {"row", "col"} and text for scope, text in found["heads"])
+    assert set(found["rows"]) == {"TH"}
+    assert found["numbers"] == found["captions"]
+    assert found["form"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_keyboard_stops_where_something_scrolls(browse: BrowserThread, report: Path, width: int) -> None:
+    """Without scripts it stops at all of them: what scrolls must be reached without a mouse (WCAG 2.1.1)."""
+    script = """() => [...document.querySelectorAll(".scroll")].filter((one) => one.checkVisibility(
+        {contentVisibilityAuto: true})).map((one) => [one.scrollWidth > one.clientWidth, one.tabIndex === 0])"""
+
+    def look(browser: Browser) -> tuple[list[list[bool]], int, int]:
+        page, _ = opened(browser, report, viewport={"width": width, "height": 800})
+        page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
+        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        plain, _ = opened(browser, report, viewport={"width": width, "height": 800}, java_script_enabled=False)
+        return page.evaluate(script), plain.locator(".scroll[tabindex='0']").count(), plain.locator(".scroll").count()
+
+    regions, stops, every = browse(look)
+    assert len(regions) > 10
+    assert all(scrolls == stop for scrolls, stop in regions)
+    assert {stop for _, stop in regions} == {True, False}
+    assert stops == every
+
+
+def test_a_charts_text_can_be_read_on_a_phone(browse: BrowserThread, report: Path) -> None:
+    script = """() => [...document.querySelectorAll("figure svg")].map((svg) => Math.min(
+        ...[...svg.querySelectorAll("text")].filter((one) => one.textContent)
+            .map((one) => parseFloat(getComputedStyle(one).fontSize) * svg.getScreenCTM().a)))"""
+    phone = {"width": 360, "height": 800}
+    sizes = browse(lambda browser: opened(browser, report, viewport=phone)[0].evaluate(script))
+    assert len(sizes) > 8
+    assert min(sizes) >= 10
+
+
+def test_no_choice_of_the_filters_leads_nowhere(browse: BrowserThread, report: Path) -> None:
+    options = """(name) => [...document.querySelector(`select[name=${name}]`).options]
+        .map((one) => [one.value, one.textContent, one.disabled])"""
+
+    def use(browser: Browser) -> list[tuple[str, bool, int]]:
+        page, _ = opened(browser, report)
+        shown = page.locator("article[data-principles]:visible")
+        seen: list[tuple[str, bool, int]] = []
+        page.locator("select[name=principle]").select_option(index=1)
+        for value, text, disabled in page.evaluate(options, "category"):
+            page.evaluate(
+                "(value) => { const s = document.querySelector('select[name=category]'); s.value = value; "
+                "s.dispatchEvent(new Event('input', {bubbles: true})); }",
+                value,
+            )
+            seen.append((text, disabled, shown.count()))
+        return seen
+
+    seen = browse(use)
+    assert len(seen) > 2
+    assert all(text.endswith(f" ({count})") and disabled == (count == 0) for text, disabled, count in seen)
+    assert {disabled for _, disabled, _ in seen} == {True, False}
