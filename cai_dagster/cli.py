@@ -22,6 +22,7 @@ from cai_dagster.commands.trace import trace
 from cai_dagster.dagster_process import QUIET, materialize, prepare_instance, run_program
 from cai_dagster.errors import MendableError
 from cai_dagster.export_formats import ExportFormat, FileFormat
+from cai_dagster.graph import SHARED, UPSTREAM
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.preference_formats import PreferenceFormat
 from cai_dagster.selections import CONSTITUTIONAL_AI
@@ -155,6 +156,12 @@ def retry(
     from cai_dagster.retries import RetryError, calls_to_retry
     from cai_dagster.settings import DEFAULT_PROFILE
 
+    if table in UPSTREAM and (version is None) != (table in SHARED):
+        raise typer.BadParameter(
+            f"{table} belongs to a constitution version: add --version"
+            if version is None
+            else f"{table} is the same for all versions: leave --version out"
+        )
     home = Home.from_environment()
     calls = calls_to_retry(Lake(home), table, reason, version)
     others = sum(stage.new for stage in _plan([version or "v1"], [table]).stages)

@@ -51,7 +51,7 @@ def test_hard_labels_with_margins_are_trls_own_loss(tiny: Path, tmp_path: Path) 
     ahead = margins - np.array([pair.margin for pair in pairs])
     # A CPU with bfloat16 units sums in less than float32: 2e-4 here. Labels that are not hard are off by a hundredth.
     assert loss == pytest.approx(np.mean(np.logaddexp(0, -ahead)), abs=1e-3)
-    assert loss == pytest.approx(loss_of_trl(tiny, pairs, tmp_path / "trl"), abs=1e-4)
+    assert loss == pytest.approx(loss_of_trl(tiny, pairs, tmp_path / "trl"), abs=1e-3)
 
 
 def loss_of_trl(tiny: Path, pairs: list[TokenPair], folder: Path) -> float:

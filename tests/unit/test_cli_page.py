@@ -167,6 +167,13 @@ def test_a_home_that_is_a_file_is_an_error_that_says_so(
     assert "is a file; it has to be a folder" in str(ran.exception)
 
 
+@pytest.mark.parametrize("wrong", [["revision_rounds"], ["initial_responses", "--version", "v1"]])
+def test_a_retry_of_calls_of_no_version_or_of_one_too_many_marks_nothing(home: Home, wrong: list[str]) -> None:
+    ran = CliRunner().invoke(cli.app, ["retry", "--reason", "length", "--table", *wrong])
+    assert ran.exit_code == 2
+    assert not home.ledger.exists()
+
+
 def test_help_has_every_command_in_a_group_and_its_line_in_full() -> None:
     arranged = [command for panel in cli.HELP_PANELS.values() for command in panel]
     assert sorted(arranged) == sorted({name.split()[1] for name in COMMANDS})
