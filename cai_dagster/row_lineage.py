@@ -43,17 +43,25 @@ _UNDER_PRINCIPLE = {
     "version_judgements": _UNDER,
 }
 """Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
-_PAIRS_OF_REVISIONS = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
+_OF_REVISIONS_BY_PROMPT = """t.source = 'revisions' AND (t.constitution_version, t.prompt_id) IN (
+    SELECT (r.constitution_version, r.prompt_id) FROM {revision_rounds} r WHERE r.principle_id IN ($ids))"""
+_OF_REVISIONS_BY_SAMPLE = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
     SELECT (p.constitution_version, p.pair_id) FROM {response_pairs} p JOIN {revision_rounds} last
         ON last.constitution_version = p.constitution_version AND last.revision_request_id = p.request_id_1
     JOIN {revision_rounds} r ON r.constitution_version = last.constitution_version
         AND r.prompt_id = last.prompt_id AND r.sample = last.sample AND r.round <= last.round
     WHERE p.source = 'revisions' AND r.principle_id IN ($ids))"""
 _MADE_UNDER_PRINCIPLE = {
-    "response_pairs": _PAIRS_OF_REVISIONS,
-    "preference_pairs": f"({_UNDER_PRINCIPLE['preference_pairs']} OR {_PAIRS_OF_REVISIONS})",
+    by: {
+        "response_pairs": of_revisions,
+        "preference_pairs": f"({_UNDER_PRINCIPLE['preference_pairs']} OR {of_revisions})",
+    }
+    for by, of_revisions in (("prompt", _OF_REVISIONS_BY_PROMPT), ("sample", _OF_REVISIONS_BY_SAMPLE))
 }
-"""The same where pairs are made of revisions: one of the two completions was written under a principle."""
+"""The same where pairs are made of revisions: one of the two completions was written under a principle.
+
+Of a single sample a prompt says which; of several only the call does, and in a million rows that takes seconds.
+"""
 
 
 @dataclass(frozen=True)
@@ -82,19 +90,19 @@ class Rows:
 class Sought:
     """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
 
-    `through_revisions`: what was written under a principle is looked for in pairs, since some are made of revisions.
+    `through_revisions`: what was written under a principle is looked for in pairs, where some are made of revisions.
     """
 
     kind: Literal["prompt", "pair", "principle"]
     ids: Sequence[str]
     pair_ids: Sequence[str] = ()
-    through_revisions: bool = False
+    through_revisions: Literal["prompt", "sample"] | None = None
 
     def among(self, rows: Rows) -> Rows | None:
         """Those of the rows that are sought; None where the table can have none."""
         has = COLUMN_LINEAGE[rows.table]
         if self.kind == "principle":
-            under = _UNDER_PRINCIPLE | (_MADE_UNDER_PRINCIPLE if self.through_revisions else {})
+            under = _UNDER_PRINCIPLE | (_MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {})
             return rows.and_also(under[rows.table]) if rows.table in under else None
         if self.kind == "prompt" and "prompt_id" in has:
             return rows.and_also("t.prompt_id IN ($ids)")
@@ -295,7 +303,10 @@ class RowLineage:
     def of_principles(self, principle_ids: Sequence[str]) -> Sought:
         """All rows that came of principles."""
         pairs = self._reader.rows("SELECT 1 FROM lake.response_pairs WHERE source = 'revisions' LIMIT 1")
-        return Sought("principle", tuple(principle_ids), through_revisions=bool(pairs))
+        if not pairs:
+            return Sought("principle", tuple(principle_ids))
+        several = self._reader.rows("SELECT 1 FROM lake.revision_rounds WHERE sample > 0 LIMIT 1")
+        return Sought("principle", tuple(principle_ids), through_revisions="sample" if several else "prompt")
 
     def counts(self, sought: Sought) -> list[RowCount]:
         """How many rows are sought, by table and version, each with an example."""
@@ -339,7 +350,7 @@ class RowLineage:
             if times > 1
             and sought is not None
             and (rows := sought.among(Rows(table)))
-            and not (sought.through_revisions and table == "revision_rounds")
+            and not (sought.through_revisions == "sample" and table == "revision_rounds")
         }
         selects: list[str] = []
         for rows in held:

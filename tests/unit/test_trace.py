@@ -190,9 +190,13 @@ def test_what_checkpoints_saw_is_the_same_in_one_query_as_snapshot_by_snapshot(
     assert {one.checkpoint.key for one in lineage.that_saw(lineage.of_prompt(forgotten))} == before
 
 
-def test_a_principle_leads_to_pairs_of_its_revisions_and_what_was_trained_on_them(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_principle_leads_to_pairs_of_its_revisions_and_what_was_trained_on_them(
+    home: Home, tmp_path: Path, samples: int
+) -> None:
     config = {
         "prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)]),
+        "initial_responses": {"samples": samples},
         "revision_rounds": {"rounds": 2},
         "sft_dataset": {"min_rows": 1},
         "response_pairs": {"source": "revisions"},
@@ -201,7 +205,8 @@ def test_a_principle_leads_to_pairs_of_its_revisions_and_what_was_trained_on_the
     pretend_trained(home, tmp_path / "checkpoint")
     materialize(["response_pairs", "judgements", "preference_pairs"], config)
     rounds, pairs = table(home, "revision_rounds"), table(home, "response_pairs")
-    written = rounds.join(pairs, on="prompt_id")
+    last = rounds.filter(pl.col("round") == 2).select("prompt_id", "sample", request_id_1="revision_request_id")
+    written = rounds.join(last.join(pairs, on=["prompt_id", "request_id_1"]), on=["prompt_id", "sample"])
     judged = table(home, "judgements").join(pairs.select("pair_id"), on="pair_id")
     labelled = table(home, "preference_pairs")["pair_id"]
     for principle in rounds["principle_id"].unique():
