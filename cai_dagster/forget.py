@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
+from cai_dagster.column_lineage import tables_with
 from cai_dagster.errors import MendableError
 from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.hashing import ROW_ID_DIGITS
@@ -130,8 +131,8 @@ class _History:
     def pair_ids(self, prompt_id: str) -> list[str]:
         """The pairs that a prompt has, or had in a snapshot that can still be read."""
         own = f"prompt_id = {literal(prompt_id)}"
-        having = [name for name, table in TABLES.items() if {"prompt_id", "pair_id"} <= set(table.schema)]
-        ids = " UNION ALL ".join(self._lake.ever(table, "pair_id AS id", own) for table in having)
+        tables = tables_with("prompt_id", "pair_id")
+        ids = " UNION ALL ".join(self._lake.ever(table, "pair_id AS id", own) for table in tables)
         return [row["id"] for row in self._reader.rows(f"SELECT DISTINCT id FROM ({ids}) ORDER BY id")]
 
     def dialogues(self, prompt_id: str) -> list[list[str]]:
@@ -179,10 +180,9 @@ def _version_of(table: str) -> str:
 def _prompt_id(reader: LakeReader, prompt: str) -> str:
     if re.fullmatch(rf"[0-9a-f]{{{ROW_ID_DIGITS}}}", prompt):
         return prompt
-    having = [name for name, table in TABLES.items() if "prompt_id" in table.schema]
     if not re.fullmatch(r"[0-9a-f]{4,}", prompt):
         raise ForgetError(f"{prompt!r} is no prompt id: give at least four of its {ROW_ID_DIGITS} digits")
-    ids = " UNION ALL ".join(f"SELECT prompt_id FROM lake.{table}" for table in having)
+    ids = " UNION ALL ".join(f"SELECT prompt_id FROM lake.{table}" for table in tables_with("prompt_id"))
     query = f"SELECT DISTINCT prompt_id AS id FROM ({ids}) WHERE starts_with(prompt_id, $id) ORDER BY id LIMIT 6"
     found = [row["id"] for row in reader.rows(query, id=prompt)]
     if len(found) != 1:

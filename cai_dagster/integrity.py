@@ -21,6 +21,7 @@ from filelock import FileLock
 from pydantic import ValidationError
 
 from cai_dagster.checkpoints import read_record
+from cai_dagster.column_lineage import tables_with
 from cai_dagster.errors import MendableError
 from cai_dagster.findings import Finding, good, problem, warning
 from cai_dagster.forgotten_prompts import forgotten_prompts
@@ -196,11 +197,8 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
 
 def _remembered(lake: Any, home: Home) -> list[Finding]:
     """Rows of prompts that were removed for good: a copy was put back, or another machine's run was under way."""
-    from cai_dagster.tables import TABLES
-
     forgotten = sorted(forgotten_prompts(home))
-    having = [name for name, table in TABLES.items() if "prompt_id" in table.schema]
-    ids = " UNION ".join(f"SELECT prompt_id FROM lake.{name}" for name in having)
+    ids = " UNION ".join(f"SELECT prompt_id FROM lake.{table}" for table in tables_with("prompt_id"))
     there = lake.select(f"SELECT prompt_id FROM ({ids}) WHERE list_contains($ids, prompt_id)", {"ids": forgotten})
     return [
         problem("lake", f"prompt {one} was removed for good, and is there again", f"cai forget {one}")

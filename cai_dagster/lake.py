@@ -144,8 +144,9 @@ class Lake:
         if constitution_version is not None:
             rows += f" WHERE constitution_version = {literal(constitution_version)}"
         count, data_version = self._counted(f"({rows})")
-        rejected = "FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
-        set_aside = len(self._connection.execute(rejected, [table.name, constitution_version]).fetchall())
+        of_table = "table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        rejected = f"SELECT count(*) FROM lake.rejected_rows WHERE {of_table}"
+        (set_aside,) = self._connection.execute(rejected, [table.name, constitution_version]).fetchall()[0]
         account = Account(FORGET_RUN, data_version)
         self._append_account(table.name, constitution_version, (count, set_aside), account)
 
@@ -163,7 +164,7 @@ class Lake:
             (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
             for clean in (
                 "cleanup_old_files('lake', cleanup_all => true)",
-                "delete_orphaned_files('lake', older_than => now())",  # no commit is under way, as long as we lock
+                "delete_orphaned_files('lake', older_than => now())",  # also new ones: nothing else is using the lake
             ):
                 statement = f"CALL ducklake_{clean}"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai_dagster.report_tables import EARLIER_WORDING, VersionTables
+from cai_dagster.report_tables import EARLIER_WORDING, ReportTables
 from cai_dagster.text import cut
 
 Row = Mapping[str, Any]
@@ -66,13 +66,13 @@ class LabelledPair:
     label_policy: str
 
 
-def dialogue_count(tables: VersionTables) -> int:
+def dialogue_count(tables: ReportTables) -> int:
     """How many dialogues there are to draw from."""
     query = "SELECT count(DISTINCT (prompt_id, sample)) AS n FROM revision_rounds"
     return sum(row["n"] for row in tables.rows(query, "revision_rounds"))
 
 
-def dialogues(tables: VersionTables) -> list[Dialogue]:
+def dialogues(tables: ReportTables) -> list[Dialogue]:
     """A seeded sample in which every principle and every category comes up before any comes up twice.
 
     Rounds stay whatever has become of their principle, and dialogues whatever has become of their prompt.
@@ -107,7 +107,7 @@ def _dialogue(row: Row) -> Dialogue:
     return Dialogue(row["prompt_id"], _category(row), _turns(row["messages"]), response, rounds)
 
 
-def pairs(tables: VersionTables) -> list[LabelledPair]:
+def pairs(tables: ReportTables) -> list[LabelledPair]:
     """A seeded sample in which every fifth of P(chosen) comes up before any comes up twice."""
     query = f"""
         SELECT l.pair_id, p.category, l.prompt, {_left("l.chosen[1].content")} AS chosen,

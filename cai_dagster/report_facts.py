@@ -13,8 +13,16 @@ from cai_dagster.checkpoints import KEY_DIGITS, CheckpointRecord
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import CONSTITUTIONS
 from cai_dagster.lake import Lake
-from cai_dagster.report_examples import Dialogue, LabelledPair, dialogue_count, dialogues, pairs, shortened_principle
-from cai_dagster.report_tables import EARLIER_WORDING, VersionTables
+from cai_dagster.report_examples import (
+    LONGEST_NAME,
+    Dialogue,
+    LabelledPair,
+    dialogue_count,
+    dialogues,
+    pairs,
+    shortened_principle,
+)
+from cai_dagster.report_tables import EARLIER_WORDING, ReportTables
 from cai_dagster.status import ACCOUNTS, CHECKS, AssetStatus, State, standing
 from cai_dagster.tables import TABLES
 
@@ -25,7 +33,6 @@ MOST_ROWS = 200  # of a table that is shown whole
 MOST_REASONS = 12
 MOST_WAYS = 5  # in which one thing was done: methods, models, policies
 MOST_POINTS = 300  # of a curve
-LONGEST_NAME = 80
 
 FUNNEL = (
     "prompts",
@@ -139,7 +146,7 @@ def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> F
 
     The file of the version in `constitutions` is read, to say where it has changed.
     """
-    tables = VersionTables(lake, version)
+    tables = ReportTables(lake, version)
     principles = tables.rows("SELECT * FROM constitution ORDER BY slug", "constitution")
     evaluated, evaluated_of = _slices(tables, "reward_model_evaluation")
     return Facts(
@@ -172,7 +179,7 @@ def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> F
 
 
 def _suspect(
-    tables: VersionTables, version: str, principles: Sequence[Row], constitutions: Path
+    tables: ReportTables, version: str, principles: Sequence[Row], constitutions: Path
 ) -> dict[str, AssetStatus]:
     accounts, results = (
         tables.of_version(name, query.format(table="rows")).to_dicts()
@@ -182,7 +189,7 @@ def _suspect(
     return {one.asset: one for one in found if one.state in {State.stale, State.failed}}
 
 
-def _how(tables: VersionTables) -> dict[str, list[str]]:
+def _how(tables: ReportTables) -> dict[str, list[str]]:
     """How things were done, by what they are called; what has not been done is left out."""
     ways = {
         "policy model": ("policy_model", "initial_responses"),
@@ -200,12 +207,12 @@ def _how(tables: VersionTables) -> dict[str, list[str]]:
     return how
 
 
-def _splits(tables: VersionTables) -> dict[str, int]:
+def _splits(tables: ReportTables) -> dict[str, int]:
     query = "SELECT split, count(*) AS n FROM prompts GROUP BY split"
     return {row["split"]: row["n"] for row in tables.rows(query, "prompts")}
 
 
-def _funnel(tables: VersionTables) -> list[Stage]:
+def _funnel(tables: ReportTables) -> list[Stage]:
     query = """
         SELECT table_name, constitution_version, left(split_part(reason, ':', 1), {longest}) AS code,
             count(*) AS rejected
@@ -227,7 +234,7 @@ def _funnel(tables: VersionTables) -> list[Stage]:
     return stages
 
 
-def _unlabelled(tables: VersionTables) -> dict[str, int]:
+def _unlabelled(tables: ReportTables) -> dict[str, int]:
     """How many response pairs gave no preference pair, by reason."""
     query = """
         SELECT CASE WHEN p.completion_0 = p.completion_1 THEN 'identical texts'
@@ -244,7 +251,7 @@ def _unlabelled(tables: VersionTables) -> dict[str, int]:
 _P_A = "1 / (1 + exp(logp_b - logp_a))"  # nan where neither letter is possible: no verdict
 
 
-def _p_a(tables: VersionTables) -> Histogram | None:
+def _p_a(tables: ReportTables) -> Histogram | None:
     query = f"""
         SELECT "order" AS series, {_bin("p", 0, 1)} AS bin, count(*) AS n
         FROM (SELECT "order", {_P_A} AS p FROM judgements) WHERE NOT isnan(p) GROUP BY ALL
@@ -252,14 +259,14 @@ def _p_a(tables: VersionTables) -> Histogram | None:
     return _histogram(tables.rows(query, "judgements"), 0, 1, ORDERS)
 
 
-def _p_chosen(tables: VersionTables) -> Histogram | None:
+def _p_chosen(tables: ReportTables) -> Histogram | None:
     query = (
         f"SELECT 'pairs' AS series, {_bin('p_chosen', 0.5, 1)} AS bin, count(*) AS n FROM preference_pairs GROUP BY ALL"
     )
     return _histogram(tables.rows(query, "preference_pairs"), 0.5, 1, {"pairs": "pairs"})
 
 
-def _rewards(tables: VersionTables) -> Histogram | None:
+def _rewards(tables: ReportTables) -> Histogram | None:
     """Rewards of the held-out pairs; None in tables of older versions."""
     query = """
         SELECT reward_low, reward_high, chosen_rewards, rejected_rewards FROM reward_model_evaluation
@@ -271,7 +278,7 @@ def _rewards(tables: VersionTables) -> Histogram | None:
     return None
 
 
-def _rewards_of_picked(tables: VersionTables) -> Histogram | None:
+def _rewards_of_picked(tables: ReportTables) -> Histogram | None:
     """Rewards of the completions that best-of-n picked, and of a random pick."""
     if not tables.have("best_of_n"):
         return None
@@ -302,7 +309,7 @@ def _histogram(counted: Sequence[Row], low: float, high: float, series: Mapping[
     return Histogram(low, high, counts)
 
 
-def _bias(tables: VersionTables) -> Bias | None:
+def _bias(tables: ReportTables) -> Bias | None:
     if not tables.have("judgements"):
         return None
     by_order = f"""
@@ -331,7 +338,7 @@ _SWAPPED = """
 """
 
 
-def _length_bias(tables: VersionTables) -> dict[str, Any]:
+def _length_bias(tables: ReportTables) -> dict[str, Any]:
     """How often the longer completion is preferred, by how much longer it is."""
     begin = ", ".join(str(ratio) for ratio in LENGTH_RATIOS)
     p_0 = f"""CASE WHEN "order" = '01' THEN {_P_A} ELSE 1 - {_P_A} END"""
@@ -357,7 +364,7 @@ def _length_bias(tables: VersionTables) -> dict[str, Any]:
     }
 
 
-def _by_principle(tables: VersionTables) -> list[dict[str, Any]]:
+def _by_principle(tables: ReportTables) -> list[dict[str, Any]]:
     several = "bool_or(coalesce(len(principle_ids), 1) > 1)"
     query = f"""
         SELECT CASE WHEN several THEN 'several together' ELSE coalesce(c.slug, {EARLIER_WORDING}) END AS slug,
@@ -372,7 +379,7 @@ def _by_principle(tables: VersionTables) -> list[dict[str, Any]]:
     return tables.rows(query, "judgements", "constitution")
 
 
-def _calibration(tables: VersionTables) -> Calibration | None:
+def _calibration(tables: ReportTables) -> Calibration | None:
     from cai_dagster.calibration import reliability
 
     slices, count = _slices(tables, "judge_calibration")
@@ -384,7 +391,7 @@ def _calibration(tables: VersionTables) -> Calibration | None:
     return Calibration(slices, count, [(one.confidence, one.agreement, one.share) for one in bins])
 
 
-def _checkpoints(tables: VersionTables) -> list[CheckpointRecord]:
+def _checkpoints(tables: ReportTables) -> list[CheckpointRecord]:
     found: list[CheckpointRecord] = []
     for name in CHECKPOINTS:
         for row in tables.rows(f"SELECT record FROM {name}", name):
@@ -403,7 +410,7 @@ def thinned(curve: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 _SLICES = ("all", "one_principle", "humans", "labelled_by", "principle", "category", "benchmark", "benchmark_category")
 
 
-def _slices(tables: VersionTables, name: str) -> tuple[list[dict[str, Any]], int]:
+def _slices(tables: ReportTables, name: str) -> tuple[list[dict[str, Any]], int]:
     """The rows of a table of slices, the whole first and the many subsets of benchmarks last; how many there are."""
     order = ", ".join(f"'{kind}'" for kind in _SLICES)
     query = f"""
@@ -414,12 +421,12 @@ def _slices(tables: VersionTables, name: str) -> tuple[list[dict[str, Any]], int
     return rows, rows[0]["of"] if rows else 0
 
 
-def _policies(tables: VersionTables) -> list[dict[str, Any]]:
+def _policies(tables: ReportTables) -> list[dict[str, Any]]:
     query = f"FROM policy_evaluation ORDER BY opponent <> 'all', win_rate DESC, policy, opponent LIMIT {MOST_ROWS}"
     return tables.rows(query, "policy_evaluation")
 
 
-def _spent(tables: VersionTables) -> dict[str, Row]:
+def _spent(tables: ReportTables) -> dict[str, Row]:
     query = """
         SELECT table_name, constitution_version, count(*) AS runs, sum(ledger_misses)::BIGINT AS calls,
             sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, sum(seconds) AS seconds
@@ -428,7 +435,7 @@ def _spent(tables: VersionTables) -> dict[str, Row]:
     return {row["table_name"]: row for row in tables.of_version("materializations", query).iter_rows(named=True)}
 
 
-def _checks(tables: VersionTables) -> list[dict[str, Any]]:
+def _checks(tables: ReportTables) -> list[dict[str, Any]]:
     """The latest result of each check; those that failed first, then warnings.
 
     `runs`: how often it has run; `outdated`: the rows that it measured have been replaced since.

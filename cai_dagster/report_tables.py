@@ -13,7 +13,7 @@ from cai_dagster.tables import TABLES
 EARLIER_WORDING = "'(an earlier wording, ' || left(principle_id, 8) || ')'"
 
 
-class VersionTables:
+class ReportTables:
     """The tables of one version, all as they were at one snapshot."""
 
     def __init__(self, lake: Lake, version: str) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cai_dagster.cost_plan import CostPlan
 from cai_dagster.lake import Lake
+from cai_dagster.snapshots import FORGET_RUN
 from cai_dagster.tables import TABLES
 from cai_dagster.text import printable
 
@@ -36,9 +37,9 @@ _PAIR = """
         AND list_contains(coalesce(j.principle_ids, [j.principle_id]), c.principle_id)
     WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
 """
-_LATEST = """
+_LATEST = f"""
     FROM lake.materializations
-    WHERE run_id <> 'forget' AND (constitution_version IS NULL OR constitution_version = $version)
+    WHERE run_id <> '{FORGET_RUN}' AND (constitution_version IS NULL OR constitution_version = $version)
     QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY materialized_at DESC) = 1
 """
 _EVALUATION = (

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal
 
-from cai_dagster.column_lineage import COLUMN_LINEAGE
+from cai_dagster.column_lineage import COLUMN_LINEAGE, tables_with
 from cai_dagster.errors import MendableError
 from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
@@ -187,8 +187,7 @@ class _Tracer:
 
     def _prompts_elsewhere(self, identifier: str) -> Iterable[Found]:
         """Prompts that are in other tables only: those of human preferences, and those whose file has changed."""
-        having = [table for table, columns in COLUMN_LINEAGE.items() if "prompt_id" in columns and table != "prompts"]
-        return self._beginning_with("prompt", identifier, "prompt_id", having)
+        return self._beginning_with("prompt", identifier, "prompt_id", tables_with("prompt_id"))
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
         return self._beginning_with("pair", identifier, "pair_id", TABLES_OF_PAIRS)

@@ -10,6 +10,7 @@ from cai_dagster.constitution_diff import COMPARED, MEASURED, ConstitutionDiff, 
 from cai_dagster.errors import MendableError
 from cai_dagster.lake import Lake
 from cai_dagster.settings import ConstitutionDiffSettings
+from cai_dagster.snapshots import FORGET_RUN
 from cai_dagster.tables import TABLES
 
 _CHECKS = """
@@ -17,12 +18,12 @@ _CHECKS = """
     QUALIFY row_number() OVER (PARTITION BY table_name, check_name ORDER BY checked_at DESC) = 1
     ORDER BY table_name, check_name
 """
-_ACCOUNTS = """
+_ACCOUNTS = f"""
     SELECT table_name, sum(ledger_misses) AS calls_paid, arg_max(ledger_hits, materialized_at) AS calls_found,
         sum(prompt_tokens + completion_tokens) AS tokens, sum(seconds) AS seconds
     FROM lake.materializations
     WHERE constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff')
-        AND run_id <> 'forget'
+        AND run_id <> '{FORGET_RUN}'
     GROUP BY table_name ORDER BY min(materialized_at)
 """
 

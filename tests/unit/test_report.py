@@ -23,7 +23,7 @@ from cai_dagster.pages import PageError
 from cai_dagster.report import report_path, write_report
 from cai_dagster.report_charts import _safe, charts_of
 from cai_dagster.report_facts import Facts, facts_of, thinned
-from cai_dagster.report_tables import VersionTables
+from cai_dagster.report_tables import ReportTables
 from cai_dagster.snapshots import Account
 from cai_dagster.tables import TABLES
 from resources.lake import open_lake
@@ -210,7 +210,7 @@ def test_a_small_sample_has_every_principle_and_category_and_is_the_same_again(
 def test_all_facts_are_of_one_snapshot_and_one_version(made: Home) -> None:
     lake = Lake(made)
     before = facts_of(lake, VERSION)
-    tables = VersionTables(lake, VERSION)
+    tables = ReportTables(lake, VERSION)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAI_HOME", str(made.root))
         materialize(["constitution", "revision_rounds"], {"revision_rounds": {"rounds": 1}}, version="v2")
