@@ -5,7 +5,7 @@ import dagster as dg
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, run_stage, stage_rows
-from assets.training import current_checkpoint
+from assets.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.settings import BestOfNSettings, active_settings
 from cai_dagster.snapshots import TableSnapshot
 from cai_dagster.stages import best_of_n_candidates_stage
@@ -64,7 +64,7 @@ def best_of_n(
     from cai_dagster.policy_optimization import rewards_of
 
     staged = new_rows(context, lake)
-    checkpoint = reward_model.frame().row(0, named=True)
+    checkpoint = checkpoint_in_use(reward_model)
     candidates = best_of_n_candidates.frame()
     with ACCELERATOR.reserved(context.log.info):
         rewards = rewards_of(checkpoint, candidates, prompts.frame(), constitution.frame(), context.log.info)

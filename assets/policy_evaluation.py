@@ -12,7 +12,7 @@ from assets.partitions import constitution_versions
 from assets.rlaif_model import rlaif_model
 from assets.stage import new_rows, run_stage, run_stages, stage_rows
 from assets.teacher_sft_model import teacher_sft_model
-from assets.training import current_checkpoint
+from assets.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.constitution import Constitution
 from cai_dagster.policies import CHECKPOINTS, POLICIES
 from cai_dagster.settings import (
@@ -129,7 +129,7 @@ def policy_evaluation(
 
     staged = new_rows(context, lake)
     responses = policy_responses.frame()
-    checkpoint = reward_model.frame().row(0, named=True)
+    checkpoint = checkpoint_in_use(reward_model)
     with ACCELERATOR.reserved(context.log.info):
         rewards = rewards_of(checkpoint, responses, prompts.frame(), constitution.frame(), context.log.info)
     scores = evaluate_policies(responses, policy_judgements.frame(), rewards, config)

@@ -8,7 +8,7 @@ import dagster as dg
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
 from assets.stage import new_rows, stage_rows
-from assets.training import current_checkpoint, stage_checkpoint
+from assets.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome
 from cai_dagster.settings import (
@@ -127,7 +127,7 @@ def reward_model_evaluation(
     from cai_dagster.plots import calibration_plot, reward_plot
     from cai_dagster.reward_evaluation import evaluate_checkpoint, scores_table
 
-    checkpoint = reward_model.frame().row(0, named=True)
+    checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(lake))
     tables = {table.table: table.frame() for table in read}
     staged = new_rows(context, lake)

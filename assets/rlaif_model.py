@@ -6,7 +6,7 @@ import dagster as dg
 
 from assets.launchpad import defaults_from
 from assets.partitions import constitution_versions
-from assets.training import current_checkpoint, require, stage_checkpoint
+from assets.training import checkpoint_in_use, current_checkpoint, require, stage_checkpoint
 from cai_dagster.chat_format import ChatFormat
 from cai_dagster.checkpoints import Ingredients, TrainingOutcome
 from cai_dagster.hashing import content_hash
@@ -47,7 +47,7 @@ def rlaif_model(
     from cai_dagster.policy_optimization import prompts_hash, reward_reading
 
     base = current_checkpoint(sl_cai_model)
-    judge = reward_model.frame().row(0, named=True)
+    judge = checkpoint_in_use(reward_model)
     reading = reward_reading(judge, constitution.frame())
     principles = [one.id for one in reading.principles.principles] if reading.principles else []
     answered = prompts.frame().filter(pl.col("split") == "preference")

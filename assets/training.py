@@ -2,11 +2,19 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 
 from assets.stage import Metadata, new_rows, stage_rows
-from cai_dagster.checkpoints import Curve, Ingredients, TrainingOutcome, checkpoint_folder, train_once
+from cai_dagster.checkpoints import (
+    Curve,
+    Ingredients,
+    TrainingOutcome,
+    checkpoint_folder,
+    folder_of_row,
+    train_once,
+)
 from cai_dagster.home import Home
 from cai_dagster.snapshots import TableSnapshot
 from cai_dagster.weights import Weights, checkpoint_weights
@@ -35,6 +43,8 @@ def stage_checkpoint(
 
     record, trained_now = train_once(home, ingredients, train_alone)
     folder = checkpoint_folder(home, ingredients.asset, ingredients.key)
+    if trained_now:  # their hash is taken at once: from now on damage to them can be told
+        checkpoint_weights(ingredients.asset, ingredients.key, folder, home)
     context.log.info(f"{folder}: {'trained' if trained_now else 'found complete, not trained again'}")
     staged.add(
         [
@@ -67,8 +77,14 @@ def require(asset: str, found: int, setting: str, minimum: int, what: str) -> No
 
 def current_checkpoint(table: TableSnapshot) -> Weights:
     """The weights of the checkpoint that is in use for a version."""
-    row = table.frame().row(0, named=True)
+    row = checkpoint_in_use(table)
     return checkpoint_weights(table.table, row["checkpoint_key"], Path(row["path"]), Home.from_environment())
+
+
+def checkpoint_in_use(table: TableSnapshot) -> dict[str, Any]:
+    """The row of the checkpoint that is in use for a version; `path` is where it lies now."""
+    row = table.frame().row(0, named=True)
+    return {**row, "path": str(folder_of_row(Home.from_environment(), table.table, row))}
 
 
 def _curve_plot(curve: Curve, measured: str) -> dg.MarkdownMetadataValue:

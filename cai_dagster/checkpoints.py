@@ -104,6 +104,15 @@ def find_checkpoint(home: Home, asset: str, name: str) -> Path:
     raise CheckpointError(f"{name!r} {problem}. Checkpoints of {asset} in {home.models}: {named}")
 
 
+def folder_of_row(home: Home, asset: str, row: Mapping[str, Any]) -> Path:
+    """Where the checkpoint of a row of `asset` lies now.
+
+    A home may have been moved or copied: its own folder of that key goes before the `path` that was noted.
+    """
+    own = checkpoint_folder(home, asset, row["checkpoint_key"])
+    return own if (own / "record.json").exists() else Path(row["path"])
+
+
 def read_record(folder: Path) -> CheckpointRecord:
     """The record of a complete checkpoint."""
     return CheckpointRecord.model_validate_json((folder / "record.json").read_text(encoding="utf-8"))

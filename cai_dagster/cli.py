@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from cai_dagster.commands.completion import complete_exported, complete_reward_model, complete_table, complete_version
+from cai_dagster.commands.completion import (
+    complete_exported,
+    complete_reason,
+    complete_reward_model,
+    complete_table,
+    complete_version,
+)
 from cai_dagster.commands.diff import diff
 from cai_dagster.commands.doctor import doctor
 from cai_dagster.commands.forget import forget
@@ -37,8 +43,31 @@ class _App(typer.Typer):
         try:
             return super().__call__(*args, **kwargs)
         except MendableError as error:
-            Console(stderr=True).print(printable(str(error)), markup=False, highlight=False)
+            _say(str(error))
             sys.exit(1)
+        except Exception as error:
+            if not _is_of_files(error):
+                raise
+            _say(f"{error}\nA file could not be read or written: `cai doctor` says what is wrong and what mends it.")
+            sys.exit(1)
+
+
+def _say(problem: str) -> None:
+    Console(stderr=True).print(printable(problem, LONGEST_ERROR), markup=False, highlight=False, soft_wrap=True)
+
+
+def _is_of_files(error: Exception) -> bool:
+    """Whether the system, DuckDB or a database says so: damaged, read-only, full. Nothing is imported to find out."""
+    libraries = {type(error).__module__.split(".")[0], *(one.__module__.split(".")[0] for one in type(error).__mro__)}
+    return isinstance(error, OSError) or bool(libraries & {"duckdb", "_duckdb", "sqlite3", "sqlalchemy"})
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"cai_dagster {version('cai_dagster')}\n")
+        raise typer.Exit
 
 
 app = _App(
@@ -62,6 +91,7 @@ Version = Annotated[
 ]
 
 LINES_A_REPORT = 100
+LONGEST_ERROR = 10_000  # characters
 # `cai --help` shows the commands in these groups and in this order.
 HELP_PANELS = {
     "Run": ("setup", "demo", "ui", "plan", "retry"),
@@ -69,6 +99,15 @@ HELP_PANELS = {
     "Data and models": ("import", "export", "score"),
     "Upkeep": ("doctor", "forget"),
 }
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """Nothing but the options of `cai` itself."""
 
 
 @app.command()
@@ -88,6 +127,7 @@ def setup() -> None:
 def demo(version: Version = "v1") -> None:
     """Run the whole graph for one version on the small offline model."""
     from cai_dagster.constitution import constitution_versions
+    from cai_dagster.settings import active_settings
 
     versions = constitution_versions(PROJECT / "constitutions")
     if version not in versions:
@@ -96,6 +136,7 @@ def demo(version: Version = "v1") -> None:
         )
     started = time.monotonic()
     os.environ.setdefault("CAI_PROFILE", "demo")
+    active_settings()  # what is wrong there is said at once, and not at the end of Dagster's log
     setup()
     paid_before = _calls_paid()
     materialize(CONSTITUTIONAL_AI, version)
@@ -132,7 +173,7 @@ def plan(
 
     made = _plan(version or constitution_versions(PROJECT / "constitutions"), select or [])
     if as_json:
-        sys.stdout.write(json.dumps(made.to_json(), indent=2) + "\n")
+        _print_json(made.to_json())
     else:
         print_plan(made, _console())
 
@@ -143,7 +184,10 @@ def retry(
         str,
         typer.Option(help="Table whose calls to make again, such as revision_rounds.", autocompletion=complete_table),
     ],
-    reason: Annotated[str, typer.Option(help="How they ended: length, empty_completion, missing_label, …")],
+    reason: Annotated[
+        str,
+        typer.Option(help="How they ended: length, empty_completion, missing_label, …", autocompletion=complete_reason),
+    ],
     version: Annotated[
         str | None,
         typer.Option(help="Constitution version; none for initial_responses.", autocompletion=complete_version),
@@ -178,7 +222,7 @@ def retry(
 
 @imports.command("preferences")
 def import_preferences(
-    files: Annotated[list[Path], typer.Argument(help="Files or folders with human-labelled pairs.")],
+    files: Annotated[list[Path], typer.Argument(help="Files or folders with human-labelled pairs.", exists=True)],
     layout: Annotated[
         PreferenceFormat, typer.Option("--format", help="How a pair is written; auto: by its content.")
     ] = PreferenceFormat.auto,
@@ -191,14 +235,17 @@ def import_preferences(
     max_rejected_share: Annotated[
         float | None, typer.Option(min=0, max=1, help="More rejected rows than this fail the import.")
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fill human_preferences from data sets that people labelled.
 
     Says what was set aside and why.
     """
     from cai_dagster.lake import Lake
-    from cai_dagster.summary import print_import
+    from cai_dagster.settings import active_settings
+    from cai_dagster.summary import import_json, print_import
 
+    active_settings()
     given = {
         "prompt_column": prompt,
         "chosen_column": chosen,
@@ -211,7 +258,11 @@ def import_preferences(
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
     config |= {name: value for name, value in given.items() if value is not None}
     materialize("human_preferences", None, {"human_preferences": config})
-    print_import(Lake(Home.from_environment()), "human_preferences", config, _console())
+    imported = import_json(Lake(Home.from_environment()), "human_preferences", config)
+    if as_json:
+        _print_json(imported)
+    else:
+        print_import(imported, _console())
 
 
 @app.command()
@@ -225,7 +276,7 @@ def summary(
 
     lake = Lake(Home.from_environment())
     if as_json:
-        sys.stdout.write(json.dumps(summary_json(lake, version), indent=2) + "\n")
+        _print_json(summary_json(lake, version))
     else:
         print_summary(lake, version, _console())
 
@@ -288,6 +339,7 @@ def export(
     ] = None,
     licence: Annotated[str, typer.Option(help="Licence for the card, such as cc-by-4.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an export that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Write SFT or preference data for other tools, with its card."""
     from cai_dagster.exports import export_table
@@ -297,6 +349,10 @@ def export(
     made = export_table(
         lake, table, export_format, version, output.absolute(), file_format, snapshot, licence, overwrite
     )
+    if as_json:
+        counts = {"records": dict(made.records), "rejected": dict(made.rejected)}
+        _print_json({"folder": str(made.folder), "snapshot_id": made.snapshot_id, **counts})
+        return
     splits = ", ".join(f"{count:,} {split}" for split, count in made.records.items())
     _console().print(f"{made.folder}: {splits}; snapshot {made.snapshot_id}", markup=False, soft_wrap=True)
     for code, count in made.rejected.items():
@@ -307,25 +363,32 @@ def export(
 def import_constitution(
     files: Annotated[
         list[Path],
-        typer.Argument(help="JSON of llm-swarm or of Anthropic's prompts, Markdown, or text with a principle a line."),
+        typer.Argument(
+            help="JSON of llm-swarm or of Anthropic's prompts, Markdown, or text with a principle a line.", exists=True
+        ),
     ],
     output: Annotated[Path, typer.Option(help="The file to write, such as constitutions/NAME.yaml.")],
     title: Annotated[str | None, typer.Option(help="Title; the first file's own, or its name, without it.")] = None,
     licence: Annotated[str, typer.Option(help="Licence of the texts, such as CC0-1.0.")] = "unknown",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a constitution of principles that others have written."""
     from cai_dagster.constitution_imports import read_constitution, write_constitution
 
     found = read_constitution(files)
     constitution = write_constitution(found, output, title, licence, overwrite)
+    if as_json:
+        document = {"file": str(output.absolute()), "principles": [one.slug for one in constitution.principles]}
+        _print_json({**document, "left_out": list(found.left_out)})
+        return
     _console().print(f"{output}: {len(constitution.principles):,} principles", markup=False, soft_wrap=True)
     for note in found.left_out:
         _console().print(printable(f"left out: {note}"), markup=False, soft_wrap=True)
 
 
 @app.command()
-def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 3000) -> None:
+def ui(port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on localhost.")] = 3000) -> None:
     """Open the Dagster UI on this project's instance.
 
     With the settings of the profile `demo`, unless CAI_PROFILE says otherwise.
@@ -348,6 +411,10 @@ def _plan(versions: list[str], selection: list[str]) -> "CostPlan":
     )
     progress = Console(stderr=True)
     return make_plan(Home.from_environment(), settings, policy, feedback_model, versions, selection, progress.print)
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, indent=2) + "\n")
 
 
 def _console() -> Console:

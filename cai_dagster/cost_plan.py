@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from cai_dagster.chat_format import ChatFormat, fitting
-from cai_dagster.checkpoints import Ingredients, checkpoint_folder, read_record
+from cai_dagster.checkpoints import Ingredients, checkpoint_folder, folder_of_row, read_record
 from cai_dagster.constitution import Constitution, load_constitution
 from cai_dagster.decontamination import evaluation_sets
 from cai_dagster.errors import MendableError
@@ -347,7 +347,8 @@ class _VersionPlanner:
         current = self._from_lake("sl_cai_model")
         if current is not None:
             row = self.lake.read(current.rows).row(0, named=True)
-            return checkpoint_weights("sl_cai_model", row["checkpoint_key"], Path(row["path"]), self.home)
+            folder = folder_of_row(self.home, "sl_cai_model", row)
+            return checkpoint_weights("sl_cai_model", row["checkpoint_key"], folder, self.home)
         rounds = self.revision_rounds
         key = None
         if rounds.known:

@@ -23,6 +23,7 @@ QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS
 GRAPH = "cai_dagster.definitions"
 INTERRUPTED = 130  # exit status after Ctrl-C, as shells have it
 GRACE_SECONDS = 20.0
+_STDERR = 2  # the file itself: sys.stderr may be a test's
 _LOG_CONFIG = {"loggers": {"console": {"config": {"log_level": "INFO"}}}}
 
 
@@ -47,11 +48,12 @@ def prepare_instance(home: Home) -> None:
 def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
     """Run a program of this environment in the project folder on this project's instance; exit as it did.
 
-    Ctrl-C goes to it as well, and it is left the time to end in good order; `interrupted` is then said last.
+    All that it says goes to standard error: the other stream is for what a command was asked for. Ctrl-C goes to it as
+    well, and it is left the time to end in good order; `interrupted` is then said last.
     """
     executable = Path(sys.executable).parent / program
     environment = {**QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
-    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment)  # noqa: S603
+    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment, stdout=_STDERR)  # noqa: S603
     try:
         status = process.wait()
     except KeyboardInterrupt:

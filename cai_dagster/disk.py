@@ -46,12 +46,17 @@ def _says_full(error: BaseException) -> bool:
     return (isinstance(error, OSError) and error.errno in _FULL) or any(words in text for words in _WORDS)
 
 
-def _has_room(folder: Path) -> bool:
-    """Whether a little can be written there: free space as the system counts it may be beyond a quota."""
+def why_not_writable(folder: Path) -> OSError | None:
+    """What the system says when a little is written there: free space as it counts may be beyond a quota."""
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(bytes(_PROBE_BYTES))
             probe.flush()
     except OSError as error:
-        return error.errno not in _FULL
-    return True
+        return error
+    return None
+
+
+def _has_room(folder: Path) -> bool:
+    error = why_not_writable(folder)
+    return error is None or error.errno not in _FULL

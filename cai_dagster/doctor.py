@@ -22,6 +22,7 @@ import psutil
 import yaml
 
 from cai_dagster.constitution import VERSION_PATTERN, ConstitutionError, constitution_versions, load_constitution
+from cai_dagster.disk import why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.findings import Finding, good, problem, warning
 from cai_dagster.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
@@ -29,14 +30,23 @@ from cai_dagster.home import PROJECT, Home
 from cai_dagster.integrity import examine_integrity, reading
 from cai_dagster.offline_model import NAME
 from cai_dagster.settings import DEFAULT_PROFILE, EngineKind, LanguageModelSettings, SettingsError, load_settings
-from cai_dagster.weights import OFFLINE, WeightsError, former_digests, fresh_digest, locate_weights
+from cai_dagster.weights import (
+    OFFLINE,
+    WeightsError,
+    former_digests,
+    fresh_digest,
+    is_whole,
+    known_digests,
+    locate_weights,
+)
 
 REQUIREMENTS = PROJECT / "requirements" / "cpu.txt"
 LEAST_PYTHON = (3, 11)
 POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
-_SETUP = "make setup"
+_SETUP = f"rm -f '{PROJECT}/.venv/.installed' && make -C '{PROJECT}' setup"
+_NEW_VENV = f"rm -rf '{PROJECT}/.venv' && make -C '{PROJECT}' setup PYTHON=python3.11"
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # Settings of dagster.yaml: the values that do, and what another one means.
 _INSTANCE = (
@@ -50,6 +60,7 @@ _INSTANCE = (
     ),
     ("telemetry.enabled", (False,), warning, "Dagster sends usage statistics to its makers"),
 )
+_STORAGES = ("storage", "event_log_storage")
 _POOL_LIMIT = """
     SELECT "limit" FROM concurrency_limits WHERE concurrency_key = ? AND NOT coalesce(using_default_limit, 0)
 """
@@ -62,24 +73,26 @@ print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names})
 
 
 def examine(home: Home, full: bool = False) -> list[Finding]:
-    """Everything there is to find; `full` also hashes the weights anew and asks torch what it sees."""
+    """Everything there is to find; `full` also hashes the weights anew, reads every row and asks torch what it sees."""
+    written = _writable(home)
     return [
         *_python(),
         *_packages(REQUIREMENTS),
         *_settings(PROJECT / "settings.toml"),
         *_constitutions(PROJECT / "constitutions"),
         *_machine(home),
+        *written,
         *(_torch() if full else []),
-        *_models(home, PROJECT / "settings.toml", full),
+        *([] if written else _models(home, PROJECT / "settings.toml", full)),
         *_instance(home),
-        *examine_integrity(home),
+        *([] if written else examine_integrity(home, full)),
     ]
 
 
 def _python() -> list[Finding]:
     version = platform.python_version()
     if sys.version_info < LEAST_PYTHON:
-        return [problem("python", f"Python {version}; 3.11 or later is needed", f"PYTHON=python3.11 {_SETUP}")]
+        return [problem("python", f"Python {version}; 3.11 or later is needed", _NEW_VENV)]
     return [good("python", f"Python {version}, {sys.executable}")]
 
 
@@ -101,9 +114,9 @@ def _packages(requirements: Path) -> list[Finding]:
     ]
     findings: list[Finding] = []
     if missing:
-        findings.append(problem("packages", f"{len(missing)} are not installed: {_some(missing)}", _SETUP))
+        findings.append(problem("packages", f"not installed: {_some(missing)}", _SETUP))
     if others:
-        text = f"{len(others)} are not the pinned version: {_some(others)}"
+        text = f"not the pinned version: {_some(others)}"
         findings.append(warning("packages", text, f"{_SETUP}, unless you chose them"))
     return findings or [good("packages", f"all {len(pinned)} are the versions in {requirements.name}")]
 
@@ -169,13 +182,26 @@ def _machine(home: Home) -> list[Finding]:
         findings.append(
             warning("machine", "this CPU has no AVX2", "vLLM's CPU build may not run here: serve models over HTTP")
         )
-    folder = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(_existing(home.root)).free
     text = f"{free / 2**30:.1f} GiB free on the disk of {home.root}"
     remedy = "free some, or set CAI_HOME to a folder on a larger disk"
     if free < TOO_LITTLE_DISK:
         return [*findings, problem("disk", text, remedy)]
     return [*findings, warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
+
+
+def _existing(folder: Path) -> Path:
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
+def _writable(home: Home) -> list[Finding]:
+    """Nothing, where the home can be written to. Elsewhere nothing in it can be looked at: reading takes locks."""
+    error = why_not_writable(_existing(home.root))
+    if error is None:
+        return []
+    text = f"{home.root} cannot be written to ({error.strerror}): models, tables and ledger in it were not looked at"
+    remedy = f"free some room there, or chown -R \"$(id -un)\" '{home.root}', or set CAI_HOME to another folder"
+    return [problem("disk", text, remedy)]
 
 
 def _torch() -> list[Finding]:
@@ -196,12 +222,22 @@ def _models(home: Home, settings_file: Path, full: bool) -> list[Finding]:
         settings = load_settings(settings_file, _active_profile())
     except SettingsError:
         return []  # said already
+    if wrong := _digests(home):
+        return wrong
     models = {"policy": settings.policy, "feedback_model": settings.feedback_model}
     return [
         finding
         for role, model in models.items()
         for finding in (_engine(role, model), *_weights(role, model, home, full))
     ]
+
+
+def _digests(home: Home) -> list[Finding]:
+    try:
+        known_digests(home)
+    except WeightsError as error:
+        return [problem("models", str(error), f"rm '{home.model_digests}'")]
+    return []
 
 
 def _engine(role: str, model: LanguageModelSettings) -> Finding:
@@ -221,21 +257,23 @@ def _engine(role: str, model: LanguageModelSettings) -> Finding:
 def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) -> list[Finding]:
     if model.model == OFFLINE and not (home.models / "offline" / NAME).exists():
         return [problem(role, "the offline model is not prepared yet", "cai setup")]
+    is_offline = model.model == OFFLINE
+    put_back = f"rm -r '{home.models / 'offline'}' && cai setup" if is_offline else "put its files back"
     try:
         weights = locate_weights(model.model, model.revision, home, model.engine == EngineKind.http)
     except MendableError as error:
-        remedy = "cai setup" if model.model == OFFLINE else "edit model in settings.toml, or download it"
+        remedy = put_back if is_offline else "edit model in settings.toml, or download it"
         return [problem(role, str(error), remedy if isinstance(error, WeightsError) else _SETUP)]
     except (OSError, ValueError) as error:
-        return [problem(role, f"the weights cannot be read: {error}", "put them back")]
+        return [problem(role, f"the weights cannot be read: {error}", put_back)]
+    if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
+        return [problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)]
     findings: list[Finding] = []
     if full and fresh_digest(weights.folder) != weights.digest:
         text = (
             f"{weights.folder}: the files are not those whose hash was taken, yet their times say so: they are damaged"
         )
-        findings.append(
-            problem(role, text, f"rm -r '{weights.folder}' '{home.root / 'model_digests.json'}' and cai setup")
-        )
+        findings.append(problem(role, text, put_back))
     if former := former_digests(weights.folder, home):
         text = f"{weights.folder} has changed since calls were paid for (it was {_some(one[:16] for one in former)})"
         findings.append(
@@ -253,21 +291,24 @@ def _instance(home: Home) -> list[Finding]:
     copy = f"cp '{PROJECT / 'dagster.yaml'}' '{file}'"
     try:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return [problem("instance", f"{file} is no YAML: {error}", copy)]
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        return [problem("instance", f"{file} is no YAML file: {error}", f"rm -r '{file}' && {copy}")]
     findings = [
         level("instance", f"{file}: {name} is {_at(read, name)!r}: {meaning}", copy)
         for name, fitting, level, meaning in _INSTANCE
         if _at(read, name) not in fitting
     ]
-    findings += _pool(home, read)
-    return findings or [good("instance", f"pool {POOL} has one place, runs are monitored, telemetry is off")]
+    if any(_at(read, name) is not None for name in _STORAGES):
+        ask = f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency get {POOL}"
+        pool = f"the places of pool {POOL} are in the database that dagster.yaml names (not asked: {ask})"
+    else:
+        findings += _pool(home, read)
+        pool = f"pool {POOL} has one place"
+    return findings or [good("instance", f"{pool}, runs are monitored, telemetry is off")]
 
 
 def _pool(home: Home, instance: Any) -> list[Finding]:
     """The pool's limit, which is in the instance's event log and not in its file."""
-    if _at(instance, "storage") is not None or _at(instance, "event_log_storage") is not None:
-        return []  # in a database that is not looked into
     remedy = f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set {POOL} 1"
     log = home.dagster / "history" / "runs" / "index.db"
     limit: Any = _at(instance, "concurrency.pools.default_limit")
@@ -276,7 +317,7 @@ def _pool(home: Home, instance: Any) -> list[Finding]:
             with reading(log) as connection:
                 limit = next((row[0] for row in connection.execute(_POOL_LIMIT, [POOL])), limit)
         except sqlite3.DatabaseError as error:
-            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r '{home.dagster}' and cai setup")]
+            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r '{home.dagster}' && cai setup")]
     if limit == 1:
         return []
     return [

@@ -69,6 +69,11 @@ class Home:
         return self.root / "models"
 
     @property
+    def model_digests(self) -> Path:
+        """The hashes of models' files, by their folder, sizes and times: what was hashed once is not read again."""
+        return self.root / "model_digests.json"
+
+    @property
     def reports(self) -> Path:
         """Reports, one HTML file a constitution version."""
         return self.root / "reports"

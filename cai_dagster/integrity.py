@@ -20,18 +20,22 @@ import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
-from cai_dagster.checkpoints import read_record
+from cai_dagster.checkpoints import checkpoint_folder, folder_of_row, read_record
 from cai_dagster.column_lineage import tables_with
 from cai_dagster.errors import MendableError
-from cai_dagster.findings import Finding, good, problem, warning
+from cai_dagster.findings import Finding, Level, good, problem, warning
 from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
 from cai_dagster.ledger import SCHEMA_VERSION
+from cai_dagster.weights import WeightsError, fresh_digest, is_whole, known_digest
 
 ORPHAN_SECONDS = 3_600.0  # a file that came later may belong to a commit that is under way
 _DAY_SECONDS = 86_400.0
 NAMED = 3  # of many, so many are named
 _MEND = "cai doctor --mend"
+_NO_LEDGER = (
+    "put a copy of it back, if there is one; otherwise move it away: every call that is made from then on is paid for"
+)
 _RESTORE = (
     "put a copy back, or set CAI_HOME to a new folder, copy ledger.sqlite* there and materialize again: no completion "
     "that is in the ledger is paid for twice."
@@ -61,25 +65,27 @@ class Leftovers:
         return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def examine_integrity(home: Home) -> list[Finding]:
-    """Everything about the tables, the ledger and the checkpoints of a home."""
-    catalog = _database("lake", home.catalog)
-    ledger = _database("ledger", home.ledger)
+def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
+    """Everything about the tables, the ledger and the checkpoints of a home; `full` reads every row of every table."""
+    catalog = _database("lake", home.catalog, _RESTORE)
+    ledger = _database("ledger", home.ledger, _NO_LEDGER) or _ledger(home)
     left = _leftovers(home)  # before the lake is opened, which sweeps what dead processes left
     findings = [*catalog, *ledger]
-    ledger_is_sound = home.ledger.exists() and not ledger
-    if home.catalog.exists() and not catalog:
+    if not _is_begun(home.catalog):
+        findings.append(_no_catalog(home))
+    elif not catalog:
         files = _files(home)
         findings += files
         if not any(finding.remedy == _RESTORE for finding in files):
-            findings += _rows(home, ledger_is_sound)
-    elif not home.catalog.exists():
-        findings.append(_no_catalog(home))
-    if ledger_is_sound:
-        findings += _ledger(home)
-    elif not home.ledger.exists():
+            findings += _rows(home, all(finding.level == Level.good for finding in ledger), full)
+    if not any(finding.topic == "ledger" for finding in findings):
         findings.append(good("ledger", "none yet: no model call was ever paid for"))
-    return [*findings, *left, *_checkpoints(home)]
+    return [*findings, *left, *_checkpoints(home, full)]
+
+
+def _is_begun(database: Path) -> bool:
+    """Whether there is a database: SQLite makes an empty file of one that was opened and never written."""
+    return database.exists() and database.stat().st_size > 0
 
 
 def leftovers(home: Home) -> Leftovers:
@@ -103,7 +109,7 @@ def remove_leftovers(home: Home) -> Leftovers:
     return found
 
 
-def _database(topic: str, file: Path) -> list[Finding]:
+def _database(topic: str, file: Path, remedy: str) -> list[Finding]:
     """What SQLite says against a database file; nothing where it is sound, or not there."""
     if not file.exists():
         return []
@@ -114,12 +120,13 @@ def _database(topic: str, file: Path) -> list[Finding]:
         said = [str(error)]
     if said == ["ok"]:
         return []
-    return [problem(topic, f"{file} is damaged: {'; '.join(said)}", _RESTORE)]
+    return [problem(topic, f"{file} is damaged: {'; '.join(said)}", remedy)]
 
 
 def _no_catalog(home: Home) -> Finding:
     if any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet")):
-        return problem("lake", f"the catalog {home.catalog} is gone, but the tables it described are not", _RESTORE)
+        text = f"the catalog {home.catalog} is gone or empty, but the tables it described are not"
+        return problem("lake", text, _RESTORE)
     return good("lake", "empty: nothing has been materialized yet")
 
 
@@ -150,28 +157,57 @@ def _files(home: Home) -> list[Finding]:
     return findings
 
 
-def _rows(home: Home, with_ledger: bool) -> list[Finding]:
+def _rows(home: Home, with_ledger: bool, full: bool) -> list[Finding]:
     """The rows: whether the lake opens, their calls are in the ledger and their checkpoints are where they say."""
+    import duckdb
+
     from cai_dagster.lake import Lake
 
     try:
         lake = Lake(home)
         lake.select("SELECT count(*) FROM lake.materializations", {})
+        damaged = _damaged_rows(lake) if full else []
+        calls = _lost_calls(lake, home) if with_ledger else []
+        return [*damaged, *_lost_checkpoints(lake, home), *_remembered(lake, home), *calls]
     except MendableError as error:
-        return [problem("lake", str(error), _RESTORE)]
-    findings = [*_lost_checkpoints(lake), *_remembered(lake, home)]
-    if with_ledger:
-        findings += _lost_calls(lake, home)
+        return [problem("lake", str(error), "as it says there")]
+    except duckdb.Error as error:
+        return [problem("lake", f"a table cannot be read: {error}", _RESTORE)]
+
+
+def _damaged_rows(lake: Any) -> list[Finding]:
+    """Every row is read, and the rows of a table have to be those that their account tells of."""
+    from cai_dagster.snapshots import TableSnapshot
+    from cai_dagster.tables import TABLES
+
+    now = lake.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()  # of a commit all or nothing
+    last = "SELECT table_name, constitution_version, arg_max(data_version, materialized_at) FROM accounts GROUP BY ALL"
+    accounts = lake.query(f"{last} ORDER BY ALL", accounts=TableSnapshot(lake, "materializations", None, now))
+    findings: list[Finding] = []
+    for table in TABLES.values():
+        told = {version: data_version for name, version, data_version in accounts.iter_rows() if name == table.name}
+        columns = list(table.schema)
+        while True:
+            found = lake.data_versions(TableSnapshot(lake, table.name, None, now), columns)
+            told = {version: told[version] for version in told if found.get(version, "empty") != told[version]}
+            if not told or columns[-1] not in table.nullable:
+                break
+            columns.pop()  # rows may have been written before the table had its last columns
+        for version in told:
+            of_version = f" of {version}" if version else ""
+            text = f"the rows of {table.name}{of_version} are not those that were committed: a file is damaged"
+            findings.append(problem("lake", text, _RESTORE))
     return findings
 
 
 def _lost_calls(lake: Any, home: Home) -> list[Finding]:
+    """Of a home without a ledger they are all lost, if rows name any."""
     import polars as pl
 
     from cai_dagster.tables import TABLES
 
-    with reading(home.ledger) as connection:
-        known = pl.Series("id", [row[0] for row in connection.execute("SELECT request_id FROM calls")], pl.String)
+    known = pl.Series("id", _calls_in(home.ledger), pl.String)
+    any_named = False
     findings: list[Finding] = []
     for table in TABLES.values():
         lists = [
@@ -185,6 +221,7 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
         own = "WHERE source <> 'imported'" if table.name == "response_pairs" else ""
         each = " UNION ALL ".join(f"SELECT unnest({one}) AS id FROM lake.{table.name} {own}" for one in lists)
         ids = lake.select(f"SELECT DISTINCT id FROM ({each}) WHERE id IS NOT NULL", {})["id"]
+        any_named = any_named or len(ids) > 0
         lost = ids.filter(~ids.is_in(known.implode()))
         if len(lost):
             text = f"{table.name}: the ledger does not have {len(lost):,} of the calls its rows were made of"
@@ -192,7 +229,16 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
                 f"Put the ledger back that they were paid into ({home.ledger}); without it they are paid for again."
             )
             findings.append(problem("ledger", text, remedy))
-    return findings or [good("ledger", "it has every call that a row of a table was made of")]
+    if any_named and not findings:
+        return [good("ledger", "it has every call that a row of a table was made of")]
+    return findings
+
+
+def _calls_in(ledger: Path) -> list[str]:
+    if not ledger.exists():
+        return []
+    with reading(ledger) as connection:
+        return [row[0] for row in connection.execute("SELECT request_id FROM calls")]
 
 
 def _remembered(lake: Any, home: Home) -> list[Finding]:
@@ -206,37 +252,46 @@ def _remembered(lake: Any, home: Home) -> list[Finding]:
     ]
 
 
-def _lost_checkpoints(lake: Any) -> list[Finding]:
+def _lost_checkpoints(lake: Any, home: Home) -> list[Finding]:
     from cai_dagster.tables import TABLES
 
     findings: list[Finding] = []
     for table in TABLES.values():
         if "checkpoint_key" not in table.schema or "path" not in table.schema:
             continue
-        for version, path in lake.select(f"SELECT constitution_version, path FROM lake.{table.name}", {}).iter_rows():
-            if not (Path(path) / "record.json").exists():
-                text = f"{table.name} of {version} names the checkpoint {path}, which is not there"
-                findings.append(problem("checkpoints", text, _materialize(table.name, version)))
+        for row in lake.select(f"FROM lake.{table.name}", {}).iter_rows(named=True):
+            version, folder = row["constitution_version"], folder_of_row(home, table.name, row)
+            if not (folder / "record.json").exists():
+                text = f"{table.name} of {version} names the checkpoint {folder}, which is not there"
+                findings.append(problem("checkpoints", text, _materialize(home, table.name, version)))
+            elif not folder.is_relative_to(home.models):
+                text = f"{table.name} of {version} uses a checkpoint outside this home: {folder}"
+                place = checkpoint_folder(home, table.name, row["checkpoint_key"])
+                copy = f"mkdir -p '{place.parent}' && cp -r '{folder}' '{place}'"
+                findings.append(warning("checkpoints", text, copy))
     return findings
 
 
-def _materialize(table: str, version: str) -> str:
-    return f"dagster asset materialize -m cai_dagster.definitions --select 'key:{table}' --partition {version}"
+def _materialize(home: Home, table: str, version: str) -> str:
+    command = f"dagster asset materialize -m cai_dagster.definitions --select 'key:{table}' --partition {version}"
+    return f"DAGSTER_HOME='{home.dagster}' {command}"
 
 
 def _ledger(home: Home) -> list[Finding]:
+    if not home.ledger.exists():
+        return []
     with reading(home.ledger) as connection:
         try:
             (version,) = connection.execute("SELECT max(version) FROM ledger_schema").fetchone()
             calls, size = connection.execute("SELECT count(*) FROM calls").fetchone()[0], home.ledger.stat().st_size
         except sqlite3.DatabaseError as error:
-            return [problem("ledger", f"{home.ledger} is no ledger: {error}", _RESTORE)]
-    if version is None or version > SCHEMA_VERSION:
+            return [problem("ledger", f"{home.ledger} is no ledger: {error}", _NO_LEDGER)]
+    if version is not None and not 1 <= version <= SCHEMA_VERSION:
         text = f"{home.ledger} has schema version {version}, this program writes {SCHEMA_VERSION}"
         return [
             problem("ledger", text, "Use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder.")
         ]
-    return [good("ledger", f"{calls:,} calls, schema version {version}, {size / 1e6:,.0f} MB")]
+    return [good("ledger", f"{calls:,} calls, {size / 1e6:,.0f} MB")]
 
 
 def _leftovers(home: Home) -> list[Finding]:
@@ -260,7 +315,7 @@ def _orphans(home: Home) -> list[Path]:
 
     Their age counts from when they were moved there: a row may have been staged hours before its commit.
     """
-    if not home.catalog.exists():
+    if not _is_begun(home.catalog):
         return []  # then nothing is named, and everything would be an orphan
     try:
         named = {file.path for file in _catalog_files(home)}
@@ -318,20 +373,20 @@ def _snapshots(home: Home) -> set[int] | None:
         return None
 
 
-def _checkpoints(home: Home) -> list[Finding]:
-    snapshots = _snapshots(home) if home.catalog.exists() else None
+def _checkpoints(home: Home, full: bool) -> list[Finding]:
+    snapshots = _snapshots(home) if _is_begun(home.catalog) else None
     findings: list[Finding] = []
     complete = 0
     for folder in sorted(home.models.glob("*/*/")):
         if folder.parent.name == "offline":
             continue
-        about = _checkpoint(folder, snapshots)
+        about = _checkpoint(home, folder, snapshots, full)
         complete += not about
         findings += about
     return findings or [good("checkpoints", f"{complete:,} complete")]
 
 
-def _checkpoint(folder: Path, snapshots: set[int] | None) -> list[Finding]:
+def _checkpoint(home: Home, folder: Path, snapshots: set[int] | None, full: bool) -> list[Finding]:
     asset, remove = folder.parent.name, f"rm -r '{folder}'"
     if not (folder / "record.json").exists():
         text = f"{folder} has no record.json: its training was never finished, or the file was removed"
@@ -340,9 +395,10 @@ def _checkpoint(folder: Path, snapshots: set[int] | None) -> list[Finding]:
         record = read_record(folder)
     except (ValidationError, UnicodeDecodeError) as error:
         text = f"{folder}/record.json cannot be read: {str(error).splitlines()[0]}"
-        return [problem("checkpoints", text, f"{remove} and materialize {asset} again")]
-    if not any(folder.glob("*.safetensors")):
-        return [problem("checkpoints", f"{folder} has no weights", f"{remove} and materialize {asset} again")]
+        return [problem("checkpoints", text, f"{remove}; then materialize {asset} of its version again")]
+    again = f"{remove} && {_materialize(home, asset, record.constitution_version)}"
+    if damage := _damage(home, folder, full):
+        return [problem("checkpoints", f"{folder} {damage}", again)]
     gone = (
         {}
         if snapshots is None
@@ -351,9 +407,24 @@ def _checkpoint(folder: Path, snapshots: set[int] | None) -> list[Finding]:
     if gone:
         named = ", ".join(f"{table} at {snapshot}" for table, snapshot in sorted(gone.items()))
         text = f"{folder} was trained on snapshots that are no longer there: {named}"
-        remedy = f"nothing brings them back; to train on the rows there are: {remove} and materialize {asset} again"
-        return [warning("checkpoints", text, remedy)]
+        return [warning("checkpoints", text, f"nothing brings them back; to train on the rows there are: {again}")]
     return []
+
+
+def _damage(home: Home, folder: Path, full: bool) -> str | None:
+    """What is wrong with the weights of a checkpoint; their hash is compared where it was ever taken, and `full`."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        return "has no weights"
+    if cut := [file.name for file in weights if not is_whole(file)]:
+        return f"has weights that are not as long as their headers say: {', '.join(cut)}"
+    try:
+        known = known_digest(folder, home) if full else None
+    except WeightsError:
+        return None  # about all models, and said there
+    if known is not None and known != fresh_digest(folder):
+        return "has other files than those whose hash was taken, yet their times say so: they are damaged"
+    return None
 
 
 @contextlib.contextmanager

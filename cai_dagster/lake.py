@@ -10,7 +10,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -75,7 +75,14 @@ class Lake:
         """How many rows there are, and their data version; `rows` is what follows FROM."""
         query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
         count, total = self._connection.execute(query).fetchall()[0]
-        return count, f"{count}-{int(total):x}" if count else "empty"
+        return count, _data_version(count, total)
+
+    def data_versions(self, snapshot: TableSnapshot, columns: Sequence[str]) -> dict[str | None, str]:
+        """The data version that a table's rows have, of each constitution version with rows, by these columns."""
+        version = "constitution_version" if TABLES[snapshot.table].versioned else "NULL"
+        listed = ", ".join(f'r."{name}"' for name in columns)
+        query = f"SELECT {version}, count(*), sum(hash(row({listed}))::HUGEINT) FROM rows r GROUP BY 1"
+        return {one: _data_version(count, total) for one, count, total in self.query(query, rows=snapshot).iter_rows()}
 
     def commit(self, staged: StagedRows, account: Account) -> int:
         """Replace the table's rows (of the staged version) by the staged ones, in one transaction; the snapshot id.
@@ -359,6 +366,10 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _data_version(rows: int, hashes: int | None) -> str:
+    return "empty" if hashes is None else f"{rows}-{int(hashes):x}"
 
 
 def of_prompts(table: Table, ids: Iterable[str]) -> str | None:

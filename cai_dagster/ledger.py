@@ -191,7 +191,10 @@ class Ledger:
                 connection.execute(self._insert_into(_schema_version).on_conflict_do_nothing(), current)
                 connection.execute(sa.delete(_schema_version).where(_schema_version.c.version != SCHEMA_VERSION))
         except DatabaseError as error:
-            raise LedgerError(f"the ledger {self._engine.url} cannot be used: {error.orig}") from error
+            raise LedgerError(
+                f"the ledger {self._engine.url} cannot be used: {error.orig}. Where it is damaged: put a copy of it "
+                "back, or move it away, and every call that is made from then on is paid for. `cai doctor` looks at it"
+            ) from error
 
     def _refuse_other_schemas(self) -> None:
         """Before anything is written: a ledger of a later program stays as it is."""

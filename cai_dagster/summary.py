@@ -112,13 +112,20 @@ def print_plan(made: CostPlan, console: Console) -> None:
     console.print(f"Together {bound}{new:,} new calls. ≤: an upper bound, because an input does not exist yet.")
 
 
-def print_import(lake: Lake, table: str, settings: Mapping[str, Any], console: Console) -> None:
-    """Print how many rows a table has, how many were set aside and why, and the settings that keep it so."""
+def import_json(lake: Lake, table: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """How many rows a table has, how many were set aside, by reason, and the settings that keep it so."""
     rejected = Counter(reason.split(":", 1)[0] for reason in lake.rejected(table)["reason"])
-    console.print(f"{table}: {lake.snapshot(table).frame().height:,} rows, {rejected.total():,} rejected")
-    for reason, count in rejected.most_common():
+    rows = lake.count("SELECT 1 FROM imported", imported=lake.snapshot(table))
+    return {"table": table, "rows": rows, "rejected": dict(rejected.most_common()), "settings": dict(settings)}
+
+
+def print_import(imported: Mapping[str, Any], console: Console) -> None:
+    """Print what `import_json` says."""
+    table, rejected = imported["table"], imported["rejected"]
+    console.print(f"{table}: {imported['rows']:,} rows, {sum(rejected.values()):,} rejected")
+    for reason, count in rejected.items():
         console.print(Text(f"  {count:,} × {printable(reason)}"))
-    lines = [f"[default.{table}]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())]
+    lines = [f"[default.{table}]", *(f"{name} = {json.dumps(value)}" for name, value in imported["settings"].items())]
     console.print("To have the same rows whenever the graph is materialized, put this into settings.toml:")
     console.print(Text("\n".join(lines)), soft_wrap=True)
 

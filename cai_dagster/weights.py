@@ -96,9 +96,25 @@ def fresh_digest(folder: Path) -> str:
     return _digest(_identifying(folder))
 
 
+def known_digest(folder: Path, home: Home) -> str | None:
+    """The hash that the files had when it was last taken; None where their sizes or times are others since."""
+    return known_digests(home).get(_state(folder))
+
+
+def is_whole(safetensors_file: Path) -> bool:
+    """Whether a safetensors file has as many bytes as its header says."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(safetensors_file, framework="numpy"):
+            return True
+    except safetensors.SafetensorError:
+        return False
+
+
 def former_digests(folder: Path, home: Home) -> list[str]:
     """The hashes that the folder's files had before they had the one they have now."""
-    known = _known_digests(home)
+    known = known_digests(home)
     now = known.get(_state(folder))
     return sorted({digest for key, digest in known.items() if key.startswith(f"{folder} [") and digest != now})
 
@@ -122,20 +138,26 @@ def _state(folder: Path) -> str:
     return f"{folder} {json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])}"
 
 
-def _known_digests(home: Home) -> dict[str, str]:
-    known_file = _digests_file(home)
-    return json.loads(known_file.read_text()) if known_file.exists() else {}
+def known_digests(home: Home) -> dict[str, str]:
+    """The hashes that were taken in this home, by folder and the state of its files.
 
-
-def _digests_file(home: Home) -> Path:
-    return home.root / "model_digests.json"
+    Raises WeightsError when what is written of them is damaged.
+    """
+    if not home.model_digests.exists():
+        return {}
+    try:
+        return json.loads(home.model_digests.read_text())
+    except ValueError as error:
+        raise WeightsError(
+            f"{home.model_digests} is damaged ({error}). Remove it: the hashes of the models are then taken anew."
+        ) from error
 
 
 def _known_digest(folder: Path, home: Home) -> str:
-    known, key = _known_digests(home), _state(folder)
+    known, key = known_digests(home), _state(folder)
     if key not in known:
         known[key] = fresh_digest(folder)
-        known_file = _digests_file(home)
+        known_file = home.model_digests
         known_file.parent.mkdir(parents=True, exist_ok=True)
         scratch = known_file.with_suffix(f".{uuid.uuid4().hex}")
         scratch.write_text(json.dumps(known, indent=1))

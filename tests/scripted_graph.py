@@ -25,6 +25,7 @@ from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
 from tests.fault_marks import append
 from tests.scripted import Script, ScriptedEngine
+from tests.tiny_models import write_tiny_weights
 
 TABLES_OF_MODELS = ("initial_responses", "revision_rounds", "response_pairs", "judgements")
 LONG_CONTEXT = {"max_model_len": 100_000}  # in characters, see ScriptedChatFormat
@@ -165,13 +166,12 @@ def write_prompts(file: Path, texts: Sequence[str]) -> dict[str, Any]:
     return {"sources": [str(file)]}
 
 
-def pretend_trained(home: Home, folder: Path, version: str = "v1") -> None:
-    """A row of sl_cai_model that points to a folder with some bytes in place of weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "model.safetensors").write_bytes(b"scripted")
+def pretend_trained(home: Home, folder: Path, version: str = "v1", key: str = "ab") -> None:
+    """A row of sl_cai_model that points to a folder with some numbers in place of weights."""
+    write_tiny_weights(folder / "model.safetensors")
     record = CheckpointRecord(
         asset="sl_cai_model",
-        checkpoint_key="ab",
+        checkpoint_key=key,
         constitution_version=version,
         base_model="scripted",
         label_policy=None,
@@ -186,10 +186,10 @@ def pretend_trained(home: Home, folder: Path, version: str = "v1") -> None:
     )
     lake = open_lake(home)
     staged = lake.stage("sl_cai_model", version)
-    row = {"checkpoint_key": "ab", "path": str(folder), "base_model": "scripted", "rows": 1}
+    row = {"checkpoint_key": key, "path": str(folder), "base_model": "scripted", "rows": 1}
     staged.add([{**row, "record": record.model_dump_json()}])
     staged.close()
-    lake.commit(staged, Account("scripted", "scripted"))
+    lake.commit(staged, Account("scripted", lake.data_version(staged)))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,9 @@ def _check_click(command: Any, words: list[str], whole: bool) -> None:
         command = found
     if "--help" in words:
         return
+    for parameter in command.params:
+        if hasattr(parameter.type, "exists"):
+            parameter.type.exists = False  # files that a document names are the reader's
     try:
         command.make_context(" ".join(path), list(words))
     except Exception as error:  # of click or of the copy of it inside typer

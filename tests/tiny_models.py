@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import safetensors.numpy
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 CHATML = (
@@ -20,6 +22,12 @@ def byte_level() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def write_tiny_weights(file: Path, value: float = 0.0) -> None:
+    """A safetensors file of a few numbers: whole, and no model's."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.numpy.save_file({"weight": np.full(64, value, dtype=np.float32)}, file)
 
 
 def write_tiny_model(folder: Path, weights: bytes | None = b"weights") -> Path:

@@ -1,5 +1,7 @@
 """What the shell completes: names that are cheap to know. No command waits for it, so it opens no lake."""
 
+from contextlib import suppress
+
 from cai_dagster.graph import UPSTREAM
 from cai_dagster.home import PROJECT, Home
 
@@ -24,5 +26,33 @@ def complete_exported(incomplete: str) -> list[str]:
 
 def complete_reward_model(incomplete: str) -> list[str]:
     """Keys of the reward models in this home."""
-    folders = (Home.from_environment().models / "reward_model").glob("*/record.json")
-    return sorted(file.parent.name for file in folders if file.parent.name.startswith(incomplete))
+    return _checkpoints("reward_model", incomplete)
+
+
+def complete_reason(incomplete: str) -> list[str]:
+    """How calls end badly, as `cai retry` takes it."""
+    from cai_dagster.requests import ContextTooLongError, EmptyCompletionError, MissingLabelError, RefusedRequestError
+
+    errors = (EmptyCompletionError, MissingLabelError, ContextTooLongError, RefusedRequestError)
+    return [reason for reason in ("length", *(error.code for error in errors)) if reason.startswith(incomplete)]
+
+
+def complete_slug(incomplete: str) -> list[str]:
+    """Slugs of the principles in constitutions/; a file with a mistake has none."""
+    from cai_dagster.constitution import ConstitutionError, constitution_versions, load_constitution
+
+    slugs: set[str] = set()
+    for version in constitution_versions(PROJECT / "constitutions"):
+        with suppress(ConstitutionError):
+            slugs |= {one.slug for one in load_constitution(PROJECT / "constitutions" / f"{version}.yaml").principles}
+    return sorted(slug for slug in slugs if slug.startswith(incomplete))
+
+
+def complete_traced(incomplete: str) -> list[str]:
+    """What `cai trace` takes and is cheap to know: slugs of principles, keys of checkpoints."""
+    return [*complete_slug(incomplete), *_checkpoints("*", incomplete)]
+
+
+def _checkpoints(asset: str, incomplete: str) -> list[str]:
+    keys = {file.parent.name for file in Home.from_environment().models.glob(f"{asset}/*/record.json")}
+    return sorted(key for key in keys if key.startswith(incomplete))

@@ -15,7 +15,10 @@ _STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 def doctor(
     full: Annotated[
-        bool, typer.Option("--full", help="Hash the weights anew and ask torch what it sees: up to a minute more.")
+        bool,
+        typer.Option(
+            "--full", help="Hash the weights anew, read every row, ask torch what it sees: up to a minute more."
+        ),
     ] = False,
     mend: Annotated[
         bool,
@@ -59,6 +62,7 @@ def doctor(
             console.print(line, soft_wrap=True)
             if finding.remedy is not None:
                 console.print(Text(f"{'':8}→ {printable(finding.remedy)}"), soft_wrap=True)
-        console.print(f"{counts[Level.problem]} problems, {counts[Level.warning]} warnings")
+        counted = (f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.problem, Level.warning))
+        console.print(", ".join(counted))
     if counts[Level.problem]:
         raise typer.Exit(1)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.completion import complete_slug, complete_version
 from cai_dagster.commands.trace import LONGEST_TEXT, terminal
 from cai_dagster.home import Home
 from cai_dagster.text import printable
@@ -24,7 +24,7 @@ _MARKS = {"same": "{}", "removed": "[-{}-]", "added": "{{+{}+}}"}
 
 
 def principle(
-    slug: Annotated[str, typer.Argument(help="The slug of a principle.")],
+    slug: Annotated[str, typer.Argument(help="The slug of a principle.", autocompletion=complete_slug)],
     version: Annotated[
         str | None,
         typer.Option(help="Constitution version to tell of; all, without it.", autocompletion=complete_version),

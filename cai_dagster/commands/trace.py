@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
-from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.completion import complete_traced, complete_version
 from cai_dagster.home import Home
 from cai_dagster.text import printable
 
@@ -31,6 +31,7 @@ def trace(
             metavar="ID",
             help="A prompt_id, pair_id, principle_id, checkpoint key or request_id (its first digits are enough), or "
             "the slug of a principle.",
+            autocompletion=complete_traced,
         ),
     ],
     version: Annotated[

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,3 +90,17 @@ def test_preferences_are_imported_from_a_file_with_columns_of_ones_own(run: "Cai
     assert 'chosen_column = "good"' in finished.stdout
     (pair,) = Lake(run.home).snapshot("human_preferences").frame().to_dicts()
     assert (pair["prompt"][0]["content"], pair["chosen"][0]["content"]) == ("Is it late?", "It is nine.")
+
+    described = run("import", "preferences", str(file), *columns, "--json")
+    assert described.returncode == 0, described.stderr
+    document = json.loads(described.stdout)
+    assert set(document) == set(keys_of_the_page("cai import preferences"))
+    assert (document["rows"], sum(document["rejected"].values())) == (1, 1)
+    assert document["settings"]["chosen_column"] == "good"
+
+
+def keys_of_the_page(command: str) -> dict[str, object]:
+    """What docs/cli.md says of a command's JSON."""
+    page = (PROJECT / "docs/cli.md").read_text(encoding="utf-8")
+    (block,) = re.findall(rf"<!-- keys: {command} -->\n```json\n(.*?)```", page, flags=re.DOTALL)
+    return json.loads(block)

@@ -1,5 +1,7 @@
 """The command line as its page describes it: commands, JSON documents, exit statuses; its help and completion."""
 
+import errno
+import importlib.metadata
 import json
 import os
 import re
@@ -18,7 +20,8 @@ from cai_dagster import cli, dagster_process
 from cai_dagster.commands import completion
 from cai_dagster.cost_plan import plan
 from cai_dagster.home import PROJECT, Home, HomeError
-from cai_dagster.settings import active_settings
+from cai_dagster.lake import Lake
+from cai_dagster.settings import SettingsError, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
 
@@ -28,7 +31,9 @@ DOCUMENTED = {
     command: json.loads(block)
     for command, block in re.findall(r"<!-- keys: (cai [\w ]+) -->\n```json\n(.*?)```", PAGES, flags=re.DOTALL)
 }
-BY_NAME = {".backwards.facts", ".backwards.texts", ".editions[].weights", ".rows"}  # as many keys as there are names
+BY_NAME = {
+    *(".backwards.facts", ".backwards.texts", ".editions[].weights", ".rows", ".records", ".rejected", ".settings"),
+}  # as many keys as there are names
 LONGEST_LINE = 64  # characters of a command's line in the help of a terminal of 80 columns
 
 
@@ -98,6 +103,8 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     "command",
     [
+        ("export", "--table", "preference_pairs", "--output", "PAIRS", "--version", "v2"),
+        ("import", "constitution", "PRINCIPLES", "--output", "MADE"),
         ("plan", "--version", "v2"),
         ("status",),
         ("summary", "--version", "v2"),
@@ -107,16 +114,20 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("doctor",),
         ("forget", "PROMPT", "--dry-run"),
     ],
-    ids=lambda command: command[0],
+    ids=lambda command: " ".join(command[: 1 + (command[0] == "import")]),
 )
 def test_a_json_document_has_the_keys_of_the_page(
-    lake_of_two_versions: None, home: Home, command: tuple[str, ...]
+    lake_of_two_versions: None, home: Home, tmp_path: Path, command: tuple[str, ...]
 ) -> None:
     pair = open_lake(home).snapshot("preference_pairs", "v1").frame().row(0, named=True)
-    ids = {"PAIR": pair["pair_id"], "PROMPT": pair["prompt_id"]}
-    ran = CliRunner().invoke(cli.app, [*(ids.get(word, word) for word in command), "--json"])
+    principles = tmp_path / "principles.txt"
+    principles.write_text("Be kind to animals.\nBe kind to animals.\nSay what you do not know.\n")
+    meant = {"PAIR": pair["pair_id"], "PROMPT": pair["prompt_id"], "PRINCIPLES": str(principles)}
+    meant |= {"PAIRS": str(tmp_path / "pairs"), "MADE": str(tmp_path / "made.yaml")}
+    ran = CliRunner().invoke(cli.app, [*(meant.get(word, word) for word in command), "--json"])
     assert ran.exit_code == 0 or command == ("doctor",), ran.output  # there is much amiss in a scripted home
-    printed, described = json.loads(ran.stdout), DOCUMENTED[f"cai {command[0]}"]
+    name = max((name for name in DOCUMENTED if f"cai {' '.join(command)} ".startswith(f"{name} ")), key=len)
+    printed, described = json.loads(ran.stdout), DOCUMENTED[name]
     assert absent(described, printed) == []
     assert absent(printed, described) == []
 
@@ -174,6 +185,98 @@ def test_a_retry_of_calls_of_no_version_or_of_one_too_many_marks_nothing(home: H
     assert not home.ledger.exists()
 
 
+@pytest.fixture
+def damaged(home: Home, tmp_path: Path, request: pytest.FixtureRequest) -> Home:
+    """A home with prompts, and with nonsense in place of one of its databases."""
+    materialize(["constitution", "prompts"], {"prompts": write_prompts(tmp_path / "p.jsonl", ["question"])})
+    file: Path = getattr(home, request.param)
+    for beside in home.root.glob(f"{file.name}-*"):
+        beside.unlink()
+    file.write_bytes(b"\xff" * 8_192)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("damaged", "command"),
+    [
+        ("catalog", "status"),
+        ("catalog", "summary"),
+        ("catalog", "trace abcd"),
+        ("catalog", "report v1"),
+        ("catalog", "retry --table revision_rounds --reason length --version v1"),
+        ("catalog", "export --table preference_pairs --output pairs"),
+        ("ledger", "forget 0 --dry-run"),
+    ],
+    indirect=["damaged"],
+)
+def test_a_damaged_file_is_said_in_words_and_with_what_to_do(
+    damaged: Home, command: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (prompt,) = Lake(damaged).snapshot("prompts").frame()["prompt_id"] if "0" in command else ("",)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(command.replace(" 0", f" {prompt}").split())
+    said = capfd.readouterr()
+    assert ended.value.code == 1
+    assert "Traceback" not in said.err + said.out
+    assert re.search("cai doctor|ut a copy of it back", said.err)
+
+
+def test_an_error_of_the_system_is_one_line_and_no_traceback(
+    home: Home, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(home.root))
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(SystemExit) as ended:
+        cli.app(["setup"])
+    assert ended.value.code == 1
+    said = capfd.readouterr().err
+    assert "Permission denied" in said
+    assert "cai doctor" in said
+    assert "Traceback" not in said
+
+
+def test_an_error_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Home:
+        raise KeyError("a mistake of ours")
+
+    monkeypatch.setattr(Home, "from_environment", staticmethod(fail))
+    with pytest.raises(KeyError):
+        cli.app(["status"])
+
+
+def test_the_version_of_the_program() -> None:
+    ran = CliRunner().invoke(cli.app, ["--version"])
+    assert (ran.exit_code, ran.output) == (0, f"cai_dagster {importlib.metadata.version('cai_dagster')}\n")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["ui", "--port", "70000"],
+        ["import", "preferences", "there-is-no-such-file.jsonl"],
+        ["import", "constitution", "there-is-no-such-file.txt", "--output", "made.yaml"],
+    ],
+    ids=" ".join,
+)
+def test_a_wrong_argument_begins_nothing(home: Home, wrong: list[str]) -> None:
+    assert CliRunner().invoke(cli.app, wrong).exit_code == 2
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize("command", [["demo"], ["import", "preferences", str(PROJECT / "README.md")]], ids=" ".join)
+def test_settings_with_a_mistake_are_refused_before_dagster_starts(
+    home: Home, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    monkeypatch.setenv("CAI_PROFILE", "nobody")
+    active_settings.cache_clear()
+    ran = CliRunner().invoke(cli.app, command)
+    active_settings.cache_clear()
+    assert isinstance(ran.exception, SettingsError)
+    assert not home.root.exists()
+
+
 def test_help_has_every_command_in_a_group_and_its_line_in_full() -> None:
     arranged = [command for panel in cli.HELP_PANELS.values() for command in panel]
     assert sorted(arranged) == sorted({name.split()[1] for name in COMMANDS})
@@ -213,6 +316,9 @@ def test_the_shell_completes_versions_tables_and_reward_models(home: Home) -> No
     assert completed("cai retry --table rev", home) == ["revision_rounds"]
     assert completed("cai export --table ", home) == ["sft_dataset", "preference_pairs"]
     assert completed("cai score --model ", home) == ["3f2a"]
+    assert completed("cai principle crisis", home) == ["crisis-care"]
+    assert "crisis-care" in completed("cai trace c", home)
+    assert completed("cai retry --reason em", home) == ["empty_completion"]
     assert "status" in completed("cai s", home)
 
 

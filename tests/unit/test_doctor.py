@@ -1,5 +1,6 @@
 """A home, an instance and a project broken in each way: the doctor names it, and its remedy mends it."""
 
+import errno
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
 from cai_dagster import doctor, integrity
+from cai_dagster.checkpoints import folder_of_row
 from cai_dagster.cli import app
 from cai_dagster.doctor import examine
 from cai_dagster.findings import Finding, Level
@@ -23,9 +26,12 @@ from cai_dagster.integrity import examine_integrity, leftovers, remove_leftovers
 from cai_dagster.lake import Lake
 from cai_dagster.ledger import Ledger
 from cai_dagster.offline_model import NAME
+from cai_dagster.tables import TABLES
+from cai_dagster.weights import checkpoint_weights
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
+from tests.tiny_models import write_tiny_weights
 
 SMALL: dict[str, Any] = {"sft_dataset": {"min_rows": 1}, "revision_rounds": {"rounds": 1}}
 LATER = ["response_pairs", "judgements", "preference_pairs"]
@@ -42,12 +48,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Home:
         config = {**SMALL, "prompts": write_prompts(home.root.parent / "p.jsonl", [f"question {n}" for n in range(12)])}
         materialize(WITHOUT_TRAINING, config)
         folder = home.models / "sl_cai_model" / KEY
-        pretend_trained(home, folder)
+        pretend_trained(home, folder, key=KEY)
         materialize(LATER, config)
     (record,) = open_lake(home).snapshot("sl_cai_model", "v1").frame()["record"]
     (folder / "record.json").write_text(record)
-    (home.models / "offline" / NAME).mkdir(parents=True)
-    (home.models / "offline" / NAME / "model.safetensors").write_bytes(b"weights")
+    write_tiny_weights(home.models / "offline" / NAME / "model.safetensors")
     home.dagster.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home.dagster)
     run(f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set gpu 1")
@@ -98,6 +103,15 @@ def only(findings: list[Finding], level: Level, *words: str) -> Finding:
     return finding
 
 
+def damage(file: Path, place: int = -1) -> None:
+    """Another byte in a file: its size and its time stay as they were."""
+    content = bytearray(file.read_bytes())
+    content[place] ^= 0xFF
+    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
+    file.write_bytes(content)
+    os.utime(file, ns=times)
+
+
 def tables_of(home: Home, table: str) -> list[Path]:
     return sorted((home.tables / "main" / table).glob("*.parquet"))
 
@@ -145,6 +159,28 @@ def test_a_file_of_a_table_that_was_cut(broken: Home) -> None:
     (file,) = tables_of(broken, "revision_rounds")
     file.write_bytes(file.read_bytes()[:-100])
     only(examine_integrity(broken), Level.problem, "another size", file.name)
+
+
+@pytest.mark.parametrize("column", ["critique", "revision"])
+def test_a_file_of_a_table_that_was_damaged_at_the_same_size(broken: Home, column: str) -> None:
+    (file,) = tables_of(broken, "revision_rounds")
+    assert bad(examine_integrity(broken, full=True)) == []
+    columns: Any = pyarrow.parquet.read_metadata(file).to_dict()["row_groups"][0]["columns"]
+    (place,) = [one for one in columns if one["path_in_schema"] == column]
+    damage(file, place["dictionary_page_offset"] + place["total_compressed_size"] // 2)
+    assert bad(examine_integrity(broken)) == []  # only who reads it all can tell
+    finding = only(examine_integrity(broken, full=True), Level.problem, "")
+    assert finding.topic == "lake"
+    assert "copy ledger.sqlite* there" in str(finding.remedy)
+
+
+def test_rows_of_before_a_table_had_its_last_column_are_whole(broken: Home) -> None:
+    lake = Lake(broken)
+    snapshot = lake.snapshot("judgements", "v1")
+    (before,) = lake.data_versions(snapshot, list(TABLES["judgements"].schema)[:-1]).values()
+    connection = lake._connection
+    connection.execute("UPDATE lake.materializations SET data_version = ? WHERE table_name = 'judgements'", [before])
+    assert bad(examine_integrity(broken, full=True)) == []
 
 
 def test_a_file_of_an_earlier_snapshot_that_is_gone_is_a_warning(broken: Home, tmp_path: Path) -> None:
@@ -223,6 +259,34 @@ def test_a_catalog_of_another_version_of_ducklake(broken: Home) -> None:
     only(examine_integrity(broken), Level.problem, "Another version of DuckLake")
 
 
+def test_a_ledger_that_is_gone_is_missed_by_the_rows_it_paid_for(broken: Home, tmp_path: Path) -> None:
+    saved = tmp_path / "saved"
+    saved.mkdir()
+    for file in broken.root.glob("ledger.sqlite*"):
+        file.rename(saved / file.name)
+    wrong = bad(examine_integrity(broken))
+    assert {finding.level for finding in wrong} == {Level.problem}
+    assert any("initial_responses: the ledger does not have" in finding.text for finding in wrong)
+    assert all(str(broken.ledger) in str(finding.remedy) for finding in wrong)
+    assert not broken.ledger.exists()
+    run(f"cp '{saved}'/* '{broken.root}'")
+    assert bad(examine_integrity(broken)) == []
+
+
+def test_a_home_without_rows_needs_no_ledger(home: Home) -> None:
+    home.root.mkdir()
+    (finding,) = [finding for finding in examine_integrity(home) if finding.topic == "ledger"]
+    assert (finding.level, finding.text) == (Level.good, "none yet: no model call was ever paid for")
+
+
+def test_a_ledger_that_is_empty(broken: Home) -> None:
+    for file in broken.root.glob("ledger.sqlite*"):
+        file.unlink()
+    broken.ledger.touch()
+    finding = only(examine_integrity(broken), Level.problem, "is no ledger")
+    assert "copy of it back" in str(finding.remedy)
+
+
 def test_a_ledger_of_a_later_program(broken: Home) -> None:
     with sqlite3.connect(broken.ledger) as connection:
         connection.execute("UPDATE ledger_schema SET version = 99")
@@ -262,6 +326,34 @@ def test_a_checkpoint_without_weights(broken: Home) -> None:
     only(examine_integrity(broken), Level.problem, "no weights")
 
 
+def test_weights_of_a_checkpoint_that_were_cut(broken: Home) -> None:
+    file = broken.models / "sl_cai_model" / KEY / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:-4])
+    finding = only(examine_integrity(broken), Level.problem, "not as long as their headers say")
+    assert str(finding.remedy).startswith(f"rm -r '{file.parent}' && DAGSTER_HOME='{broken.dagster}' dagster asset")
+
+
+def test_weights_of_a_checkpoint_that_were_damaged_at_the_same_size(broken: Home) -> None:
+    folder = broken.models / "sl_cai_model" / KEY
+    checkpoint_weights("sl_cai_model", KEY, folder, broken)  # their hash is known from here on
+    assert bad(examine_integrity(broken, full=True)) == []
+    damage(folder / "model.safetensors")
+    assert bad(examine_integrity(broken)) == []
+    only(examine_integrity(broken, full=True), Level.problem, str(folder), "damaged")
+
+
+def test_a_copy_of_a_home_has_checkpoints_of_its_own(broken: Home, sound: Home) -> None:
+    record = open_lake(broken).snapshot("sl_cai_model", "v1").frame().row(0, named=True)
+    assert record["path"] == str(sound.models / "sl_cai_model" / KEY)
+    own = broken.models / "sl_cai_model" / KEY
+    assert folder_of_row(broken, "sl_cai_model", record) == own
+
+    shutil.rmtree(own)
+    finding = only(examine_integrity(broken), Level.warning, "outside this home")
+    run(str(finding.remedy))
+    assert bad(examine_integrity(broken)) == []
+
+
 def test_a_checkpoint_that_a_table_names_and_that_is_gone(broken: Home, tmp_path: Path) -> None:
     pretend_trained(broken, tmp_path / "gone")
     finding = only(examine_integrity(broken), Level.problem, "sl_cai_model of v1", str(tmp_path / "gone"))
@@ -285,6 +377,7 @@ def test_a_checkpoint_trained_on_a_snapshot_that_was_expired(broken: Home) -> No
         ("  free_slots_after_run_end_seconds: 30\n", "", "free_slots_after_run_end_seconds is None"),
         ("telemetry:", "telemetry: {}\nother:", "telemetry.enabled is None"),
         ("telemetry:", "telemetry: [", "no YAML"),
+        ("telemetry:\n", "\x00", "no YAML"),
     ],
 )
 def test_an_instance_that_is_set_otherwise(broken: Home, line: str, broken_line: str, words: str) -> None:
@@ -296,6 +389,23 @@ def test_an_instance_that_is_set_otherwise(broken: Home, line: str, broken_line:
     assert words in finding.text
     run(str(finding.remedy))
     assert bad(examine(broken)) == []
+
+
+def test_an_instance_file_that_is_a_folder(broken: Home) -> None:
+    file = broken.dagster / "dagster.yaml"
+    file.unlink()
+    file.mkdir()
+    finding = only(examine(broken), Level.problem, "no YAML file")
+    run(str(finding.remedy))
+    assert bad(examine(broken)) == []
+
+
+def test_an_instance_whose_runs_are_in_a_database_is_not_asked_for_its_pool(broken: Home) -> None:
+    file = broken.dagster / "dagster.yaml"
+    file.write_text(file.read_text() + "storage:\n  postgres:\n    postgres_url: postgresql://nobody@nowhere/dagster\n")
+    (finding,) = [finding for finding in examine(broken) if finding.topic == "instance"]
+    assert finding.level == Level.good
+    assert "not asked" in finding.text
 
 
 def test_a_pool_with_room_for_two(broken: Home) -> None:
@@ -347,7 +457,7 @@ def test_packages_against_the_pinned_ones(broken: Home, project: Path) -> None:
         for level in (Level.problem, Level.warning)
     )
     assert "there-is-no-such-package" in missing.text
-    assert missing.remedy == "make setup"
+    assert missing.remedy == f"rm -f '{PROJECT}/.venv/.installed' && make -C '{PROJECT}' setup"
     assert "(pinned: 0.0.1)" in other.text
 
 
@@ -370,18 +480,55 @@ def test_a_model_that_is_not_here(broken: Home, project: Path) -> None:
 def test_weights_that_were_damaged_or_changed(broken: Home) -> None:
     file = broken.models / "offline" / NAME / "model.safetensors"
     assert bad(examine(broken)) == []  # their hash is known from here on
-    times = (file.stat().st_atime_ns, file.stat().st_mtime_ns)
-    file.write_bytes(b"Weights")
-    os.utime(file, ns=times)
+    damage(file)
     assert bad(examine(broken)) == []  # only who reads it all can tell
     wrong = bad(examine(broken, full=True))
     assert {finding.topic for finding in wrong} == {"policy", "feedback_model"}
     assert all("damaged" in finding.text and finding.level == Level.problem for finding in wrong)
 
-    file.write_bytes(b"other weights")
+    write_tiny_weights(file, 1.0)
     wrong = bad(examine(broken))
     assert all("has changed since" in finding.text and finding.level == Level.warning for finding in wrong)
     assert len(wrong) == 2
+
+
+@pytest.mark.parametrize("what", ["cut", "gone"])
+def test_weights_of_the_offline_model_that_are_not_whole_are_made_anew(broken: Home, what: str) -> None:
+    file = broken.models / "offline" / NAME / "model.safetensors"
+    content = file.read_bytes()
+    file.unlink()
+    if what == "cut":
+        file.write_bytes(content[:-1])
+    remedy = f"rm -r '{broken.models / 'offline'}' && cai setup"
+    assert {(finding.topic, finding.remedy) for finding in bad(examine(broken))} == {
+        ("policy", remedy),
+        ("feedback_model", remedy),
+    }
+
+
+def test_hashes_of_models_that_cannot_be_read_are_taken_anew(broken: Home) -> None:
+    assert bad(examine(broken)) == []
+    broken.model_digests.write_text("{")
+    finding = only(examine(broken), Level.problem, str(broken.model_digests))
+    run(str(finding.remedy))
+    assert bad(examine(broken)) == []
+
+
+def test_a_home_that_cannot_be_written_to_is_that_and_nothing_else(
+    broken: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = OSError(errno.EROFS, os.strerror(errno.EROFS))
+    monkeypatch.setattr(doctor, "why_not_writable", lambda folder: error)
+    finding = one_of_disk(examine(broken, full=True))
+    assert (finding.level, str(broken.root) in finding.text) == (Level.problem, True)
+    assert "Read-only file system" in finding.text
+
+
+def one_of_disk(findings: list[Finding]) -> Finding:
+    """The only thing that is wrong is the disk."""
+    (finding,) = [finding for finding in findings if finding.level == Level.problem and finding.topic != "packages"]
+    assert finding.topic == "disk"
+    return finding
 
 
 @pytest.mark.parametrize(("free", "level"), [(2**29, Level.problem), (2**32, Level.warning), (2**40, Level.good)])
