@@ -32,14 +32,15 @@ _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 def _spec(check: Check) -> dg.AssetCheckSpec:
     checks = active_settings().checks.of(check.name)
-    settings = checks.held_to(check.table)
     severities = {checks.held_to(check.table, version).severity for version in (None, *checks.versions)}
+    unversioned = check.table in _UNVERSIONED
+    bounds = checks.held_to(check.table).told if unversioned else checks.told_of(check.table)
     return dg.AssetCheckSpec(
         check.name,
         asset=check.table,
-        description=f"{check.description} Bound: {settings.bounds} ({settings.severity}). {check.advice}",
+        description=f"{check.description} Bound: {bounds}. {check.advice}",
         blocking=Severity.ERROR in severities,  # automation waits for every blocking check, whatever its severity
-        partitions_def=None if check.table in _UNVERSIONED else constitution_versions,
+        partitions_def=None if unversioned else constitution_versions,
     )
 
 

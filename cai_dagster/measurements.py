@@ -163,10 +163,9 @@ def near_duplicates(tables: Tables) -> Measurement:
     known = pl.concat(ids)
     owners = known["prompt_id"].rank("dense").cast(pl.Int64).to_numpy()
     found = nearly_equal(rows, owners, NEARLY_EQUAL)
-    pairs = known.with_columns(
-        pl.Series("similarity", found.similarity),
-        known["prompt_id"].gather(found.other.clip(0)).alias("other_prompt_id"),
-    ).filter(pl.Series(found.other >= 0))
+    other = known[found.other.clip(0)].rename(lambda name: f"other_{name}")
+    pairs = pl.concat([known, other], how="horizontal").with_columns(pl.Series("similarity", found.similarity))
+    pairs = pairs.filter(pl.Series(found.other >= 0))
     prompts = known["prompt_id"].n_unique()
     share = pairs["prompt_id"].n_unique() / prompts
     shown = pairs.filter(pl.col("prompt_id") < pl.col("other_prompt_id")).sort(
@@ -398,13 +397,14 @@ def _with_completions(rows: pl.DataFrame, tables: Tables) -> list[dict[str, Any]
 
 
 def _with_both_texts(pairs: pl.DataFrame, answers: pl.LazyFrame) -> list[dict[str, Any]]:
-    """Pairs of prompts that got nearly the same answer, with the answers."""
+    """Pairs of answers to different prompts that are nearly the same, with their texts."""
     wanted = pl.concat([pairs["prompt_id"], pairs["other_prompt_id"]]).unique()
-    few = answers.filter(pl.col("prompt_id").is_in(wanted.implode())).select("prompt_id", "answer").collect()
-    text = few.unique("prompt_id", keep="first", maintain_order=True)
-    other = text.rename({"prompt_id": "other_prompt_id", "answer": "other_answer"})
-    shown = pairs.select("prompt_id", "other_prompt_id", "similarity").join(text, on="prompt_id", maintain_order="left")
-    return _shown(shown.join(other, on="other_prompt_id", maintain_order="left").lazy())
+    text = answers.filter(pl.col("prompt_id").is_in(wanted.implode())).collect()
+    other = text.rename(lambda name: f"other_{name}")
+    ids, other_ids = ([name for name in one.columns if not name.endswith("answer")] for one in (text, other))
+    both = pairs.join(text, on=ids, maintain_order="left").join(other, on=other_ids, maintain_order="left")
+    named = ("prompt_id", "sample", "other_prompt_id", "other_sample", "similarity", "answer", "other_answer")
+    return _shown(both.lazy().select(named))
 
 
 def _shown(rows: pl.LazyFrame) -> list[dict[str, Any]]:

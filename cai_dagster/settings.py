@@ -23,6 +23,7 @@ from cai_dagster.requests import Sampling
 
 SETTINGS_FILE = PROJECT / "settings.toml"
 DEFAULT_PROFILE = "default"
+TOLD_VERSIONS = 5  # of many with bounds of their own, so many are told
 
 
 class Dtype(StrEnum):
@@ -560,6 +561,19 @@ class CheckSettings(_Bounds):
         for override in (self.tables.get(table), self.versions.get(version or "")):
             changed |= override.model_dump(exclude_unset=True) if override else {}
         return self.model_copy(update=changed)
+
+    def told_of(self, table: str) -> str:
+        """The bounds and severity for a table, and those of the versions that have others."""
+        usual = self.held_to(table).told
+        others = {version: self.held_to(table, version).told for version in self.versions}
+        told = [f"of {version} {own}" for version, own in others.items() if own != usual]
+        more = [f"of {len(told) - TOLD_VERSIONS:,} more versions others"] if len(told) > TOLD_VERSIONS else []
+        return "; ".join([usual, *told[:TOLD_VERSIONS], *more])
+
+    @property
+    def told(self) -> str:
+        """`at most 0.05 (WARN)`"""
+        return f"{self.bounds} ({self.severity})"
 
     def refuse_contradiction(self, where: str) -> None:
         """Raise ValueError when no value can lie within the bounds."""

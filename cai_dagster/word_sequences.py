@@ -113,7 +113,8 @@ def shared_phrases(texts: pl.Series, owners: pl.Series, length: int, most: int) 
 def signatures(batches: Iterable[pl.Series], length: int) -> Signatures:
     """Of each text a row of MinHashes of its sequences (Broder 1997).
 
-    The share in which two rows agree estimates the Jaccard similarity of the texts, with a standard error of 1/16.
+    The share in which two rows agree estimates the Jaccard similarity of the texts, with a standard error of 1/16. A
+    text without words is like none but the same.
     """
     generator = np.random.default_rng(0)
     factors = generator.integers(0, 2**63, HASHES, dtype=np.uint64) * np.uint64(2) + np.uint64(1)
@@ -129,6 +130,8 @@ def _signatures(texts: pl.Series, length: int, factors: Hashed) -> Signatures:
     if len(first):
         for number, factor in enumerate(factors):
             rows[with_words, number] = np.minimum.reduceat(hashed * factor >> np.uint64(32), first)
+    without = np.setdiff1d(np.arange(len(texts)), with_words)
+    rows[without] = texts.gather(without).hash(seed=0).to_numpy()[:, np.newaxis] * factors >> np.uint64(32)
     return rows
 
 

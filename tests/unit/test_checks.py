@@ -317,6 +317,20 @@ def test_near_duplicates_are_of_different_prompts_and_name_both() -> None:
     assert example["other_answer"].endswith("…")
 
 
+def test_near_duplicates_show_the_samples_that_are_alike() -> None:
+    same = "I am not able to help you with that, and here is why."
+    rows = frame(
+        "revision_rounds",
+        revision("a", "an answer of its own"),
+        revision("a", same, sample=1),
+        revision("b", same),
+        revision("b", "quite another answer of its own", sample=1),
+    )
+    (example,) = near_duplicates(tables(rows)).examples
+    assert [example[name] for name in ("prompt_id", "sample", "other_prompt_id", "other_sample")] == ["a", 1, "b", 0]
+    assert example["answer"] == example["other_answer"] == same
+
+
 def test_a_language_that_changed_in_an_early_round_counts_whole() -> None:
     english, french = "I am sorry to hear that; what happened?", "Je suis désolé de l'apprendre; que s'est-il passé?"
     texts = {"a": [english, french, french, french], "b": [english, french, english, english]}

@@ -242,6 +242,16 @@ def test_bounds_of_a_check_hold_for_the_table_and_version_that_they_are_given_fo
     assert check.held_to("prompts", "v2").at_most == 0.2  # a version's own comes last
     assert check.held_to("prompts", "v2").severity == Severity.WARN
     assert check.held_to("prompts", "v2").bounds == "at most 0.2"
+    assert check.told_of("judgements") == "at most 0.04 (ERROR); of v2 at most 0.2 (ERROR)"
+
+
+def test_of_many_versions_with_bounds_of_their_own_a_few_are_told() -> None:
+    bounds = {f"v{number}": {"at_most": number / 10} for number in range(1, 9)}
+    check = CheckSettings.model_validate({"severity": "WARN", "at_most": 0.3, "versions": bounds})
+    told = check.told_of("prompts").split("; ")
+    assert told[:2] == ["at most 0.3 (WARN)", "of v1 at most 0.1 (WARN)"]
+    assert not any("v3" in one for one in told)  # it has the same
+    assert (len(told), told[-1]) == (7, "of 2 more versions others")
 
 
 @pytest.mark.parametrize(

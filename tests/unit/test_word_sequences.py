@@ -106,6 +106,11 @@ def test_near_duplicates_are_those_that_comparing_all_pairs_finds() -> None:
     assert all((rows[one] == rows[other]).mean() == found.similarity[one] for one, other in flagged)
 
 
+def test_texts_without_words_are_like_none_but_the_same() -> None:
+    rows = signatures([pl.Series(["👍", "…", "👍", "", "a word"])], 3)
+    assert near_duplicates(rows, np.arange(5), 0.8).other.tolist() == [2, -1, 0, -1, -1]
+
+
 def test_texts_of_one_owner_are_no_duplicates_of_each_other() -> None:
     rows = signatures([pl.Series(["the same few words"] * 4)], 3)
     assert (near_duplicates(rows, np.array([7, 7, 7, 7]), 0.8).other == -1).all()
