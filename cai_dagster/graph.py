@@ -36,6 +36,7 @@ UPSTREAM: dict[str, tuple[str, ...]] = {
     ),
     "policy_judgements": ("constitution", "policy_responses", "prompts"),
     "policy_evaluation": ("constitution", "policy_judgements", "policy_responses", "prompts", "reward_model"),
+    "version_judgements": ("constitution", "prompts", "revision_rounds"),
 }
 """Each after those that it is made of."""
 
@@ -45,7 +46,7 @@ SHARED = frozenset({"prompts", "human_preferences", "initial_responses", "teache
 ON_DEMAND = frozenset(
     {
         *("teacher_responses", "teacher_sft_model", "dpo_model", "rlaif_model", "best_of_n_candidates", "best_of_n"),
-        *("policy_responses", "policy_judgements", "policy_evaluation"),
+        *("policy_responses", "policy_judgements", "policy_evaluation", "version_judgements"),
     }
 )
 """Neither `cai demo` nor a plan has them."""

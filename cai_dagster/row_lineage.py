@@ -158,7 +158,11 @@ class Checkpoint:
 
     def starts_from(self, other: "Checkpoint") -> bool:
         """Whether its training began with the weights of the other one."""
-        return self.record["base_model"].startswith(f"{other.asset}-{other.key[:_NAMED_DIGITS]}@")
+        return other.is_named_by(self.record["base_model"])
+
+    def is_named_by(self, model_id: str) -> bool:
+        """Whether the id of a model, as calls and records have it, is that of its weights."""
+        return model_id.startswith(f"{self.asset}-{self.key[:_NAMED_DIGITS]}@")
 
     @property
     def rows(self) -> list[Rows]:

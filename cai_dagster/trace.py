@@ -284,7 +284,7 @@ class _Tracer:
         versions = _versions(counts)
         moment = _Moment(_chosen(version, versions, f"request {request_id}"))
         prompt = self._prompt(moment, call.prompt_id)
-        backwards = _request_node(request_id, call, "answer", shown=True, children=[prompt])
+        backwards = _request_node(request_id, call, "answer", shown=True, children=[*self._asked(call), prompt])
         return Trace("request", request_id, moment.version, versions, backwards, counts, None)
 
     def _rows_of_call(self, call: LedgerCall) -> list[RowCount]:
@@ -503,7 +503,16 @@ class _Tracer:
         # A row of an older snapshot lacks the columns that came later: they would be null.
         ids = [(name, one) for name in columns for one in _as_list(row.get(name))]
         calls = self._ledger.calls(request_id for _, request_id in ids)
-        return [_request_node(request_id, calls.get(request_id), name) for name, request_id in ids]
+        return [
+            _request_node(request_id, calls.get(request_id), name, children=self._asked(calls.get(request_id)))
+            for name, request_id in ids
+        ]
+
+    def _asked(self, call: LedgerCall | None) -> list[Node]:
+        """The checkpoint that a call was made of, where the model was trained here."""
+        if call is None:
+            return []
+        return [_policy_node(one) for one in self._lineage.checkpoints if one.is_named_by(call.model_id)]
 
     def _principle(self, found: Found, version: str | None) -> Node:
         """A principle as the version has it, and its other editions."""
@@ -580,6 +589,11 @@ class _Tracer:
         name = "/".join(str(row[part]) for part in ("prompt_id", "sample", "round") if part in row)
         facts = {part: row[part] for part in ("prompt_id", "sample", "round") if part in row}
         return Node("example", name, facts, {}, [prompt])
+
+
+def _policy_node(checkpoint: Checkpoint) -> Node:
+    facts = {"asset": checkpoint.asset, "constitution_version": checkpoint.constitution_version}
+    return Node("policy", checkpoint.key, facts)
 
 
 def dialogue(turns: Sequence[Mapping[str, str]]) -> str:

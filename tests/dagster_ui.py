@@ -15,6 +15,15 @@ WAIT = 60_000  # milliseconds, for a page that loads on a busy machine
 RUN_SECONDS = 1_500
 
 
+_RENAME_FOLDER = """(folder) => {
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const shown = texts.currentNode.nodeValue;
+        if (shown.includes(folder)) texts.currentNode.nodeValue = shown.replaceAll(folder, "~/cai_dagster");
+    }
+}"""
+
+
 class DagsterUi:
     """One browser tab on a running Dagster UI."""
 
@@ -91,7 +100,8 @@ class DagsterUi:
         row.wait_for()
         return row.locator("td").nth(1).inner_text()
 
-    def picture(self, file: Path) -> None:
-        """Save what is shown, when it has come to rest."""
+    def picture(self, file: Path, folder: Path) -> None:
+        """Save what is shown, when it has come to rest; with `~/cai_dagster` in place of a test's folder."""
         self.page.wait_for_timeout(1_500)
+        self.page.evaluate(_RENAME_FOLDER, str(folder))
         self.page.screenshot(path=file)

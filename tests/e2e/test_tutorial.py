@@ -117,6 +117,10 @@ class Walk:
         """Go where a picture of the page is taken."""
         self._browse(lambda _: PICTURES[picture](self))
 
+    def picture(self, name: str) -> None:
+        """Take a picture of the page."""
+        self.ui.picture(self.pictures / f"{name}.png", self.folder)
+
     def end(self) -> None:
         if self._ui_process:
             os.killpg(self._ui_process.pid, signal.SIGINT)
@@ -152,7 +156,7 @@ def launch(walk: Walk) -> None:
     walk.ui.open("locations/cai_dagster.definitions/jobs/constitutional_ai")
     walk.ui.page.get_by_role("button", name="Materialize").first.click()
     walk.ui.choose_version("v1")
-    walk.ui.picture(walk.pictures / "tutorial-launch.png")
+    walk.picture("tutorial-launch")
     walk.run = walk.ui.launch()
 
 
@@ -163,7 +167,9 @@ def progress(walk: Walk) -> None:
     # The time that is left is known once a row is done, which on a fast machine is when all are.
     line = re.compile(r"revision_rounds: \d+ of \d+ rows, \d+ rejected, \d+ calls, \d+ tokens/s(, about .* left)?")
     expect(walk.ui.page.get_by_text(line).first).to_be_visible(timeout=300_000)
-    walk.ui.picture(walk.pictures / "tutorial-progress.png")
+    with suppress(AssertionError):  # for the picture
+        expect(walk.ui.page.get_by_text(re.compile("tokens/s, about .* left")).first).to_be_visible()
+    walk.picture("tutorial-progress")
     assert walk.ui.wait_for_end(walk.run) == "SUCCESS"
 
 
@@ -172,7 +178,7 @@ def reload(walk: Walk) -> None:
     walk.ui.open("locations/cai_dagster.definitions/jobs/constitutional_ai")
     walk.ui.page.get_by_role("button", name="Materialize").first.click()
     walk.ui.choose_version("v3")
-    walk.ui.picture(walk.pictures / "tutorial-reload.png")
+    walk.picture("tutorial-reload")
     walk.run = walk.ui.launch()
     assert walk.ui.wait_for_end(walk.run) == "SUCCESS"
 
@@ -182,7 +188,7 @@ def paid(walk: Walk) -> None:
     hits, misses = (int(walk.ui.metadata(name).replace(",", "")) for name in ("ledger_hits", "ledger_misses"))
     assert hits > misses > 0
     walk.ui.page.get_by_text("ledger_misses", exact=True).last.scroll_into_view_if_needed()
-    walk.ui.picture(walk.pictures / "tutorial-paid.png")
+    walk.picture("tutorial-paid")
 
 
 def check_failed(walk: Walk) -> None:
@@ -195,7 +201,18 @@ def check_failed(walk: Walk) -> None:
     walk.ui.open("assets/revision_rounds?view=checks&checkDetail=unfinished_completions")
     expect(walk.ui.page.get_by_text("Failed").first).to_be_visible()
     expect(walk.ui.page.get_by_text("revision_rounds of constitution version v3").first).to_be_visible()
-    walk.ui.picture(walk.pictures / "tutorial-check-failed.png")
+    walk.picture("tutorial-check-failed")
+
+
+def report(walk: Walk) -> None:
+    walk.ui.page.goto((walk.folder / ".cai" / "reports" / "v1.html").as_uri())
+    expect(walk.ui.page.get_by_role("heading", name="Labels of the feedback model")).to_be_visible()
+    categories = walk.ui.page.locator("select[name=category]")
+    categories.select_option(categories.locator("option", has_text="science").get_attribute("value"))
+    dialogues = walk.ui.page.get_by_role("heading", name="Dialogues and their revisions")
+    dialogues.evaluate("(heading) => heading.scrollIntoView()")
+    expect(walk.ui.page.get_by_text("First response").locator("visible=true").first).to_be_in_viewport()
+    walk.picture("report")
 
 
 PICTURES: dict[str, Callable[[Walk], None]] = {
@@ -204,6 +221,7 @@ PICTURES: dict[str, Callable[[Walk], None]] = {
     "tutorial-reload": reload,
     "tutorial-paid": paid,
     "tutorial-check-failed": check_failed,
+    "report": report,
 }
 
 

@@ -297,6 +297,15 @@ def test_a_request_leads_to_the_rows_that_hold_its_answer(explained: Home) -> No
     assert [node.id for node in nodes(found.backwards, "prompt")] == [row["prompt_id"]]
 
 
+def test_a_sampled_pair_leads_back_to_the_checkpoint_that_wrote_it(explained: Home) -> None:
+    (key,) = table(explained, "sl_cai_model", "v2")["checkpoint_key"]
+    pair = table(explained, "response_pairs", "v2").row(0, named=True)
+    for identifier in (pair["pair_id"], pair["request_id_0"]):
+        policies = nodes(trace(explained, identifier, "v2").backwards, "policy")
+        assert {node.id for node in policies} == {key}
+        assert {node.facts["asset"] for node in policies} == {"sl_cai_model"}
+
+
 @pytest.mark.parametrize("name", ["human_preferences", "policy_judgements"])
 def test_pairs_of_people_and_of_policies_are_traced_too(explained: Home, name: str) -> None:
     rows = table(explained, name, None if name == "human_preferences" else "v1")
