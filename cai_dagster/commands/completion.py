@@ -8,9 +8,9 @@ from cai_dagster.home import PROJECT, Home
 
 def complete_version(incomplete: str) -> list[str]:
     """Constitution versions that begin so, newest first."""
-    from cai_dagster.constitution import constitution_versions, natural_order
+    from cai_dagster.constitution import constitution_versions
 
-    versions = sorted(constitution_versions(PROJECT / "constitutions"), key=natural_order, reverse=True)
+    versions = reversed(constitution_versions(PROJECT / "constitutions"))
     return [version for version in versions if version.startswith(incomplete)]
 
 

@@ -408,4 +408,4 @@ def test_versions_are_the_lower_case_stems_of_yaml_files(tmp_path: Path) -> None
     ]
     for name in ["v2.yaml", "v10.yaml", "v1.yaml", "2024-01_a.b.yaml", *bad]:
         (tmp_path / name).write_text("neither: opened", encoding="utf-8")
-    assert constitution_versions(tmp_path) == ["2024-01_a.b", "v1", "v10", "v2"]
+    assert constitution_versions(tmp_path) == ["2024-01_a.b", "v1", "v2", "v10"]
