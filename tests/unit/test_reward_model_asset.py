@@ -135,11 +135,11 @@ def test_a_principle_conditioned_model_is_trained_and_measured_on_pair_and_princ
 def test_a_home_that_was_moved_uses_the_checkpoints_in_it(
     home: Home, config: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    record, _ = reward_model(home, config)
+    reward_model(home, config)
+    before = slices(home)
     moved = Home(home.root.rename(tmp_path / "moved").resolve())
     monkeypatch.setenv("CAI_HOME", str(moved.root))
-    result = materialize(["reward_model_evaluation"], config)
-    assert result.success
+    materialize(["reward_model_evaluation"], config)
     (noted,) = open_lake(moved).snapshot("reward_model", "v1").frame()["path"]
     assert not Path(noted).exists()
-    assert (moved.models / "reward_model" / record.checkpoint_key / "record.json").exists()
+    assert slices(moved).equals(before)  # rewards of the weights, which the scripted scoring reads
