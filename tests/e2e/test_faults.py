@@ -86,8 +86,9 @@ def test_a_killed_conversion_goes_on_to_the_same_model(home: Home, offline_weigh
 
 
 DEMO = """
-import sys
+import signal
 from cai_dagster import cli, dagster_process
+signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background ignores it
 dagster_process.GRAPH, cli.setup = "tests.scripted_location", lambda: None
 cli.app(["demo"])
 """
