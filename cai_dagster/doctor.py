@@ -37,6 +37,7 @@ from cai_dagster.weights import (
     fresh_digest,
     is_whole,
     known_digests,
+    lacking,
     locate_weights,
 )
 
@@ -74,18 +75,18 @@ print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names})
 
 def examine(home: Home, full: bool = False) -> list[Finding]:
     """Everything there is to find; `full` also hashes the weights anew, reads every row and asks torch what it sees."""
-    written = _writable(home)
+    blocked = _writable(home) or _places(home)
     return [
         *_python(),
         *_packages(REQUIREMENTS),
         *_settings(PROJECT / "settings.toml"),
         *_constitutions(PROJECT / "constitutions"),
         *_machine(home),
-        *written,
+        *blocked,
         *(_torch() if full else []),
-        *([] if written else _models(home, PROJECT / "settings.toml", full)),
+        *([] if blocked else _models(home, PROJECT / "settings.toml", full)),
         *_instance(home),
-        *([] if written else examine_integrity(home, full)),
+        *([] if blocked else examine_integrity(home, full)),
     ]
 
 
@@ -204,6 +205,17 @@ def _writable(home: Home) -> list[Finding]:
     return [problem("disk", text, remedy)]
 
 
+def _places(home: Home) -> list[Finding]:
+    """Files where a folder belongs, and folders where a file does: no more can be looked at then."""
+    folders = (home.models, home.models / "offline", home.tables, home.staging, home.dagster)
+    files = (home.catalog, home.ledger, home.forgotten, home.model_digests)
+    wrong = [(place, "a file, and a folder") for place in folders if place.exists() and not place.is_dir()]
+    wrong += [(place, "a folder, and a file") for place in files if place.is_dir()]
+    return [
+        problem("home", f"{place} is {what} belongs there", f"mv '{place}' '{place}.moved'") for place, what in wrong
+    ]
+
+
 def _torch() -> list[Finding]:
     """What torch sees; in a process of its own, because it takes seconds and gigabytes to import."""
     asked = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, check=False)  # noqa: S603
@@ -266,6 +278,8 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
         return [problem(role, str(error), remedy if isinstance(error, WeightsError) else _SETUP)]
     except (OSError, ValueError) as error:
         return [problem(role, f"the weights cannot be read: {error}", put_back)]
+    if missing := lacking(weights.folder):
+        return [problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)]
     if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
         return [problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)]
     findings: list[Finding] = []

@@ -8,7 +8,12 @@ from collections.abc import Iterable
 
 from filelock import FileLock
 
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+
+
+class ForgottenListError(MendableError):
+    """The list cannot be read; the message says what to do."""
 
 
 def forgotten_prompts(home: Home) -> frozenset[str]:
@@ -33,4 +38,11 @@ def add_forgotten_prompt(home: Home, prompt_id: str, pair_ids: Iterable[str]) ->
 def _lines(home: Home) -> list[list[str]]:
     if not home.forgotten.exists():
         return []
-    return [line.split() for line in home.forgotten.read_text(encoding="ascii").splitlines()]
+    try:
+        lines = home.forgotten.read_text(encoding="ascii").splitlines()
+    except UnicodeDecodeError as error:
+        raise ForgottenListError(
+            f"{home.forgotten} is damaged ({error}): it lists the prompts that must not come back. Put a copy of it "
+            "back, or remove it and `cai forget` them again."
+        ) from error
+    return [ids for line in lines if (ids := line.split())]

@@ -27,7 +27,7 @@ from cai_dagster.findings import Finding, Level, good, problem, warning
 from cai_dagster.forgotten_prompts import forgotten_prompts
 from cai_dagster.home import Home
 from cai_dagster.ledger import SCHEMA_VERSION
-from cai_dagster.weights import WeightsError, fresh_digest, is_whole, known_digest
+from cai_dagster.weights import WeightsError, fresh_digest, is_whole, known_digest, lacking
 
 ORPHAN_SECONDS = 3_600.0  # a file that came later may belong to a commit that is under way
 _DAY_SECONDS = 86_400.0
@@ -416,6 +416,8 @@ def _damage(home: Home, folder: Path, full: bool) -> str | None:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         return "has no weights"
+    if missing := lacking(folder):
+        return f"has no {', no '.join(missing)}"
     if cut := [file.name for file in weights if not is_whole(file)]:
         return f"has weights that are not as long as their headers say: {', '.join(cut)}"
     try:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from cai_dagster.chat_format import FORMAT_VERSION, keep_to_this_machine
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
@@ -18,6 +20,7 @@ from cai_dagster.offline_model import NAME, prepare_offline_model
 
 OFFLINE = "offline"
 _IDENTIFYING = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.py")
+_DIGESTS = TypeAdapter(dict[str, str])
 _HOW_LOADED = ("is_local", "local_files_only", "name_or_path")
 
 
@@ -101,6 +104,11 @@ def known_digest(folder: Path, home: Home) -> str | None:
     return known_digests(home).get(_state(folder))
 
 
+def lacking(folder: Path) -> list[str]:
+    """What a model's folder does not have and cannot be loaded without, apart from the weights."""
+    return [what for what in ("config.json", "tokenizer*") if not any(folder.glob(what))]
+
+
 def is_whole(safetensors_file: Path) -> bool:
     """Whether a safetensors file has as many bytes as its header says."""
     import safetensors
@@ -146,10 +154,11 @@ def known_digests(home: Home) -> dict[str, str]:
     if not home.model_digests.exists():
         return {}
     try:
-        return json.loads(home.model_digests.read_text())
-    except ValueError as error:
+        return _DIGESTS.validate_json(home.model_digests.read_bytes())
+    except ValidationError as error:
         raise WeightsError(
-            f"{home.model_digests} is damaged ({error}). Remove it: the hashes of the models are then taken anew."
+            f"{home.model_digests} is damaged ({str(error).splitlines()[0]}). Remove it: the hashes of the models are "
+            "then taken anew."
         ) from error
 
 

@@ -53,6 +53,9 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Home:
     (record,) = open_lake(home).snapshot("sl_cai_model", "v1").frame()["record"]
     (folder / "record.json").write_text(record)
     write_tiny_weights(home.models / "offline" / NAME / "model.safetensors")
+    for model in (folder, home.models / "offline" / NAME):
+        for name in ("config.json", "tokenizer.json"):
+            (model / name).write_text("{}")
     home.dagster.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", home.dagster)
     run(f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set gpu 1")
@@ -506,9 +509,47 @@ def test_weights_of_the_offline_model_that_are_not_whole_are_made_anew(broken: H
     }
 
 
-def test_hashes_of_models_that_cannot_be_read_are_taken_anew(broken: Home) -> None:
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
+def test_a_model_without_what_it_is_loaded_by(broken: Home, name: str) -> None:
+    (broken.models / "sl_cai_model" / KEY / name).unlink()
+    only(examine_integrity(broken), Level.problem, "has no")
+    (broken.models / "offline" / NAME / name).unlink()
+    wrong = bad(examine(broken))
+    assert {finding.topic for finding in wrong} == {"policy", "feedback_model", "checkpoints"}
+
+
+@pytest.mark.parametrize("name", ["staging", "models", "tables", "dagster"])
+def test_a_file_where_a_folder_belongs(broken: Home, name: str) -> None:
+    place = broken.root / name
+    shutil.rmtree(place)
+    place.touch()
+    finding = next(finding for finding in examine(broken) if finding.topic == "home")
+    assert f"{place} is a file" in finding.text
+    run(str(finding.remedy))
+    assert not [finding for finding in examine(broken) if finding.topic == "home"]
+
+
+@pytest.mark.parametrize("name", ["catalog.sqlite", "ledger.sqlite", "forgotten_prompts.txt", "model_digests.json"])
+def test_a_folder_where_a_file_belongs(broken: Home, name: str) -> None:
+    place = broken.root / name
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    finding = only(examine(broken), Level.problem, f"{place} is a folder")
+    run(str(finding.remedy))
+    assert not place.exists()
+
+
+def test_a_list_of_forgotten_prompts_that_is_damaged(broken: Home) -> None:
+    broken.forgotten.write_bytes(b"\xff\xfe")
+    only(examine(broken), Level.problem, str(broken.forgotten), "must not come back")
+    broken.forgotten.write_bytes(b"\n")
     assert bad(examine(broken)) == []
-    broken.model_digests.write_text("{")
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"a": 3}'])
+def test_hashes_of_models_that_cannot_be_read_are_taken_anew(broken: Home, content: str) -> None:
+    assert bad(examine(broken)) == []
+    broken.model_digests.write_text(content)
     finding = only(examine(broken), Level.problem, str(broken.model_digests))
     run(str(finding.remedy))
     assert bad(examine(broken)) == []
