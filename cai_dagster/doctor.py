@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ import yaml
 from cai_dagster.constitution import VERSION_PATTERN, ConstitutionError, constitution_versions, load_constitution
 from cai_dagster.disk import why_not_writable
 from cai_dagster.errors import MendableError
-from cai_dagster.findings import Finding, good, problem, warning
+from cai_dagster.findings import Finding, good, problem, quoted, warning
 from cai_dagster.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.integrity import examine_integrity, reading
@@ -39,6 +39,7 @@ from cai_dagster.weights import (
     known_digests,
     lacking,
     locate_weights,
+    with_adapter,
 )
 
 REQUIREMENTS = PROJECT / "requirements" / "cpu.txt"
@@ -46,8 +47,8 @@ LEAST_PYTHON = (3, 11)
 POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
-_SETUP = f"rm -f '{PROJECT}/.venv/.installed' && make -C '{PROJECT}' setup"
-_NEW_VENV = f"rm -rf '{PROJECT}/.venv' && make -C '{PROJECT}' setup PYTHON=python3.11"
+_SETUP = f"rm -f {quoted(PROJECT / '.venv' / '.installed')} && make -C {quoted(PROJECT)} setup"
+_NEW_VENV = f"rm -rf {quoted(PROJECT / '.venv')} && make -C {quoted(PROJECT)} setup PYTHON=python3.11"
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # Settings of dagster.yaml: the values that do, and what another one means.
 _INSTANCE = (
@@ -75,19 +76,30 @@ print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names})
 
 def examine(home: Home, full: bool = False) -> list[Finding]:
     """Everything there is to find; `full` also hashes the weights anew, reads every row and asks torch what it sees."""
+    settings = PROJECT / "settings.toml"
     blocked = _writable(home) or _places(home)
-    return [
-        *_python(),
-        *_packages(REQUIREMENTS),
-        *_settings(PROJECT / "settings.toml"),
-        *_constitutions(PROJECT / "constitutions"),
-        *_machine(home),
-        *blocked,
-        *(_torch() if full else []),
-        *([] if blocked else _models(home, PROJECT / "settings.toml", full)),
-        *_instance(home),
-        *([] if blocked else examine_integrity(home, full)),
-    ]
+    looks: dict[str, Callable[[], list[Finding]]] = {
+        "python": _python,
+        "packages": lambda: _packages(REQUIREMENTS),
+        "settings": lambda: _settings(settings),
+        "constitutions": lambda: _constitutions(PROJECT / "constitutions"),
+        "machine": lambda: _machine(home),
+        "home": lambda: blocked,
+        "torch": lambda: _torch() if full else [],
+        "models": lambda: [] if blocked else _models(home, settings, full),
+        "instance": lambda: _instance(home),
+        "tables": lambda: [] if blocked else examine_integrity(home, full),
+    }
+    return [finding for topic, look in looks.items() for finding in _looked(topic, look)]
+
+
+def _looked(topic: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What one look finds; where it fails, that, so that all else is said as well."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - whatever is damaged in a way that nobody thought of
+        text = f"could not be looked at: {type(error).__name__}: {error}"
+        return [problem(topic, text, "mend or move away what it names, and run cai doctor again")]
 
 
 def _python() -> list[Finding]:
@@ -143,7 +155,10 @@ def _settings(file: Path) -> list[Finding]:
         except SettingsError as error:
             lines += str(error).splitlines()
     if lines:
-        return [problem("settings", line, f"edit {file}") for line in dict.fromkeys(lines)]
+        other = f"CAI_PROFILE: unset it, or name one of {', '.join(profiles)}"
+        wrong_name = active not in profiles
+        remedies = {line: other if wrong_name and "no profile" in line else f"edit {file}" for line in lines}
+        return [problem("settings", line, remedy) for line, remedy in remedies.items()]
     return [good("settings", f"{file.name} is valid; profiles {', '.join(profiles)}, active: {active}")]
 
 
@@ -201,7 +216,7 @@ def _writable(home: Home) -> list[Finding]:
     if error is None:
         return []
     text = f"{home.root} cannot be written to ({error.strerror}): models, tables and ledger in it were not looked at"
-    remedy = f"free some room there, or chown -R \"$(id -un)\" '{home.root}', or set CAI_HOME to another folder"
+    remedy = f'free some room there, or chown -R "$(id -un)" {quoted(home.root)}, or set CAI_HOME to another folder'
     return [problem("disk", text, remedy)]
 
 
@@ -212,7 +227,8 @@ def _places(home: Home) -> list[Finding]:
     wrong = [(place, "a file, and a folder") for place in folders if place.exists() and not place.is_dir()]
     wrong += [(place, "a folder, and a file") for place in files if place.is_dir()]
     return [
-        problem("home", f"{place} is {what} belongs there", f"mv '{place}' '{place}.moved'") for place, what in wrong
+        problem("home", f"{place} is {what} belongs there", f"mv {quoted(place)} {quoted(f'{place}.moved')}")
+        for place, what in wrong
     ]
 
 
@@ -248,7 +264,7 @@ def _digests(home: Home) -> list[Finding]:
     try:
         known_digests(home)
     except WeightsError as error:
-        return [problem("models", str(error), f"rm '{home.model_digests}'")]
+        return [problem("models", str(error), f"rm {quoted(home.model_digests)}")]
     return []
 
 
@@ -270,7 +286,7 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
     if model.model == OFFLINE and not (home.models / "offline" / NAME).exists():
         return [problem(role, "the offline model is not prepared yet", "cai setup")]
     is_offline = model.model == OFFLINE
-    put_back = f"rm -r '{home.models / 'offline'}' && cai setup" if is_offline else "put its files back"
+    put_back = f"rm -r {quoted(home.models / 'offline')} && cai setup" if is_offline else "put its files back"
     try:
         weights = locate_weights(model.model, model.revision, home, model.engine == EngineKind.http)
     except MendableError as error:
@@ -278,6 +294,11 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
         return [problem(role, str(error), remedy if isinstance(error, WeightsError) else _SETUP)]
     except (OSError, ValueError) as error:
         return [problem(role, f"the weights cannot be read: {error}", put_back)]
+    if model.adapter:
+        try:
+            with_adapter(weights, PROJECT / Path(model.adapter).expanduser(), home)
+        except (MendableError, OSError) as error:
+            return [problem(role, str(error), "edit adapter in settings.toml")]
     if missing := lacking(weights.folder):
         return [problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)]
     if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
@@ -302,18 +323,18 @@ def _instance(home: Home) -> list[Finding]:
     file = home.dagster / "dagster.yaml"
     if not file.exists():
         return [problem("instance", f"{home.dagster} is no Dagster instance yet", "cai setup")]
-    copy = f"cp '{PROJECT / 'dagster.yaml'}' '{file}'"
+    copy = f"cp {quoted(PROJECT / 'dagster.yaml')} {quoted(file)}"
     try:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        return [problem("instance", f"{file} is no YAML file: {error}", f"rm -r '{file}' && {copy}")]
+        return [problem("instance", f"{file} is no YAML file: {error}", f"rm -r {quoted(file)} && {copy}")]
     findings = [
         level("instance", f"{file}: {name} is {_at(read, name)!r}: {meaning}", copy)
         for name, fitting, level, meaning in _INSTANCE
         if _at(read, name) not in fitting
     ]
     if any(_at(read, name) is not None for name in _STORAGES):
-        ask = f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency get {POOL}"
+        ask = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency get {POOL}"
         pool = f"the places of pool {POOL} are in the database that dagster.yaml names (not asked: {ask})"
     else:
         findings += _pool(home, read)
@@ -323,7 +344,7 @@ def _instance(home: Home) -> list[Finding]:
 
 def _pool(home: Home, instance: Any) -> list[Finding]:
     """The pool's limit, which is in the instance's event log and not in its file."""
-    remedy = f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set {POOL} 1"
+    remedy = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency set {POOL} 1"
     log = home.dagster / "history" / "runs" / "index.db"
     limit: Any = _at(instance, "concurrency.pools.default_limit")
     if log.exists():
@@ -331,7 +352,7 @@ def _pool(home: Home, instance: Any) -> list[Finding]:
             with reading(log) as connection:
                 limit = next((row[0] for row in connection.execute(_POOL_LIMIT, [POOL])), limit)
         except sqlite3.DatabaseError as error:
-            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r '{home.dagster}' && cai setup")]
+            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r {quoted(home.dagster)} && cai setup")]
     if limit == 1:
         return []
     return [

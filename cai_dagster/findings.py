@@ -1,5 +1,6 @@
 """What a look at an installation finds: good, worth a warning, or a problem with what mends it."""
 
+import shlex
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
@@ -24,6 +25,11 @@ class Finding:
     def to_json(self) -> dict[str, str | None]:
         """For scripts."""
         return asdict(self)
+
+
+def quoted(path: object) -> str:
+    """A path as it stands in a command."""
+    return shlex.quote(str(path))
 
 
 def good(topic: str, text: str) -> Finding:

@@ -7,8 +7,8 @@ through the lake. It mends nothing but what no reader looks at: `remove_leftover
 # pyright: reportMissingTypeStubs=false
 
 import contextlib
+import os
 import shutil
-import socket
 import sqlite3
 import time
 from collections.abc import Generator, Iterable
@@ -16,17 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from filelock import FileLock
 from pydantic import ValidationError
 
 from cai_dagster.checkpoints import checkpoint_folder, folder_of_row, read_record
 from cai_dagster.column_lineage import tables_with
 from cai_dagster.errors import MendableError
-from cai_dagster.findings import Finding, Level, good, problem, warning
+from cai_dagster.findings import Finding, Level, good, problem, quoted, warning
 from cai_dagster.forgotten_prompts import forgotten_prompts
-from cai_dagster.home import Home
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake_reader import has_committed_files
 from cai_dagster.ledger import SCHEMA_VERSION
+from cai_dagster.scratch import abandoned, is_of_this_machine
+from cai_dagster.settings import DEFAULT_PROFILE
 from cai_dagster.weights import WeightsError, fresh_digest, is_whole, known_digest, lacking
 
 ORPHAN_SECONDS = 3_600.0  # a file that came later may belong to a commit that is under way
@@ -90,7 +92,7 @@ def _is_begun(database: Path) -> bool:
 
 def leftovers(home: Home) -> Leftovers:
     """What `remove_leftovers` would remove now."""
-    return Leftovers(tuple(_orphans(home)), tuple(_abandoned(home)))
+    return Leftovers(tuple(_orphans(home)), tuple(abandoned(home.staging)))
 
 
 def remove_leftovers(home: Home) -> Leftovers:
@@ -124,7 +126,7 @@ def _database(topic: str, file: Path, remedy: str) -> list[Finding]:
 
 
 def _no_catalog(home: Home) -> Finding:
-    if any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet")):
+    if has_committed_files(home):
         text = f"the catalog {home.catalog} is gone or empty, but the tables it described are not"
         return problem("lake", text, _RESTORE)
     return good("lake", "empty: nothing has been materialized yet")
@@ -136,6 +138,9 @@ def _files(home: Home) -> list[Finding]:
         named = _catalog_files(home)
     except sqlite3.DatabaseError as error:
         return [problem("lake", f"{home.catalog} is no catalog that this program reads: {error}", _RESTORE)]
+    if not named and has_committed_files(home):
+        text = f"the catalog {home.catalog} names none of the files in {home.tables}: it is not theirs"
+        return [problem("lake", text, _RESTORE)]
     lost = [file for file in named if not file.path.exists()]
     cut = [file for file in named if file.path.exists() and file.path.stat().st_size != file.bytes]
     findings: list[Finding] = []
@@ -225,6 +230,7 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
         lost = ids.filter(~ids.is_in(known.implode()))
         if len(lost):
             text = f"{table.name}: the ledger does not have {len(lost):,} of the calls its rows were made of"
+            text += " (or the table is damaged: cai doctor --full tells)"
             remedy = (
                 f"Put the ledger back that they were paid into ({home.ledger}); without it they are paid for again."
             )
@@ -267,14 +273,16 @@ def _lost_checkpoints(lake: Any, home: Home) -> list[Finding]:
             elif not folder.is_relative_to(home.models):
                 text = f"{table.name} of {version} uses a checkpoint outside this home: {folder}"
                 place = checkpoint_folder(home, table.name, row["checkpoint_key"])
-                copy = f"mkdir -p '{place.parent}' && cp -r '{folder}' '{place}'"
-                findings.append(warning("checkpoints", text, copy))
+                room = f"rm -rf {quoted(place)} && mkdir -p {quoted(place.parent)}"
+                copy = f"cp -r {quoted(folder)} {quoted(place)}"
+                findings.append(warning("checkpoints", text, f"{room} && {copy}"))
     return findings
 
 
 def _materialize(home: Home, table: str, version: str) -> str:
+    profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)  # the one it was made with is known to who made it
     command = f"dagster asset materialize -m cai_dagster.definitions --select 'key:{table}' --partition {version}"
-    return f"DAGSTER_HOME='{home.dagster}' {command}"
+    return f"cd {quoted(PROJECT)} && CAI_PROFILE={quoted(profile)} DAGSTER_HOME={quoted(home.dagster)} {command}"
 
 
 def _ledger(home: Home) -> list[Finding]:
@@ -303,10 +311,10 @@ def _leftovers(home: Home) -> list[Finding]:
     if found.scratch:
         text = f"{len(found.scratch):,} scratch folders of processes that are dead: {_some(found.scratch)}"
         findings.append(warning("staging", text, f"{_MEND} (or any command that opens the lake)"))
-    elsewhere = [folder for folder in home.staging.glob("*-*-*") if not _is_of_this_machine(folder) and _is_old(folder)]
+    elsewhere = [folder for folder in home.staging.glob("*-*-*") if not is_of_this_machine(folder) and _is_old(folder)]
     for folder in elsewhere:
         text = f"{folder} was begun more than a day ago on another machine"
-        findings.append(warning("staging", text, f"rm -r '{folder}', unless a process there is still at it"))
+        findings.append(warning("staging", text, f"rm -r {quoted(folder)}, unless a process there is still at it"))
     return findings or [good("staging", "nothing left over")]
 
 
@@ -315,26 +323,17 @@ def _orphans(home: Home) -> list[Path]:
 
     Their age counts from when they were moved there: a row may have been staged hours before its commit.
     """
-    if not _is_begun(home.catalog):
-        return []  # then nothing is named, and everything would be an orphan
+    if not _is_begun(home.catalog) or _database("lake", home.catalog, _RESTORE):
+        return []  # then nobody knows what is named, and everything would be an orphan
     try:
         named = {file.path for file in _catalog_files(home)}
     except sqlite3.DatabaseError:
         return []
+    if not named:
+        return []  # another catalog than theirs: a copy of the right one may be put back
     oldest = time.time() - ORPHAN_SECONDS
     unnamed = (file for file in home.tables.rglob("*.parquet") if file not in named)
     return sorted(file for file in unnamed if file.stat().st_ctime < oldest)
-
-
-def _abandoned(home: Home) -> list[Path]:
-    """Scratch folders of processes of this machine that are dead."""
-    here = (folder for folder in home.staging.glob("*-*-*") if _is_of_this_machine(folder))
-    return sorted(folder for folder in here if not psutil.pid_exists(int(folder.name.rsplit("-", 2)[1])))
-
-
-def _is_of_this_machine(scratch: Path) -> bool:
-    host, process, _ = scratch.name.rsplit("-", 2)
-    return host == socket.gethostname() and process.isdecimal()
 
 
 def _is_old(folder: Path) -> bool:
@@ -377,23 +376,36 @@ def _checkpoints(home: Home, full: bool) -> list[Finding]:
     snapshots = _snapshots(home) if _is_begun(home.catalog) else None
     findings: list[Finding] = []
     complete = 0
-    for folder in sorted(home.models.glob("*/*/")):
-        if folder.parent.name == "offline":
-            continue
+    for folder in _checkpoint_folders(home):
         about = _checkpoint(home, folder, snapshots, full)
         complete += not about
         findings += about
-    return findings or [good("checkpoints", f"{complete:,} complete")]
+    return findings or [good("checkpoints", f"{complete:,} complete{_compared(home, full)}")]
+
+
+def _compared(home: Home, full: bool) -> str:
+    """How many have no hash to be compared with: they came from another home, or from an earlier program."""
+    if not full:
+        return ""
+    try:
+        unknown = [folder for folder in _checkpoint_folders(home) if known_digest(folder, home) is None]
+    except WeightsError:
+        return ""
+    return f"; no hash was ever taken of {len(unknown):,} of them, and they were not compared" if unknown else ""
+
+
+def _checkpoint_folders(home: Home) -> list[Path]:
+    return sorted(folder for folder in home.models.glob("*/*/") if folder.parent.name != "offline")
 
 
 def _checkpoint(home: Home, folder: Path, snapshots: set[int] | None, full: bool) -> list[Finding]:
-    asset, remove = folder.parent.name, f"rm -r '{folder}'"
+    asset, remove = folder.parent.name, f"rm -r {quoted(folder)}"
     if not (folder / "record.json").exists():
         text = f"{folder} has no record.json: its training was never finished, or the file was removed"
         return [warning("checkpoints", text, f"{remove} (training {asset} again replaces it as well)")]
     try:
         record = read_record(folder)
-    except (ValidationError, UnicodeDecodeError) as error:
+    except (OSError, ValidationError, UnicodeDecodeError) as error:
         text = f"{folder}/record.json cannot be read: {str(error).splitlines()[0]}"
         return [problem("checkpoints", text, f"{remove}; then materialize {asset} of its version again")]
     again = f"{remove} && {_materialize(home, asset, record.constitution_version)}"

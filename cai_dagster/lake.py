@@ -24,7 +24,17 @@ from filelock import FileLock
 from cai_dagster.disk import full_disk_named
 from cai_dagster.forgotten_prompts import forgotten_ids
 from cai_dagster.home import Home
-from cai_dagster.lake_reader import RETRY_SECONDS, LakeError, is_conflict, literal, retry_conflicts, started_duckdb
+from cai_dagster.lake_reader import (
+    LOST_CATALOG,
+    RESTORE,
+    RETRY_SECONDS,
+    LakeError,
+    has_committed_files,
+    is_conflict,
+    literal,
+    retry_conflicts,
+    started_duckdb,
+)
 from cai_dagster.scratch import remove_abandoned, scratch_folder
 from cai_dagster.snapshots import FORGET_RUN, Account, TableSnapshot
 from cai_dagster.staging import StagedRows
@@ -35,10 +45,6 @@ COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
-)
-_RESTORE = (
-    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
-    "again without paying for a completion."
 )
 
 Rows = TableSnapshot | StagedRows
@@ -390,17 +396,20 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
     program.
     """
-    if not (home.catalog.exists() and home.catalog.stat().st_size) and _has_committed_files(home):
-        raise LakeError(f"the catalog {home.catalog} is gone, but the tables that it described are not. {_RESTORE}")
+    with_tables = has_committed_files(home)
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and with_tables:
+        raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
     source = literal(f"ducklake:sqlite:{home.catalog}")
     # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
     options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    if with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
+        options += ", CREATE_IF_NOT_EXISTS false"
     try:
         retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
         retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
-        advice = _OTHER_VERSION if "version mismatch" in str(error) else _RESTORE
+        advice = _OTHER_VERSION if "version mismatch" in str(error) else RESTORE
         raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
 
 
@@ -413,11 +422,6 @@ def _forget_texts_of_catalog(catalog: Path) -> None:
             connection.execute(f"{forget} WHERE (table_id, column_id) IN ({columns})")
         connection.commit()
         connection.execute("VACUUM")
-
-
-def _has_committed_files(home: Home) -> bool:
-    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
-    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
 
 
 def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:

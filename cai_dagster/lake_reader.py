@@ -26,6 +26,13 @@ Result = TypeVar("Result")
 Row = dict[str, Any]
 
 
+RESTORE = (
+    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
+    "again without paying for a completion."
+)
+LOST_CATALOG = f"the catalog {{catalog}} is gone, but the tables that it described are not. {RESTORE}"
+
+
 class LakeError(MendableError):
     """The lake cannot do what was asked; the message says why and what to do."""
 
@@ -42,6 +49,8 @@ class LakeReader:
 
     def __init__(self, home: Home) -> None:
         if not home.catalog.exists():
+            if has_committed_files(home):
+                raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
             raise LakeError(f"nothing has been materialized in {home.root} yet (CAI_HOME); materialize something first")
         self._home = home
         self._mended = False
@@ -98,6 +107,11 @@ class LakeReader:
 
         self._mended = True
         Lake(self._home).select("SELECT 1", {})
+
+
+def has_committed_files(home: Home) -> bool:
+    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
+    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
 
 
 def started_duckdb() -> duckdb.DuckDBPyConnection:

@@ -21,7 +21,7 @@ from cai_dagster.constitution import (
 )
 from cai_dagster.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.home import Home
-from cai_dagster.lake_reader import LakeReader
+from cai_dagster.lake_reader import LakeReader, has_committed_files
 
 ACCOUNTS = """
     SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
@@ -119,7 +119,7 @@ class Status:
 
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
-    reader = LakeReader(home) if home.catalog.exists() else None
+    reader = LakeReader(home) if home.catalog.exists() or has_committed_files(home) else None
     queries = (ACCOUNTS.format(table="lake.materializations"), CHECKS.format(table="lake.check_results"))
     accounts, results = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)

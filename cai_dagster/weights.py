@@ -116,7 +116,7 @@ def is_whole(safetensors_file: Path) -> bool:
     try:
         with safetensors.safe_open(safetensors_file, framework="numpy"):
             return True
-    except safetensors.SafetensorError:
+    except (OSError, safetensors.SafetensorError):
         return False
 
 

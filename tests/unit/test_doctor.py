@@ -24,6 +24,7 @@ from cai_dagster.findings import Finding, Level
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.integrity import examine_integrity, leftovers, remove_leftovers
 from cai_dagster.lake import Lake
+from cai_dagster.lake_reader import LakeError
 from cai_dagster.ledger import Ledger
 from cai_dagster.offline_model import NAME
 from cai_dagster.tables import TABLES
@@ -250,6 +251,73 @@ def test_a_damaged_database(broken: Home, name: str) -> None:
     only(examine_integrity(broken), Level.problem, str(file), "damaged")
 
 
+@pytest.mark.parametrize("wrong", ["damaged", "another", "new"])
+def test_nothing_is_removed_where_the_catalog_is_not_that_of_the_tables(
+    broken: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    match wrong:
+        case "damaged":
+            monkeypatch.setattr(integrity, "_database", lambda *_: [integrity.problem("lake", "damaged", "a copy")])
+        case "another":
+            shutil.copy(broken.ledger, broken.catalog)
+        case _:
+            other = Home(tmp_path / "other")
+            Lake(other).select("SELECT 1", {})
+            shutil.copy(other.catalog, broken.catalog)
+    monkeypatch.setattr(integrity, "ORPHAN_SECONDS", -1)
+    before = sorted(broken.tables.rglob("*.parquet"))
+    assert remove_leftovers(broken).orphans == ()
+    assert sorted(broken.tables.rglob("*.parquet")) == before
+    assert any(finding.topic == "lake" and finding.level == Level.problem for finding in examine_integrity(broken))
+
+
+def test_a_file_that_is_no_catalog_is_never_made_one_beside_tables(broken: Home) -> None:
+    shutil.copy(broken.ledger, broken.catalog)
+    content = broken.catalog.read_bytes()
+    result = CliRunner().invoke(app, ["status"])
+    assert isinstance(result.exception, LakeError)
+    assert broken.catalog.read_bytes() == content
+
+
+@pytest.mark.parametrize("command", [["status"], ["trace", "abcd"], ["principle", "crisis-care"]], ids="-".join)
+def test_a_catalog_that_is_gone_is_not_called_a_home_without_tables(broken: Home, command: list[str]) -> None:
+    broken.catalog.unlink()
+    result = CliRunner().invoke(app, command)
+    assert isinstance(result.exception, LakeError)
+    assert "is gone, but the tables that it described are not" in str(result.exception)
+
+
+def test_remedies_are_commands_whatever_the_home_is_called(
+    sound: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home((tmp_path / """it's "my" $(home) & more""").resolve())
+    shutil.copytree(sound.root, home.root)
+    monkeypatch.setenv("CAI_HOME", str(home.root))
+    (home.dagster / "dagster.yaml").write_text("x: [")
+    finding = only(examine(home), Level.problem, "no YAML")
+    run(str(finding.remedy))
+    assert bad(examine(home)) == []
+
+
+def test_a_look_that_fails_does_not_hide_the_others(broken: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[Finding]:
+        raise RecursionError("something odd")
+
+    monkeypatch.setattr(doctor, "_instance", fail)
+    finding = only(examine(broken), Level.problem, "something odd")
+    assert finding.topic == "instance"
+    assert any(finding.topic == "lake" for finding in examine(broken))
+
+
+@pytest.mark.parametrize("name", ["foo-bar", "99999999999999-abc"])
+def test_folders_of_other_names_in_staging_are_left_alone(broken: Home, name: str) -> None:
+    folder = broken.staging / f"{socket.gethostname()}-{name}"
+    folder.mkdir(parents=True)
+    assert not [finding for finding in bad(examine_integrity(broken)) if finding.level == Level.problem]
+    assert remove_leftovers(broken).scratch == ()
+    assert folder.exists()
+
+
 def test_a_catalog_that_is_gone(broken: Home) -> None:
     broken.catalog.unlink()
     only(examine_integrity(broken), Level.problem, "gone")
@@ -333,7 +401,8 @@ def test_weights_of_a_checkpoint_that_were_cut(broken: Home) -> None:
     file = broken.models / "sl_cai_model" / KEY / "model.safetensors"
     file.write_bytes(file.read_bytes()[:-4])
     finding = only(examine_integrity(broken), Level.problem, "not as long as their headers say")
-    assert str(finding.remedy).startswith(f"rm -r '{file.parent}' && DAGSTER_HOME='{broken.dagster}' dagster asset")
+    assert str(finding.remedy).startswith(f"rm -r {file.parent} && cd {PROJECT} && CAI_PROFILE=")
+    assert f"DAGSTER_HOME={broken.dagster} dagster asset materialize" in str(finding.remedy)
 
 
 def test_weights_of_a_checkpoint_that_were_damaged_at_the_same_size(broken: Home) -> None:
@@ -460,7 +529,7 @@ def test_packages_against_the_pinned_ones(broken: Home, project: Path) -> None:
         for level in (Level.problem, Level.warning)
     )
     assert "there-is-no-such-package" in missing.text
-    assert missing.remedy == f"rm -f '{PROJECT}/.venv/.installed' && make -C '{PROJECT}' setup"
+    assert missing.remedy == f"rm -f {PROJECT}/.venv/.installed && make -C {PROJECT} setup"
     assert "(pinned: 0.0.1)" in other.text
 
 
@@ -502,11 +571,18 @@ def test_weights_of_the_offline_model_that_are_not_whole_are_made_anew(broken: H
     file.unlink()
     if what == "cut":
         file.write_bytes(content[:-1])
-    remedy = f"rm -r '{broken.models / 'offline'}' && cai setup"
+    remedy = f"rm -r {broken.models / 'offline'} && cai setup"
     assert {(finding.topic, finding.remedy) for finding in bad(examine(broken))} == {
         ("policy", remedy),
         ("feedback_model", remedy),
     }
+
+
+def test_an_adapter_that_is_not_there(broken: Home, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = project / "settings.toml"
+    file.write_text(file.read_text() + '\n[mine.policy]\nadapter = "/there/is/none"\n')
+    monkeypatch.setenv("CAI_PROFILE", "mine")
+    assert only(examine(broken), Level.problem, "/there/is/none").topic == "policy"
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json"])
