@@ -32,6 +32,7 @@ from cai_dagster.offline_model import NAME
 from cai_dagster.settings import DEFAULT_PROFILE, EngineKind, LanguageModelSettings, SettingsError, load_settings
 from cai_dagster.weights import (
     OFFLINE,
+    Weights,
     WeightsError,
     former_digests,
     fresh_digest,
@@ -294,15 +295,8 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
         return [problem(role, str(error), remedy if isinstance(error, WeightsError) else _SETUP)]
     except (OSError, ValueError) as error:
         return [problem(role, f"the weights cannot be read: {error}", put_back)]
-    if model.adapter:
-        try:
-            with_adapter(weights, PROJECT / Path(model.adapter).expanduser(), home)
-        except (MendableError, OSError) as error:
-            return [problem(role, str(error), "edit adapter in settings.toml")]
-    if missing := lacking(weights.folder):
-        return [problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)]
-    if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
-        return [problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)]
+    if wrong := _incomplete(role, model, weights, home, put_back):
+        return [wrong]
     findings: list[Finding] = []
     if full and fresh_digest(weights.folder) != weights.digest:
         text = (
@@ -317,6 +311,20 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
             )
         )
     return findings or [good(role, weights.model_id(resolve_dtype(model.dtype)))]
+
+
+def _incomplete(role: str, model: LanguageModelSettings, weights: Weights, home: Home, put_back: str) -> Finding | None:
+    """What is not there of a model, or was cut."""
+    if model.adapter:
+        try:
+            with_adapter(weights, PROJECT / Path(model.adapter).expanduser(), home)
+        except (MendableError, OSError) as error:
+            return problem(role, str(error), "edit adapter in settings.toml")
+    if missing := lacking(weights.folder):
+        return problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)
+    if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
+        return problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)
+    return None
 
 
 def _instance(home: Home) -> list[Finding]:
