@@ -265,7 +265,8 @@ def _lost_checkpoints(lake: Any, home: Home) -> list[Finding]:
     for table in TABLES.values():
         if "checkpoint_key" not in table.schema or "path" not in table.schema:
             continue
-        for row in lake.select(f"FROM lake.{table.name}", {}).iter_rows(named=True):
+        named = f"SELECT constitution_version, checkpoint_key, path FROM lake.{table.name}"
+        for row in lake.select(named, {}).iter_rows(named=True):
             version, folder = row["constitution_version"], folder_of_row(home, table.name, row)
             if not (folder / "record.json").exists():
                 text = f"{table.name} of {version} names the checkpoint {folder}, which is not there"
