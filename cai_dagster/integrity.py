@@ -111,6 +111,21 @@ def remove_leftovers(home: Home) -> Leftovers:
     return found
 
 
+def mend_filters(home: Home) -> list[str]:
+    """Make filters find every row of the tables whose rows they miss; the names of these tables."""
+    from cai_dagster.lake import Lake
+    from cai_dagster.tables import TABLES
+
+    if not _is_begun(home.catalog) or _database("lake", home.catalog, _RESTORE):
+        return []
+    lake = Lake(home)
+    hidden = [table.name for table in TABLES.values() if lake.hidden_from_filters(table)]
+    if hidden:
+        lake.widen_text_bounds()
+    lake.close()
+    return hidden
+
+
 def _database(topic: str, file: Path, remedy: str) -> list[Finding]:
     """What SQLite says against a database file; nothing where it is sound, or not there."""
     if not file.exists():
@@ -171,13 +186,40 @@ def _rows(home: Home, with_ledger: bool, full: bool) -> list[Finding]:
     try:
         lake = Lake(home)
         lake.select("SELECT count(*) FROM lake.materializations", {})
-        damaged = _damaged_rows(lake) if full else []
+        if hidden := _hidden_rows(lake):
+            return hidden  # the looks below filter
+        damaged = (_doubled_rows(lake, home) or _damaged_rows(lake)) if full else []
         calls = _lost_calls(lake, home) if with_ledger else []
         return [*damaged, *_lost_checkpoints(lake, home), *_remembered(lake, home), *calls]
     except MendableError as error:
         return [problem("lake", str(error), "as it says there")]
     except duckdb.Error as error:
         return [problem("lake", f"a table cannot be read: {error}", _RESTORE)]
+
+
+def _hidden_rows(lake: Any) -> list[Finding]:
+    """Tables of which a filter finds fewer rows than there are: the catalog's bounds of a column are too narrow."""
+    from cai_dagster.tables import TABLES
+
+    hidden = {table.name: columns for table in TABLES.values() if (columns := lake.hidden_from_filters(table))}
+    return [
+        problem("lake", f"{table}: filters on {', '.join(columns)} miss rows that the table has", _MEND)
+        for table, columns in hidden.items()
+    ]
+
+
+def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
+    """Versions that were materialized again while filters missed their rows: they have the old rows and the new."""
+    from cai_dagster.tables import TABLES
+
+    return [
+        problem(
+            "lake", f"{table.name} of {version}: several rows have one key", _materialize(home, table.name, version)
+        )
+        for table in TABLES.values()
+        if table.versioned
+        for version in lake.doubled_keys(table)
+    ]
 
 
 def _damaged_rows(lake: Any) -> list[Finding]:

@@ -42,6 +42,7 @@ from cai_dagster.tables import TABLES, Table
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 _OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
@@ -182,8 +183,42 @@ class Lake:
                 statement = f"CALL ducklake_{clean}"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))
             self.close()
-            _forget_texts_of_catalog(self._home.catalog)
+            _widen_text_bounds(self._home.catalog)
         return expired
+
+    def widen_text_bounds(self) -> None:
+        """Make filters on text columns find every row again, where the catalog's bounds leave some out."""
+        with FileLock(f"{self._home.catalog}.lock"):
+            self.close()
+            retry_conflicts(lambda: _widen_text_bounds(self._home.catalog))
+
+    def hidden_from_filters(self, table: Table) -> list[str]:
+        """The text columns of a table's key by which a filter misses rows that a read of the whole table has.
+
+        A filter prunes by the catalog's bounds; the smallest and largest text, read without a filter, must be found.
+        """
+        columns = [name for name in table.key if table.schema[name] == pl.String]
+        extremes = ", ".join(f"""min("{name}" || ''), max("{name}" || '')""" for name in columns)
+        found = self.select(f"SELECT {extremes} FROM lake.{table.name}", {}).row(0) if columns else ()
+        return [
+            name
+            for number, name in enumerate(columns)
+            if any(
+                text is not None and not self._has(table.name, name, text)
+                for text in found[2 * number : 2 * number + 2]
+            )
+        ]
+
+    def _has(self, table: str, column: str, text: str) -> bool:
+        # A literal: a bound parameter is not known when DuckDB prunes by the bounds.
+        return self.select(f'SELECT 1 FROM lake.{table} WHERE "{column}" = {literal(text)} LIMIT 1', {}).height > 0
+
+    def doubled_keys(self, table: Table) -> list[str]:
+        """The constitution versions of a table of which several rows have one key."""
+        key = ", ".join(f'"{column}"' for column in table.key)
+        doubled = f"SELECT {key} FROM lake.{table.name} GROUP BY {key} HAVING count(*) > 1"
+        versions = f"SELECT DISTINCT constitution_version FROM ({doubled}) ORDER BY 1"
+        return self.select(versions, {})["constitution_version"].to_list()
 
     def close(self) -> None:
         """Close the catalog; the next use opens it anew."""
@@ -413,13 +448,17 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
         raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
 
 
-def _forget_texts_of_catalog(catalog: Path) -> None:
-    """Remove the smallest and largest texts of each column, and what SQLite has not overwritten yet."""
+def _widen_text_bounds(catalog: Path) -> None:
+    """Replace the bounds of each text column of a table by bounds that hold for every text.
+
+    DuckLake only ever extends a table's bounds, so they may quote a row that was deleted. NULL is no bound that it
+    extends: the next commit would replace it by the bounds of its own rows, and every filter would miss the others.
+    The bounds of files stay: they quote rows that the files still have. VACUUM overwrites what SQLite has freed.
+    """
     columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    widen = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ?"
     with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
-        for statistics in ("ducklake_table_column_stats", "ducklake_file_column_stats"):
-            forget = f"UPDATE {statistics} SET min_value = NULL, max_value = NULL"
-            connection.execute(f"{forget} WHERE (table_id, column_id) IN ({columns})")
+        connection.execute(f"{widen} WHERE (table_id, column_id) IN ({columns})", (SMALLEST_TEXT, LARGEST_TEXT))
         connection.commit()
         connection.execute("VACUUM")
 

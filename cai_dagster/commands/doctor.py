@@ -23,7 +23,9 @@ def doctor(
     mend: Annotated[
         bool,
         typer.Option(
-            "--mend", help="First remove files that no snapshot names, an hour old, and dead processes' scratch."
+            "--mend",
+            help="First remove files that no snapshot names, an hour old, and dead processes' scratch, and make "
+            "filters find every row again.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -36,11 +38,12 @@ def doctor(
     """
     from cai_dagster.doctor import examine
     from cai_dagster.findings import Level
-    from cai_dagster.integrity import remove_leftovers
+    from cai_dagster.integrity import mend_filters, remove_leftovers
     from cai_dagster.text import printable
 
     home = Home.from_environment()
     removed = remove_leftovers(home) if mend else None
+    mended = mend_filters(home) if mend else []
     findings = examine(home, full)
     counts = {level: sum(finding.level == level for finding in findings) for level in Level}
     if as_json:
@@ -49,6 +52,7 @@ def doctor(
             "problems": counts[Level.problem],
             "warnings": counts[Level.warning],
             "removed": [str(path) for path in (*removed.orphans, *removed.scratch)] if removed else [],
+            "mended_filters": mended,
             "findings": [finding.to_json() for finding in findings],
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -56,6 +60,8 @@ def doctor(
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
         if removed:
             console.print(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
+        if mended:
+            console.print(f"filters find every row again of {', '.join(mended)}")
         for finding in findings:
             line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
             line.append(f"{finding.topic}: {printable(finding.text)}", style="default")

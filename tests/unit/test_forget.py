@@ -1,5 +1,6 @@
 """A forgotten prompt is gone from tables, ledger and, with its snapshots, from the disk; and it does not come back."""
 
+import contextlib
 import json
 import re
 import sqlite3
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from cai_dagster.cli import app
 from cai_dagster.commands.forget import ranges
 from cai_dagster.constitution import load_constitution
+from cai_dagster.findings import Level
 from cai_dagster.forget import ForgetError, expire_snapshots, forget, remembered
 from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.home import PROJECT, Home
@@ -145,6 +147,71 @@ def test_statistics_of_the_catalog_hold_no_text(home: Home, tmp_path: Path) -> N
     assert holders(home, SECRET) == []
     materialize(["prompts"], config)  # the lake goes on
     assert Lake(home).snapshot("prompts").frame().height == 1
+
+
+def of_versions(home: Home) -> dict[str, int]:
+    """Rows of revision_rounds by version, counted without a filter."""
+    rows = Lake(home).select("SELECT constitution_version, count(*) FROM lake.revision_rounds GROUP BY ALL", {})
+    return dict(rows.sort("constitution_version").iter_rows())
+
+
+def problems_of_the_lake(home: Home) -> list[str]:
+    found = examine_integrity(home, full=True)
+    return [one.text for one in found if one.level == Level.problem and one.topic == "lake"]
+
+
+def commit_again(home: Home, version: str, of: str) -> None:
+    """Materialize revision_rounds of a version with the rows that `of` has."""
+    rows = f"SELECT * EXCLUDE constitution_version FROM lake.revision_rounds WHERE constitution_version || '' = '{of}'"
+    lake = Lake(home)
+    staged = lake.stage("revision_rounds", version)
+    staged.add(lake.select(rows, {}).to_dicts())
+    staged.close()
+    lake.commit(staged, Account("scripted", lake.data_version(staged)))
+    lake.close()
+
+
+@pytest.fixture
+def expired(mine: Home) -> Home:
+    """Three versions, of which a prompt was removed for good, with the snapshots."""
+    commit_again(mine, "v3", of="v2")
+    forget(mine, remembered(mine, a_prompt(mine, "sft")))
+    expire_snapshots(mine)
+    return mine
+
+
+def test_every_version_keeps_its_rows_when_another_is_committed_after_the_snapshots_expired(expired: Home) -> None:
+    before = of_versions(expired)
+    assert list(before) == ["v1", "v2", "v3"]
+    for committed in before:
+        commit_again(expired, committed, of=committed)
+        for version, rows in before.items():
+            kept = Lake(expired).snapshot("revision_rounds", version).frame()
+            assert kept.height == rows, (committed, version)
+            assert not kept.select(TABLES["revision_rounds"].key).is_duplicated().any()
+        assert of_versions(expired) == before
+    assert problems_of_the_lake(expired) == []
+
+
+def test_the_doctor_finds_rows_that_filters_miss_and_mends_them(expired: Home) -> None:
+    before = of_versions(expired)
+    with contextlib.closing(sqlite3.connect(expired.catalog)) as connection:  # bounds that the next commit replaces
+        texts = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+        bounds = "UPDATE ducklake_table_column_stats SET min_value = NULL, max_value = NULL"
+        connection.execute(f"{bounds} WHERE (table_id, column_id) IN ({texts})")
+        connection.commit()
+    for version in ("v2", "v1"):
+        commit_again(expired, version, of=version)
+    assert of_versions(expired)["v1"] == 2 * before["v1"]  # committing v2 hid the rows that v1 was to replace
+    found = [one for one in examine_integrity(expired) if "miss rows" in one.text]
+    assert any(one.text.startswith("revision_rounds: filters on constitution_version") for one in found)
+    assert {one.remedy for one in found} == {"cai doctor --mend"}
+    said = CliRunner().invoke(app, ["doctor", "--mend", "--full"]).stdout
+    assert "filters find every row again of" in said
+    assert "revision_rounds of v1: several rows have one key" in said
+    materialize(["revision_rounds"], {"revision_rounds": {"rounds": 2}}, "v1", voice="steady")
+    assert of_versions(expired) == before
+    assert problems_of_the_lake(expired) == []
 
 
 def test_it_does_not_come_back_and_leaves_no_text_among_the_rejected_rows(home: Home, tmp_path: Path) -> None:
