@@ -58,7 +58,7 @@ validate: setup ## Load the code location and check its definitions
 	$(BIN)/dagster definitions validate -w workspace.yaml
 
 docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings and tables
-	$(BIN)/python -m cai_dagster.reference
+	$(BIN)/python -m cai_dagster.commands.reference
 
 pictures: $(VENV)/.installed-dev ## Walk the tutorial in a browser and take its pictures anew (a quarter of an hour)
 	CAI_PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/test_tutorial.py

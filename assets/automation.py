@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from assets.prompts import prompts
-from cai_dagster.failures import FailedRun, record_failure
 from cai_dagster.home import Home
-from cai_dagster.selections import CONSTITUTIONAL_AI
+from cai_dagster.inputs.files import SourceFileError, fingerprint
 from cai_dagster.settings import active_settings
-from cai_dagster.source_files import SourceFileError, fingerprint
+from cai_dagster.tables.selections import CONSTITUTIONAL_AI
+from cai_dagster.upkeep.failures import FailedRun, record_failure
 
 ON_DEMAND = ("cost_plan",)
 

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, run_stage, stage_rows
-from assets.training import checkpoint_in_use, current_checkpoint
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.training import checkpoint_in_use, current_checkpoint
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import best_of_n_candidates_stage
 from cai_dagster.settings import BestOfNSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import best_of_n_candidates_stage
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -60,8 +60,8 @@ def best_of_n(
     """The candidate of each prompt that the reward model prefers, beside what a random one would have had."""
     import polars as pl
 
-    from cai_dagster.best_of_n import best_of_n as pick
-    from cai_dagster.policy_optimization import rewards_of
+    from cai_dagster.recipes.best_of_n import best_of_n as pick
+    from cai_dagster.training.policy_optimization import rewards_of
 
     staged = new_rows(context, lake)
     checkpoint = checkpoint_in_use(reward_model)

@@ -1,4 +1,4 @@
-"""The data-quality checks on the graph: what `cai_dagster.measurements` measures, against the bounds in settings.toml.
+"""The data-quality checks on the graph: what `checks.measurements` measures, against the bounds in settings.toml.
 
 All checks of a table are one op, which reads the table once. Each constitution version has its own history, here and
 in the table check_results. A failed check of severity ERROR stops what depends on its table, for that version and in
@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.partitions import constitution_versions
-from cai_dagster.checks import CHECKS, Check
+from assets.common.partitions import constitution_versions
+from cai_dagster.checks.declarations import CHECKS, Check
+from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import CheckSettings, Severity, active_settings
-from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:
-    from cai_dagster.lake import Lake
-    from cai_dagster.measurements import Measurement
+    from cai_dagster.checks.measurements import Measurement
+    from cai_dagster.lake.lake import Lake
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
@@ -87,7 +87,7 @@ def _measure(
     store: "Lake", snapshot: TableSnapshot, data_version: str, checks: list[Check]
 ) -> Iterator[tuple[Check, "Measurement"]]:
     """What each check measures, in order: one may look at what those before it found."""
-    from cai_dagster import measurements
+    from cai_dagster.checks import measurements
 
     table, version = snapshot.table, snapshot.constitution_version
     measured: dict[str, Measurement] = {}

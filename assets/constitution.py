@@ -2,10 +2,10 @@
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, stage_rows
-from cai_dagster.constitution import ConstitutionError, load_constitution
+from assets.common.failures import failure_of
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, stage_rows
+from cai_dagster.constitution.constitution import ConstitutionError, load_constitution
 from cai_dagster.home import CONSTITUTIONS
 from resources.lake import LakeResource
 

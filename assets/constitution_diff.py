@@ -5,16 +5,16 @@ The earlier version is no input of the graph: it is another partition of the sam
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.launchpad import defaults_from
-from assets.partitions import CONSTITUTIONS, constitution_versions
-from assets.stage import new_rows, run_stage, stage_rows
-from cai_dagster.constitution import Constitution, previous_version
-from cai_dagster.constitution import constitution_versions as versions_in
+from assets.common.failures import failure_of
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import CONSTITUTIONS, constitution_versions
+from assets.common.stage import new_rows, run_stage, stage_rows
+from cai_dagster.constitution.constitution import Constitution, previous_version
+from cai_dagster.constitution.constitution import constitution_versions as versions_in
 from cai_dagster.errors import MendableError
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import version_judgements_stage
 from cai_dagster.settings import ConstitutionDiffSettings, JudgementsSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import version_judgements_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -45,7 +45,7 @@ def version_judgements(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Final revisions of two versions × principle × order, under the principles of both: log P(A) and log P(B)."""
-    from cai_dagster.version_tables import refuse_the_same
+    from cai_dagster.compare.version_tables import refuse_the_same
 
     against = config.against or previous_version(versions_in(CONSTITUTIONS), context.partition_key)
     if against is None:
@@ -86,8 +86,8 @@ def constitution_diff(
     context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
     """What a version changed against an earlier one: principles, rows, labels, win rates, rewards, checks, cost."""
-    from cai_dagster.constitution_diff_views import markdown_summary
-    from cai_dagster.version_tables import diff_versions
+    from cai_dagster.compare.version_tables import diff_versions
+    from cai_dagster.compare.views import markdown_summary
 
     version = context.partition_key
     against = config.against or previous_version(versions_in(CONSTITUTIONS), version)

@@ -4,9 +4,9 @@ from dataclasses import asdict
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, stage_rows
+from assets.common.failures import failure_of
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, stage_rows
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.settings import active_settings
@@ -31,7 +31,7 @@ def cost_plan(
 
     It reads the settings of the active profile, as a backfill does, and not what is typed into the launchpad.
     """
-    from cai_dagster.cost_plan import plan
+    from cai_dagster.plan.cost import plan
 
     version = context.partition_key
     staged = new_rows(context, lake)

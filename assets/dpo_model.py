@@ -4,13 +4,13 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.training import current_checkpoint, require, stage_checkpoint
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.training import current_checkpoint, require, stage_checkpoint
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import DpoModelSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -41,7 +41,7 @@ def dpo_model(
     """sl_cai_model optimized by DPO on the pairs of the split `preference`."""
     import polars as pl
 
-    from cai_dagster.reward_modelling import ai_pairs, pairs_hash
+    from cai_dagster.training.reward_modelling import ai_pairs, pairs_hash
 
     base = current_checkpoint(sl_cai_model)
     pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
@@ -57,8 +57,8 @@ def dpo_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.policy_optimization import completion_pairs
-        from cai_dagster.policy_trainers import train_dpo
+        from cai_dagster.training.policy_optimization import completion_pairs
+        from cai_dagster.training.policy_trainers import train_dpo
 
         usable = completion_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
         require("dpo_model", len(usable), "min_pairs", config.min_pairs, _TOO_FEW)

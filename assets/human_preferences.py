@@ -2,15 +2,15 @@
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.launchpad import defaults_from
-from assets.stage import new_rows, stage_rows
-from cai_dagster.decontamination import evaluation_sets
-from cai_dagster.forgotten_prompts import forgotten_prompts
+from assets.common.failures import failure_of
+from assets.common.launchpad import defaults_from
+from assets.common.stage import new_rows, stage_rows
 from cai_dagster.home import Home
-from cai_dagster.human_preferences import collect_human_preferences
+from cai_dagster.inputs.decontamination import evaluation_sets
+from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.settings import DecontaminationSettings, HumanPreferencesSettings, active_settings
-from cai_dagster.source_files import SourceFileError
 from resources.lake import LakeResource
 
 

@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.stage import run_stage
+from assets.common.launchpad import defaults_from
+from assets.common.stage import run_stage
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import initial_responses_stage
 from cai_dagster.settings import InitialResponsesSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import initial_responses_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets.partitions import constitution_versions
-from cai_dagster.selections import CONSTITUTIONAL_AI
+from assets.common.partitions import constitution_versions
+from cai_dagster.tables.selections import CONSTITUTIONAL_AI
 
 constitutional_ai = dg.define_asset_job(
     "constitutional_ai",

@@ -4,18 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, run_stage, stage_rows
-from cai_dagster.constitution import Constitution
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, run_stage, stage_rows
+from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import calibration_stage
 from cai_dagster.settings import JudgeCalibrationSettings, JudgementsSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import calibration_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
 if TYPE_CHECKING:
-    from cai_dagster.calibration import CalibrationSlice
+    from cai_dagster.evaluation.calibration import CalibrationSlice
 
 
 @defaults_from(active_settings().judge_calibration)
@@ -62,8 +62,8 @@ def judge_calibration(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Agreement with humans, reliability, biases, noise: over all pairs, by category and by principle."""
-    from cai_dagster.calibration import calibrate, reliability
-    from cai_dagster.plots import reliability_plot
+    from cai_dagster.evaluation.calibration import calibrate, reliability
+    from cai_dagster.pages.plots import reliability_plot
 
     judged, humans = calibration_judgements.frame(), human_preferences.frame()
     seed = active_settings().judge_calibration.sample_seed
@@ -80,7 +80,7 @@ def judge_calibration(
 
 def _noise_and_bias(slices: "list[CalibrationSlice]") -> str:
     """The feedback model beside the humans: a table and a plot of the parts of one verdict's expected squared error."""
-    from cai_dagster.plots import noise_bias_plot
+    from cai_dagster.pages.plots import noise_bias_plot
 
     lines = ["| labeller | noise | between orders | between principles | between repeats | bias |", "|---" * 6 + "|"]
     bars: list[tuple[str, dict[str, float]]] = []

@@ -6,23 +6,23 @@ Whichever policies have been materialized for a version are compared; the others
 import dagster as dg
 
 from assets.best_of_n import best_of_n
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, run_stage, run_stages, stage_rows
+from assets.common.training import checkpoint_in_use, current_checkpoint
 from assets.dpo_model import dpo_model
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
 from assets.rlaif_model import rlaif_model
-from assets.stage import new_rows, run_stage, run_stages, stage_rows
 from assets.teacher_sft_model import teacher_sft_model
-from assets.training import checkpoint_in_use, current_checkpoint
-from cai_dagster.constitution import Constitution
-from cai_dagster.policies import CHECKPOINTS, POLICIES
+from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import policy_judgements_stage, policy_responses_stage
+from cai_dagster.recipes.policies import CHECKPOINTS, POLICIES
 from cai_dagster.settings import (
     JudgementsSettings,
     PolicyEvaluationSettings,
     PolicyResponsesSettings,
     active_settings,
 )
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import policy_judgements_stage, policy_responses_stage
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -124,8 +124,8 @@ def policy_evaluation(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Win rates with intervals, mean reward, length and refusals of every policy there is."""
-    from cai_dagster.policy_evaluation import evaluate_policies, markdown_table, win_rate_plot
-    from cai_dagster.policy_optimization import rewards_of
+    from cai_dagster.evaluation.policies import evaluate_policies, markdown_table, win_rate_plot
+    from cai_dagster.training.policy_optimization import rewards_of
 
     staged = new_rows(context, lake)
     responses = policy_responses.frame()

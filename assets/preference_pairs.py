@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import stage_frame
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import stage_frame
+from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import PreferencePairsSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
 
@@ -32,7 +32,7 @@ def preference_pairs(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Pairs with chosen, rejected and P(chosen); ties, identical texts and unjudged pairs are counted, not kept."""
-    from cai_dagster.label_policies import disregarded, label_pairs, policy_text, preference_rows
+    from cai_dagster.judging.label_policies import disregarded, label_pairs, policy_text, preference_rows
 
     pairs, evidence = response_pairs.frame().lazy(), judgements.frame().lazy()
     labelled = label_pairs(pairs, evidence, config)

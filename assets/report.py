@@ -2,8 +2,8 @@
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.partitions import constitution_versions
+from assets.common.failures import failure_of
+from assets.common.partitions import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from resources.lake import LakeResource
@@ -29,7 +29,7 @@ _ABOUT = (
 )
 def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """One self-contained page: constitution, rows, labels, training, rewards, cost, and examples with word diffs."""
-    from cai_dagster.report import figures, report_path, write_report
+    from cai_dagster.report.page import figures, report_path, write_report
 
     version = context.partition_key
     try:

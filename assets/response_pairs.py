@@ -2,19 +2,19 @@
 
 import dagster as dg
 
-from assets.failures import failure_of
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, run_stage, stage_rows
-from assets.training import current_checkpoint
-from cai_dagster.forgotten_prompts import forgotten_prompts
+from assets.common.failures import failure_of
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.training import current_checkpoint
 from cai_dagster.home import Home
-from cai_dagster.imported_pairs import import_pairs
-from cai_dagster.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
+from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.imported_pairs import import_pairs
+from cai_dagster.lake.forgotten_prompts import forgotten_prompts
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import response_pairs_stage
+from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.source_files import SourceFileError
-from cai_dagster.stages import response_pairs_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -2,13 +2,13 @@
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import run_stage
-from cai_dagster.constitution import Constitution
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import run_stage
+from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import revision_rounds_stage
 from cai_dagster.settings import RevisionRoundsSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import revision_rounds_stage
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

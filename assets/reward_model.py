@@ -5,19 +5,19 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import new_rows, stage_rows
-from assets.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import new_rows, stage_rows
+from assets.common.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import (
     RewardModelBase,
     RewardModelEvaluationSettings,
     RewardModelSettings,
     active_settings,
 )
-from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -50,7 +50,7 @@ def reward_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
-    from cai_dagster.reward_modelling import HUMAN, label_tables, pairs_hash, training_pairs, training_settings
+    from cai_dagster.training.reward_modelling import HUMAN, label_tables, pairs_hash, training_pairs, training_settings
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     given = (preference_pairs, response_pairs, judgements, prompts, constitution)
@@ -68,8 +68,8 @@ def reward_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.reward_modelling import token_pairs
-        from cai_dagster.trainers import train_reward_model
+        from cai_dagster.training.reward_modelling import token_pairs
+        from cai_dagster.training.trainers import train_reward_model
 
         usable = token_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
         _require_pairs(len(usable), config.min_pairs)
@@ -124,8 +124,8 @@ def reward_model_evaluation(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
-    from cai_dagster.plots import calibration_plot, reward_plot
-    from cai_dagster.reward_evaluation import evaluate_checkpoint, scores_table
+    from cai_dagster.evaluation.reward_model import evaluate_checkpoint, scores_table
+    from cai_dagster.pages.plots import calibration_plot, reward_plot
 
     checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(lake))

@@ -4,14 +4,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.training import checkpoint_in_use, current_checkpoint, require, stage_checkpoint
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.training import checkpoint_in_use, current_checkpoint, require, stage_checkpoint
 from cai_dagster.hashing import content_hash
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import RlaifModelSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -44,7 +44,7 @@ def rlaif_model(
     """sl_cai_model optimized by RLOO for the reward of its own answers to the prompts of the split `preference`."""
     import polars as pl
 
-    from cai_dagster.policy_optimization import prompts_hash, reward_reading
+    from cai_dagster.training.policy_optimization import prompts_hash, reward_reading
 
     base = current_checkpoint(sl_cai_model)
     judge = checkpoint_in_use(reward_model)
@@ -63,8 +63,8 @@ def rlaif_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.policy_optimization import training_prompts
-        from cai_dagster.policy_trainers import reward_of_checkpoint, train_rlaif
+        from cai_dagster.training.policy_optimization import training_prompts
+        from cai_dagster.training.policy_trainers import reward_of_checkpoint, train_rlaif
 
         chat_format = ChatFormat(base.folder, policy.trust_remote_code)
         usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)

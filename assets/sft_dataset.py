@@ -2,11 +2,11 @@
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import stage_frame
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import stage_frame
+from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import SftDatasetSettings, Split, active_settings
-from cai_dagster.snapshots import TableSnapshot
 from resources.lake import LakeResource
 
 
@@ -30,7 +30,7 @@ def sft_dataset(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`."""
-    from cai_dagster.supervised import supervised_examples
+    from cai_dagster.training.supervised import supervised_examples
 
     examples = supervised_examples(revision_rounds.frame(), prompts.frame(), Split.sft, config.rounds)
     if examples.height < config.min_rows:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.training import stage_checkpoint
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.training import stage_checkpoint
+from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import Split, TrainedRounds, TrainingSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -37,7 +37,7 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.supervised import dialogues_of, examples_hash, supervised_examples, token_rows
+    from cai_dagster.training.supervised import dialogues_of, examples_hash, supervised_examples, token_rows
 
     base = policy.weights()
     examples = dialogues_of(sft_dataset.frame())
@@ -54,7 +54,7 @@ def sl_cai_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.trainers import train_supervised
+        from cai_dagster.training.trainers import train_supervised
 
         chat_format = policy.chat_format()
         rows = token_rows(examples, chat_format, config.max_length)

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import dagster as dg
 
-from assets.launchpad import defaults_from
-from assets.partitions import constitution_versions
-from assets.stage import run_stage
-from assets.training import stage_checkpoint
-from cai_dagster.checkpoints import Ingredients, TrainingOutcome
+from assets.common.launchpad import defaults_from
+from assets.common.partitions import constitution_versions
+from assets.common.stage import run_stage
+from assets.common.training import stage_checkpoint
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.plan.stages import teacher_responses_stage
 from cai_dagster.settings import InitialResponsesSettings, TrainingSettings, active_settings
-from cai_dagster.snapshots import TableSnapshot
-from cai_dagster.stages import teacher_responses_stage
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -66,7 +66,7 @@ def teacher_sft_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
-    from cai_dagster.supervised import answered_prompts, dialogues_of, examples_hash, token_rows
+    from cai_dagster.training.supervised import answered_prompts, dialogues_of, examples_hash, token_rows
 
     base = policy.weights()
     examples = dialogues_of(answered_prompts(teacher_responses.frame(), prompts.frame()))
@@ -80,7 +80,7 @@ def teacher_sft_model(
     )
 
     def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.trainers import train_supervised
+        from cai_dagster.training.trainers import train_supervised
 
         rows = token_rows(examples, policy.chat_format(), config.max_length)
         return train_supervised(base.folder, rows, [], config, policy.trust_remote_code, context.log.info, folder)

@@ -19,10 +19,10 @@ import dagster as dg
 from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import PROJECT
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import LanguageModelSettings, Split
-from cai_dagster.weights import Weights
+from resources.engines.vllm import VllmEngine, engine_arguments
 from resources.language_models import LanguageModelResource, LedgerResource
-from resources.vllm_engine import VllmEngine, engine_arguments
 
 SLOTS = 8
 REPEATS = 1  # of eight minutes on two cores

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.offline_engine import engine_settings, offline_weights
-from cai_dagster.constitution import Principle, load_constitution
+from cai_dagster.calls.requests import Message, Messages, Request, Slot
+from cai_dagster.constitution.constitution import Principle, load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.judging import LABELS, PREFILL, STAGE, Order, Pair, judge_messages
-from cai_dagster.requests import Message, Messages, Request, Slot
-from resources.vllm_engine import VllmEngine
+from resources.engines.vllm import VllmEngine
 
 PAIRS = 3
 PRINCIPLES = 8

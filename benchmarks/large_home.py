@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.large_lake import VERSIONS, build, version_name
-from cai_dagster.checkpoints import CheckpointRecord
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
+from cai_dagster.lake.lake import Lake
+from cai_dagster.training.checkpoints import CheckpointRecord
 
 REPEATS = 5
 
@@ -62,7 +62,7 @@ def ids_to_trace(home: Home, version: str) -> dict[str, str]:
 
 
 def _seconds(home: Home, *arguments: str, repeats: int = REPEATS) -> float:
-    program = [sys.executable, "-c", "from cai_dagster.cli import app; app()", *arguments]
+    program = [sys.executable, "-c", "from cai_dagster.commands.cli import app; app()", *arguments]
     environment = {**os.environ, "CAI_HOME": str(home.root)}
     taken: list[float] = []
     for _ in range(repeats):

@@ -14,17 +14,17 @@ from typing import Any
 
 import polars as pl
 
-from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
-from cai_dagster.checks import CHECKS
-from cai_dagster.constitution import Constitution, Principle
-from cai_dagster.critique_revision import CRITIQUE, REVISION
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.requests import Answer, PaidCall, Slot
+from cai_dagster.checks.declarations import CHECKS
+from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.ledger import Ledger
-from cai_dagster.requests import Answer, PaidCall, Slot
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.recipes.critique_revision import CRITIQUE, REVISION
 from cai_dagster.settings import active_settings
-from cai_dagster.snapshots import Account
+from cai_dagster.training.checkpoints import CODE_VERSION, CheckpointRecord
 
 VERSIONS = 200
 ROWS = 1_000_000

@@ -20,7 +20,7 @@ from typing import Any
 
 from playwright.sync_api import Page, expect, sync_playwright
 
-from cai_dagster.dagster_process import QUIET
+from cai_dagster.commands.dagster_process import QUIET
 from cai_dagster.home import PROJECT
 
 VERSIONS = 200
@@ -80,7 +80,7 @@ def _fill() -> None:
     """Materializations and check results of every asset and version in this project's instance: events, and no rows."""
     import dagster as dg
 
-    from cai_dagster.checks import CHECKS
+    from cai_dagster.checks.declarations import CHECKS
     from cai_dagster.definitions import build_definitions
     from cai_dagster.home import Home
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import polars as pl
 
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
+from cai_dagster.calls.requests import Answer, Request
+from cai_dagster.calls.row_stream import run_rows
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel, Usage
-from cai_dagster.requests import Answer, Request
-from cai_dagster.row_stream import run_rows
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.plan.stages import initial_responses_stage
 from cai_dagster.settings import active_settings
-from cai_dagster.snapshots import Account
-from cai_dagster.stages import initial_responses_stage
 
 SIZES = (1_000, 10_000, 100_000, 1_000_000)
 SMALL_REPEATS = 9  # of the sizes up to 10,000: their median

@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.offline_engine import engine_settings, offline_weights
+from cai_dagster.calls.requests import Answer, Message, Messages, Request, Sampling, Slot
 from cai_dagster.hashing import unit_interval
-from cai_dagster.requests import Answer, Message, Messages, Request, Sampling, Slot
-from resources.vllm_engine import VllmEngine
+from resources.engines.vllm import VllmEngine
 
 SLOTS = 24
 STEPS = 4

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import optimize, stats
 
 from cai_dagster.home import PROJECT
-from cai_dagster.reward_modelling import soft_label_loss
+from cai_dagster.training.reward_modelling import soft_label_loss
 
 DOCUMENT = PROJECT / "docs" / "reward-models.md"
 PLOT = PROJECT / "docs" / "images" / "soft-labels.svg"

@@ -10,8 +10,8 @@ from typing import Any
 import polars as pl
 
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.snapshots import Account
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
 
 PAIRS = 1_000_000
 WORDS = 60  # each of chosen and rejected; about a kilobyte a row

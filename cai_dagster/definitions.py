@@ -8,6 +8,7 @@ import dagster as dg
 from assets.automation import automated, changed_prompts, failed_runs, new_versions
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
+from assets.common.launchpad import defaults_from
 from assets.constitution import constitution
 from assets.constitution_diff import constitution_diff, version_judgements
 from assets.cost_plan import cost_plan
@@ -17,7 +18,6 @@ from assets.initial_responses import initial_responses
 from assets.jobs import constitutional_ai
 from assets.judge_calibration import calibration_judgements, judge_calibration
 from assets.judgements import judgements
-from assets.launchpad import defaults_from
 from assets.policy_evaluation import policy_evaluation, policy_judgements, policy_responses
 from assets.preference_pairs import preference_pairs
 from assets.prompts import prompts

@@ -14,12 +14,12 @@ from typing import Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from cai_dagster.checks import CHECKS
-from cai_dagster.constitution import constitution_versions
+from cai_dagster.calls.requests import Sampling
+from cai_dagster.checks.declarations import CHECKS
+from cai_dagster.constitution.constitution import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.home import CONSTITUTIONS, PROJECT
-from cai_dagster.preference_formats import PreferenceFormat
-from cai_dagster.requests import Sampling
+from cai_dagster.inputs.preference_formats import PreferenceFormat
 
 SETTINGS_FILE = PROJECT / "settings.toml"
 DEFAULT_PROFILE = "default"

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
-from cai_dagster.requests import Engine
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import EngineKind, LanguageModelSettings
-from cai_dagster.weights import Weights
 
 Log = Callable[[str], None]
 
@@ -83,17 +83,17 @@ def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> Start
     """One config switch: where the model is served. What it answers is the same everywhere."""
     match settings.engine:
         case EngineKind.http:
-            from resources.http_engine import HttpEngine
+            from resources.engines.http.engine import HttpEngine
 
             log(f"asking {', '.join(settings.base_urls)} for {weights.name}")
             return HttpEngine(weights, settings, log)
         case EngineKind.ray:
-            from resources.ray_engine import RayEngine
+            from resources.engines.ray.engine import RayEngine
 
             log(f"starting {settings.replicas} replicas of {weights.name} on Ray")
             return RayEngine(weights, settings, log)
         case EngineKind.in_process:
-            from resources.vllm_engine import VllmEngine
+            from resources.engines.vllm import VllmEngine
 
             log(f"starting vLLM with {weights.name} from {weights.folder}")
             return VllmEngine(weights, settings)

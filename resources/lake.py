@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from cai_dagster.column_lineage import columns_made_from
 from cai_dagster.home import Home
-from cai_dagster.snapshots import Account, TableSnapshot
+from cai_dagster.lake.snapshots import Account, TableSnapshot
+from cai_dagster.tables.column_lineage import columns_made_from
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cai_dagster.lake import Lake
-    from cai_dagster.staging import StagedRows
+    from cai_dagster.lake.lake import Lake
+    from cai_dagster.lake.staging import StagedRows
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 200
@@ -40,7 +40,7 @@ class LakeResource(dg.ConfigurableResource):
 @cache
 def open_lake(home: Home) -> "Lake":
     """The lake of a home. Imported late: duckdb and pandera are no part of loading the code location."""
-    from cai_dagster.lake import Lake
+    from cai_dagster.lake.lake import Lake
 
     return Lake(home)
 

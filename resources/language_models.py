@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from cai_dagster.configured_model import ConfiguredModel
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Engine
+from cai_dagster.models.configured import ConfiguredModel
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import LanguageModelSettings
-from cai_dagster.weights import Weights
 from resources.accelerator import ACCELERATOR, Log
 
 if TYPE_CHECKING:
-    from cai_dagster.ledger import Ledger
+    from cai_dagster.calls.ledger import Ledger
 
 
 class LedgerResource(dg.ConfigurableResource):
@@ -34,8 +34,8 @@ class LedgerResource(dg.ConfigurableResource):
 
 @cache
 def _open_ledger(url: str, home: Home) -> "Ledger":
-    from cai_dagster.forgotten_prompts import forgotten_prompts
-    from cai_dagster.ledger import Ledger
+    from cai_dagster.calls.ledger import Ledger
+    from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 
     return Ledger(url or home.ledger, lambda: forgotten_prompts(home))
 

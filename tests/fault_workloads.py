@@ -50,26 +50,26 @@ def script_the_trainers() -> None:
     import assets.dpo_model as _assets_dpo_model  # noqa: F401
     import assets.reward_model as _assets_reward_model  # noqa: F401
     import assets.rlaif_model as _assets_rlaif_model  # noqa: F401
-    import cai_dagster.policy_optimization
-    import cai_dagster.reward_evaluation
+    import cai_dagster.evaluation.reward_model
+    import cai_dagster.training.policy_optimization
     from tests import scripted_trainers
     from tests.scripted_graph import ScriptedChatFormat
 
     for name in ("trainers", "policy_trainers", "scoring"):
-        sys.modules[f"cai_dagster.{name}"] = scripted_trainers
+        sys.modules[f"cai_dagster.training.{name}"] = scripted_trainers
     for module in ("assets.reward_model", "assets.dpo_model", "assets.rlaif_model"):
         sys.modules[module].__dict__["ChatFormat"] = ScriptedChatFormat
-    for recipes in (cai_dagster.reward_evaluation, cai_dagster.policy_optimization):
+    for recipes in (cai_dagster.evaluation.reward_model, cai_dagster.training.policy_optimization):
         recipes.__dict__["ChatFormat"] = ScriptedChatFormat
 
 
 def mark_the_graph() -> None:
     """Mark stages, commits of tables (and the transactions in them) and commits of calls; log paid calls."""
-    import cai_dagster.row_stream
-    from cai_dagster.lake import Lake
-    from cai_dagster.ledger import Ledger
+    import cai_dagster.calls.row_stream
+    from cai_dagster.calls.ledger import Ledger
+    from cai_dagster.lake.lake import Lake
 
-    marked(cai_dagster.row_stream, "run_rows", "streaming {4.table.name}", "between stages")
+    marked(cai_dagster.calls.row_stream, "run_rows", "streaming {4.table.name}", "between stages")
     marked(Lake, "commit", "committing {1.table.name}", "between stages")
     marked(Lake, "_append_account", "in the transaction of {1}")
     marked(Ledger, "put", "ledger commit", "streaming after a ledger commit")
@@ -100,11 +100,11 @@ def run_training(base: str) -> None:
     """A supervised training through `train_once`."""
     from transformers import PreTrainedModel, Trainer
 
-    from cai_dagster.checkpoints import Ingredients, TrainingOutcome, train_once
     from cai_dagster.home import Home
     from cai_dagster.settings import TrainingSettings, active_settings
-    from cai_dagster.supervised import TokenRow
-    from cai_dagster.trainers import train_supervised
+    from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome, train_once
+    from cai_dagster.training.supervised import TokenRow
+    from cai_dagster.training.trainers import train_supervised
 
     marked(Trainer, "training_step", "training")
     marked(PreTrainedModel, "save_pretrained", "saving", "saved")
@@ -126,8 +126,8 @@ def run_conversion() -> None:
     import torch  # noqa: F401
     import transformers  # noqa: F401
 
-    from cai_dagster import offline_model
     from cai_dagster.home import Home
+    from cai_dagster.models import offline as offline_model
 
     marked(offline_model, "_load_packed", "reading", "writing")
     mark(WORKING)

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.checkpoints import CODE_VERSION, CheckpointRecord
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.snapshots import Account
-from cai_dagster.tables import TABLES, Table
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.tables.schemas import TABLES, Table
+from cai_dagster.training.checkpoints import CODE_VERSION, CheckpointRecord
 from tests.hostile import HOSTILE
 
 VERSION = "v1"

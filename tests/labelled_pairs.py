@@ -7,8 +7,8 @@ from typing import Any
 
 import polars as pl
 
-from cai_dagster.requests import Messages
-from cai_dagster.tables import TABLES
+from cai_dagster.calls.requests import Messages
+from cai_dagster.tables.schemas import TABLES
 
 
 class CharacterFormat:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable
 
-from cai_dagster.requests import Answer, ChoiceLogprobs, Completion, Request
+from cai_dagster.calls.requests import Answer, ChoiceLogprobs, Completion, Request
 
 Script = Callable[[Request], str]
 

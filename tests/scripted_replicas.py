@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psutil
 
-from cai_dagster.requests import Answer, ContextTooLongError, Request
+from cai_dagster.calls.requests import Answer, ContextTooLongError, Request
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import LanguageModelSettings
-from cai_dagster.weights import Weights
 from tests.scripted import ScriptedEngine
 
 

@@ -1,7 +1,6 @@
 """Trainers and scoring without a model: files and numbers that follow from rows and settings alone, in several steps.
 
-Stands in for `cai_dagster.trainers`, `cai_dagster.policy_trainers` and `cai_dagster.scoring`, so that a graph can
-train without torch.
+Stands in for `cai_dagster.training.trainers`, `policy_trainers` and `scoring`, so that a graph can train without torch.
 """
 
 import time
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
-from cai_dagster.checkpoints import TrainingOutcome
 from cai_dagster.hashing import content_hash, seed_of
-from cai_dagster.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
-from cai_dagster.reward_modelling import TokenPair
 from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
-from cai_dagster.supervised import TokenRow
+from cai_dagster.training.checkpoints import TrainingOutcome
+from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
+from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.supervised import TokenRow
 from tests.fault_marks import mark
 
 SCORE_BATCH = 8

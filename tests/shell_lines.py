@@ -128,7 +128,7 @@ def make_targets() -> set[str]:
 def _cai() -> Any:
     import typer.main
 
-    from cai_dagster.cli import app
+    from cai_dagster.commands.cli import app
 
     return typer.main.get_command(app)
 

@@ -1,1 +1,1 @@
-"""Commands of `cai`, one module each; `cai_dagster.cli` puts them together."""
+"""Commands of `cai`, one module each; `cai_dagster.commands.cli` puts them together."""

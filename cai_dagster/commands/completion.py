@@ -2,13 +2,13 @@
 
 from contextlib import suppress
 
-from cai_dagster.graph import UPSTREAM
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.tables.graph import UPSTREAM
 
 
 def complete_version(incomplete: str) -> list[str]:
     """Constitution versions that begin so, newest first."""
-    from cai_dagster.constitution import constitution_versions
+    from cai_dagster.constitution.constitution import constitution_versions
 
     versions = reversed(constitution_versions(PROJECT / "constitutions"))
     return [version for version in versions if version.startswith(incomplete)]
@@ -31,7 +31,12 @@ def complete_reward_model(incomplete: str) -> list[str]:
 
 def complete_reason(incomplete: str) -> list[str]:
     """How calls end badly, as `cai retry` takes it."""
-    from cai_dagster.requests import ContextTooLongError, EmptyCompletionError, MissingLabelError, RefusedRequestError
+    from cai_dagster.calls.requests import (
+        ContextTooLongError,
+        EmptyCompletionError,
+        MissingLabelError,
+        RefusedRequestError,
+    )
 
     errors = (EmptyCompletionError, MissingLabelError, ContextTooLongError, RefusedRequestError)
     return [reason for reason in ("length", *(error.code for error in errors)) if reason.startswith(incomplete)]
@@ -39,7 +44,7 @@ def complete_reason(incomplete: str) -> list[str]:
 
 def complete_slug(incomplete: str) -> list[str]:
     """Slugs of the principles in constitutions/; a file with a mistake has none."""
-    from cai_dagster.constitution import ConstitutionError, constitution_versions, load_constitution
+    from cai_dagster.constitution.constitution import ConstitutionError, constitution_versions, load_constitution
 
     slugs: set[str] = set()
     for version in constitution_versions(PROJECT / "constitutions"):

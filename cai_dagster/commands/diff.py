@@ -24,12 +24,12 @@ def diff(
     ] = False,
 ) -> None:
     """Compare two versions: edits, rows, labels, win rate, cost."""
-    from cai_dagster.constitution_diff_views import page, print_diff
-    from cai_dagster.dagster_process import materialize
-    from cai_dagster.lake import Lake
-    from cai_dagster.pages import write_page
+    from cai_dagster.commands.dagster_process import materialize
+    from cai_dagster.compare.version_tables import constitutions_to_compare, diff_versions
+    from cai_dagster.compare.views import page, print_diff
+    from cai_dagster.lake.lake import Lake
+    from cai_dagster.pages.html import write_page
     from cai_dagster.settings import active_settings
-    from cai_dagster.version_tables import constitutions_to_compare, diff_versions
 
     settings = active_settings().constitution_diff.model_copy(update={"examples": examples})
     lake, constitutions = Lake(Home.from_environment()), PROJECT / "constitutions"

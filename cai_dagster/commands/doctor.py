@@ -36,10 +36,10 @@ def doctor(
 
     Exit status 1 where there is a problem; warnings leave it 0.
     """
-    from cai_dagster.doctor import examine
-    from cai_dagster.findings import Level
-    from cai_dagster.integrity import mend_filters, remove_leftovers
     from cai_dagster.text import printable
+    from cai_dagster.upkeep.doctor import examine
+    from cai_dagster.upkeep.findings import Level
+    from cai_dagster.upkeep.integrity import mend_filters, remove_leftovers
 
     home = Home.from_environment()
     removed = remove_leftovers(home) if mend else None

@@ -14,7 +14,7 @@ from cai_dagster.home import Home
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.forget import Remembered
+    from cai_dagster.upkeep.forget import Remembered
 
 MOST_CHECKPOINTS = 20
 
@@ -38,7 +38,7 @@ def forget(
     Its rows in every table and version and its calls in the ledger; checkpoints that saw it, and what else still holds
     it, are named. It does not come back with the next materialization.
     """
-    from cai_dagster import forget as forgetting
+    from cai_dagster.upkeep import forget as forgetting
 
     if as_json and not (yes or dry_run):
         raise typer.BadParameter("--json asks no question: add --yes or --dry-run")

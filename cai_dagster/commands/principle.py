@@ -16,7 +16,7 @@ from cai_dagster.home import Home
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.principle_page import PrinciplePage
+    from cai_dagster.explain.principle_page import PrinciplePage
 
 LONGEST_REQUEST = 4_000  # characters of a principle's text
 _STYLES = {"same": "", "removed": "red strike", "added": "green underline"}
@@ -38,8 +38,8 @@ def principle(
     Its texts by version with word diffs, where it was drawn, how its judgements labelled pairs, its agreement with
     people, and what it changed.
     """
-    from cai_dagster.pages import write_page
-    from cai_dagster.principle_page import principle_page
+    from cai_dagster.explain.principle_page import principle_page
+    from cai_dagster.pages.html import write_page
 
     page = principle_page(Home.from_environment(), slug, version, examples)
     if html is not None:
@@ -54,9 +54,9 @@ def principle(
 
 def to_html(page: "PrinciplePage") -> str:
     """The page of a principle: one file that opens from disk."""
-    from cai_dagster.pages import render
-    from cai_dagster.principle_page import TEXTS
-    from cai_dagster.trace import dialogue
+    from cai_dagster.explain.principle_page import TEXTS
+    from cai_dagster.explain.trace import dialogue
+    from cai_dagster.pages.html import render
 
     values: dict[str, Any] = {"page": page, "texts": TEXTS, "dialogue": dialogue, "told_of": _told_of(page)}
     return render("principle.html", f"Principle {page.slug}", **values)
@@ -79,7 +79,7 @@ def _told_of(page: "PrinciplePage") -> str:
 
 
 def _print_editions(page: "PrinciplePage", console: Console) -> None:
-    from cai_dagster.principle_page import TEXTS
+    from cai_dagster.explain.principle_page import TEXTS
 
     before = None
     for edition in page.editions:
@@ -96,7 +96,7 @@ def _print_editions(page: "PrinciplePage", console: Console) -> None:
 
 def _difference(before: str, after: str, console: Console) -> Text:
     """A word diff: colours where there are some, marks where there are none."""
-    from cai_dagster.word_diff import word_diff
+    from cai_dagster.pages.word_diff import word_diff
 
     text = Text()
     for piece in word_diff(printable(before, LONGEST_REQUEST), printable(after, LONGEST_REQUEST)):
@@ -150,7 +150,7 @@ def _print_agreements(page: "PrinciplePage", console: Console) -> None:
 
 
 def _print_examples(page: "PrinciplePage", console: Console) -> None:
-    from cai_dagster.trace import dialogue
+    from cai_dagster.explain.trace import dialogue
 
     for row in page.revisions:
         place = f"\nrevision in {row.constitution_version}, round {row.round}, of {row.prompt_id} ({row.source})"

@@ -22,8 +22,8 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
     """Write a version's report: one HTML file to show to someone."""
-    from cai_dagster.lake import Lake
-    from cai_dagster.report import report_path, write_report
+    from cai_dagster.lake.lake import Lake
+    from cai_dagster.report.page import report_path, write_report
 
     home = Home.from_environment()
     path = report_path(home, version) if output is None else output.absolute()

@@ -13,12 +13,12 @@ from rich.table import Table
 from rich.text import Text
 
 from cai_dagster.commands.completion import complete_version
-from cai_dagster.graph import ON_DEMAND
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.tables.graph import ON_DEMAND
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.status import AssetStatus, Status, VersionStatus
+    from cai_dagster.upkeep.status import AssetStatus, Status, VersionStatus
 
 NEWEST = 20  # versions in the overview, without --all
 _MARKS = {"fresh": ("✓", "green"), "stale": ("~", "yellow"), "failed": ("✗", "bold red"), "never_made": ("·", "dim")}
@@ -39,7 +39,7 @@ def status(
 ) -> None:
     """Show where each version stands: made, stale, failed, cost."""
     from cai_dagster.errors import MendableError
-    from cai_dagster.status import State, read_status
+    from cai_dagster.upkeep.status import State, read_status
 
     found = read_status(Home.from_environment(), PROJECT / "constitutions", version or ())
     known = {one.constitution_version for one in found.versions}

@@ -15,8 +15,8 @@ from cai_dagster.home import Home
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.row_lineage import RowCount, Trained
-    from cai_dagster.trace import Node, Trace
+    from cai_dagster.explain.row_lineage import RowCount, Trained
+    from cai_dagster.explain.trace import Node, Trace
 
 LONGEST_TEXT = 300
 LONGEST_FACTS = 4_000  # of a row together: a checkpoint's settings, but also a category of any length
@@ -50,7 +50,7 @@ def trace(
     Backwards to judgements, critiques, first response, prompt, the line of its file and the calls in the ledger;
     forwards to every row and every checkpoint whose training rows contain it.
     """
-    from cai_dagster.trace import trace as find
+    from cai_dagster.explain.trace import trace as find
 
     found = find(Home.from_environment(), identifier, version, examples)
     if as_json:

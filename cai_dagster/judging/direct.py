@@ -5,10 +5,10 @@ The evidence is the revision itself, made to agree with the principles. No call 
 
 import math
 
-from cai_dagster.constitution import Constitution
+from cai_dagster.calls.requests import ChoiceLogprobs
+from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.errors import RowError
 from cai_dagster.judging.judgement import Judgement, Pair
-from cai_dagster.requests import ChoiceLogprobs
 from cai_dagster.settings import JudgingMethod
 
 

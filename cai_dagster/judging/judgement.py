@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from cai_dagster.constitution import Principle
+from cai_dagster.calls.requests import ChoiceLogprobs, Completion, Messages
+from cai_dagster.constitution.constitution import Principle
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
-from cai_dagster.requests import ChoiceLogprobs, Completion, Messages
 from cai_dagster.settings import JudgingMethod
 
 STAGE = "judgements"

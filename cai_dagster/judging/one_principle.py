@@ -7,7 +7,8 @@ principles and in which orders is said by the caller.
 
 from collections.abc import Sequence
 
-from cai_dagster.constitution import Comparison, Principle
+from cai_dagster.calls.requests import LanguageModel, Messages, Request, Slot
+from cai_dagster.constitution.constitution import Comparison, Principle
 from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
 from cai_dagster.judging.questions import (
     ANSWER,
@@ -18,7 +19,6 @@ from cai_dagster.judging.questions import (
     dialogue,
     example_question,
 )
-from cai_dagster.requests import LanguageModel, Messages, Request, Slot
 from cai_dagster.settings import JudgingMethod
 
 

@@ -8,10 +8,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cai_dagster.constitution import Comparison, Principle
+from cai_dagster.calls.requests import (
+    ChoiceLogprobs,
+    LanguageModel,
+    Message,
+    Messages,
+    MissingLabelError,
+    Request,
+    Slot,
+)
+from cai_dagster.constitution.constitution import Comparison, Principle
 from cai_dagster.judging.judgement import STAGE, Judgement, Pair, Score
 from cai_dagster.judging.questions import dialogue, quote, quote_turns
-from cai_dagster.requests import ChoiceLogprobs, LanguageModel, Message, Messages, MissingLabelError, Request, Slot
 from cai_dagster.settings import JudgingMethod
 
 SCORES = tuple(str(score) for score in range(1, 11))

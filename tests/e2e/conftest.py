@@ -17,10 +17,10 @@ import psutil
 import pytest
 
 from cai_dagster.home import Home
+from cai_dagster.models.weights import Weights, locate_weights
 from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings, active_settings
-from cai_dagster.weights import Weights, locate_weights
 from resources.accelerator import ACCELERATOR, StartedEngine
-from resources.vllm_engine import VllmEngine
+from resources.engines.vllm import VllmEngine
 from tests.misbehaving_server import free_port
 
 T = TypeVar("T")

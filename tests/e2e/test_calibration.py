@@ -11,9 +11,9 @@ import pytest
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
 from cai_dagster.settings import LanguageModelSettings
+from resources.engines.vllm import VllmEngine
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
-from resources.vllm_engine import VllmEngine
 
 THINGS = ("salt", "rope", "glass", "wool")
 ASSETS = ["constitution", "human_preferences", "calibration_judgements", "judge_calibration"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake import Lake
+from cai_dagster.lake.lake import Lake
 
 CAI = [str(Path(sys.executable).parent / "cai")]
 

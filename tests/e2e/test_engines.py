@@ -15,13 +15,13 @@ from typing import Any
 import psutil
 import pytest
 
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.constitution import load_constitution
+from cai_dagster.calls.requests import Answer, ContextTooLongError, Message, Request, Sampling, Slot
+from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.judging import LABELS, PREFILL, Pair, judge_messages
-from cai_dagster.requests import Answer, ContextTooLongError, Message, Request, Sampling, Slot
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.weights import Weights, weights_of, with_adapter
 from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings
-from cai_dagster.weights import Weights, weights_of, with_adapter
 from resources.accelerator import ACCELERATOR, StartedEngine
 from tests.e2e.conftest import PROJECT_HOME, serving, together
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.cli import app
-from cai_dagster.constitution import Constitution, Principle
+from cai_dagster.commands.cli import app
+from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.snapshots import Account
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
 from tests.tiny_models import write_tiny_model
 
 STEP = {

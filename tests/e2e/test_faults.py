@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from cai_dagster.calls.ledger import Ledger
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.ledger import Ledger
-from cai_dagster.weights import Weights
+from cai_dagster.models.weights import Weights
 from resources.lake import open_lake
 from tests.faults import (
     PATIENCE_SECONDS,
@@ -87,7 +87,8 @@ def test_a_killed_conversion_goes_on_to_the_same_model(home: Home, offline_weigh
 
 DEMO = """
 import signal
-from cai_dagster import cli, dagster_process
+from cai_dagster.commands import cli
+from cai_dagster.commands import dagster_process
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background ignores it
 dagster_process.GRAPH, cli.setup = "tests.scripted_location", lambda: None
 cli.app(["demo"])

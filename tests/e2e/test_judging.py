@@ -7,17 +7,17 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.constitution import load_constitution
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import Message
+from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.judging import Judgement, Pair, judge
-from cai_dagster.label_policies import p_first
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Message
+from cai_dagster.judging.label_policies import p_first
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import JudgingMethod, active_settings
-from cai_dagster.weights import Weights
-from resources.vllm_engine import VllmEngine
+from resources.engines.vllm import VllmEngine
 
 PAIR = Pair(
     pair_id="ab",

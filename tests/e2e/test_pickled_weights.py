@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from cai_dagster.policy_trainers import _policy
-from cai_dagster.requests import Message
-from cai_dagster.scoring import Scorer
+from cai_dagster.calls.requests import Message
 from cai_dagster.settings import SETTINGS_FILE, load_settings
-from cai_dagster.supervised import TokenRow
-from cai_dagster.trainers import train_reward_model, train_supervised
+from cai_dagster.training.policy_trainers import _policy
+from cai_dagster.training.scoring import Scorer
+from cai_dagster.training.supervised import TokenRow
+from cai_dagster.training.trainers import train_reward_model, train_supervised
 from tests.labelled_pairs import FORMAT
 from tests.tiny_models import write_tiny_network
 

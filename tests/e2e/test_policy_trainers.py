@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cai_dagster.policy_optimization import CompletionPair, TrainingPrompt
-from cai_dagster.requests import Message, Messages
+from cai_dagster.calls.requests import Message, Messages
 from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, active_settings
+from cai_dagster.training.policy_optimization import CompletionPair, TrainingPrompt
 from tests.fault_workloads import make_tiny_model
 
 PAIRS = [CompletionPair([5, 30 + number], [40, 41, 42], [50, 51], 0.6 + number / 40) for number in range(8)]
@@ -56,7 +56,7 @@ def margins(trained: Path, base: Path, beta: float) -> "np.ndarray[Any, Any]":
 
 @pytest.mark.parametrize("loss", ["sigmoid", "conservative", "robust"])
 def test_dpo_moves_the_policy_towards_what_is_preferred(tiny_model: Path, tmp_path: Path, loss: str) -> None:
-    from cai_dagster.policy_trainers import train_dpo
+    from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss=loss, learning_rate=1e-3, epochs=3, beta=0.1)
     outcome = train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
@@ -69,7 +69,7 @@ def test_dpo_moves_the_policy_towards_what_is_preferred(tiny_model: Path, tmp_pa
 
 
 def test_conservative_dpo_stops_where_the_margin_says_what_the_label_says(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.policy_trainers import train_dpo
+    from cai_dagster.training.policy_trainers import train_dpo
 
     unsure = [CompletionPair(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids, 0.6) for pair in PAIRS]
     settings = dpo(loss="conservative", learning_rate=3e-3, epochs=20, beta=0.1)
@@ -80,7 +80,7 @@ def test_conservative_dpo_stops_where_the_margin_says_what_the_label_says(tiny_m
 
 def test_the_conservative_loss_is_the_cross_entropy_with_the_label(tiny_model: Path, tmp_path: Path) -> None:
     """One step with all pairs, then a second that does not move: its loss is that of the margins after the first."""
-    from cai_dagster.policy_trainers import train_dpo
+    from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", batch_size=8, device_batch_size=8, epochs=2, learning_rate=1e-3, beta=0.5)
     outcome = train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
@@ -95,7 +95,7 @@ def test_the_conservative_loss_is_the_cross_entropy_with_the_label(tiny_model: P
 def test_dpo_with_lora_leaves_an_ordinary_folder(tiny_model: Path, tmp_path: Path) -> None:
     import safetensors.torch
 
-    from cai_dagster.policy_trainers import train_dpo
+    from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", lora_rank=4, learning_rate=1e-2, epochs=5)
     train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
@@ -112,7 +112,7 @@ def share_of_small_letters(prompts: Sequence[Messages], completions: Sequence[st
 
 
 def test_rloo_raises_the_reward_and_keeps_its_curves(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.policy_trainers import train_rlaif
+    from cai_dagster.training.policy_trainers import train_rlaif
 
     asked: list[Messages] = []
 
@@ -133,7 +133,7 @@ def test_rloo_raises_the_reward_and_keeps_its_curves(tiny_model: Path, tmp_path:
 
 
 def test_a_stronger_kl_coefficient_keeps_the_policy_closer(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.policy_trainers import train_rlaif
+    from cai_dagster.training.policy_trainers import train_rlaif
 
     divergence = [
         train_rlaif(
@@ -151,7 +151,7 @@ def test_a_stronger_kl_coefficient_keeps_the_policy_closer(tiny_model: Path, tmp
 
 
 def test_fewer_prompts_than_a_batch_are_one_step(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.policy_trainers import train_rlaif
+    from cai_dagster.training.policy_trainers import train_rlaif
 
     settings = rlaif(batch_size=64, completions_per_prompt=2, max_tokens=4)
     outcome = train_rlaif(tiny_model, PROMPTS[:3], share_of_small_letters, settings, False, print, tmp_path / "model")

@@ -7,15 +7,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.checkpoints import CheckpointRecord
-from cai_dagster.configured_model import ConfiguredModel
-from cai_dagster.cost_plan import plan
 from cai_dagster.definitions import ASSETS, build_definitions
 from cai_dagster.home import Home
+from cai_dagster.models.configured import ConfiguredModel
+from cai_dagster.plan.cost import plan
 from cai_dagster.settings import LanguageModelSettings, active_settings
+from cai_dagster.training.checkpoints import CheckpointRecord
+from resources.engines.vllm import VllmEngine
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
-from resources.vllm_engine import VllmEngine
 from tests.scripted_graph import write_prompts
 
 PROMPTS = [

@@ -12,11 +12,11 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.checkpoints import CheckpointRecord, Ingredients, train_once
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.reward_modelling import TokenPair, pairs_hash, token_pairs, training_pairs, training_settings
+from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import RewardModelSettings, active_settings
+from cai_dagster.training.checkpoints import CheckpointRecord, Ingredients, train_once
+from cai_dagster.training.reward_modelling import TokenPair, pairs_hash, token_pairs, training_pairs, training_settings
 from tests.labelled_pairs import human_preferences, preference_pairs
 from tests.tiny_models import write_tiny_network
 
@@ -36,8 +36,8 @@ def settings(**changes: Any) -> RewardModelSettings:
 
 def trained(tiny: Path, pairs: list[TokenPair], folder: Path, **changes: Any) -> tuple[float, np.ndarray]:
     """Training loss, and the margins of the pairs under the model that came out."""
-    from cai_dagster.scoring import score_texts
-    from cai_dagster.trainers import train_reward_model
+    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.trainers import train_reward_model
 
     outcome = train_reward_model(tiny, pairs, settings(**changes), False, print, folder)
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
@@ -115,7 +115,7 @@ def principle_rows(number: int) -> pl.DataFrame:
 
 def train_checkpoint(tiny: Path, home: Home, pairs: pl.DataFrame, chosen: RewardModelSettings) -> CheckpointRecord:
     """Through `train_once`, as the asset does it."""
-    from cai_dagster.trainers import train_reward_model
+    from cai_dagster.training.trainers import train_reward_model
 
     made_of = training_settings(chosen, pairs)
     ingredients = Ingredients("reward_model", "v1", "tiny", pairs_hash(pairs), made_of, {}, "soft")

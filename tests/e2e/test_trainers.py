@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cai_dagster.reward_modelling import TokenPair, soft_label_loss
+from cai_dagster.models.weights import Weights
 from cai_dagster.settings import TrainingSettings, active_settings
-from cai_dagster.supervised import TokenRow
-from cai_dagster.weights import Weights
+from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
+from cai_dagster.training.supervised import TokenRow
 
 PAIRS = [TokenPair([1, 30 + number, 40, 41], [1, 30 + number, 50], 0.55 + number / 20, 10, 5) for number in range(8)]
 ROWS = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(8)]
@@ -38,8 +38,8 @@ def settings(**changes: Any) -> TrainingSettings:
 
 
 def test_the_reward_models_loss_is_bradley_terry_with_soft_labels(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.scoring import score_texts
-    from cai_dagster.trainers import train_reward_model
+    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.trainers import train_reward_model
 
     unchanging = settings(learning_rate=1e-12)
     outcome = train_reward_model(tiny_model, PAIRS, unchanging, False, print, tmp_path / "model")
@@ -50,8 +50,8 @@ def test_the_reward_models_loss_is_bradley_terry_with_soft_labels(tiny_model: Pa
 
 
 def test_a_reward_model_learns_which_text_is_preferred(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.scoring import score_texts
-    from cai_dagster.trainers import train_reward_model
+    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.trainers import train_reward_model
 
     train_reward_model(tiny_model, PAIRS, settings(learning_rate=1e-2, epochs=20), False, print, tmp_path / "model")
     rows = [pair.chosen_ids for pair in PAIRS] + [pair.rejected_ids for pair in PAIRS]
@@ -60,7 +60,7 @@ def test_a_reward_model_learns_which_text_is_preferred(tiny_model: Path, tmp_pat
 
 
 def test_only_the_completion_is_learned(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.trainers import train_supervised
+    from cai_dagster.training.trainers import train_supervised
 
     outcome = train_supervised(
         tiny_model, ROWS, ROWS, settings(learning_rate=1e-2, epochs=20), False, print, tmp_path / "model"
@@ -82,7 +82,7 @@ def test_only_the_completion_is_learned(tiny_model: Path, tmp_path: Path) -> Non
 def test_lora_adapters_are_merged_into_an_ordinary_folder(tiny_model: Path, tmp_path: Path, kind: str) -> None:
     import safetensors.torch
 
-    from cai_dagster.trainers import train_reward_model, train_supervised
+    from cai_dagster.training.trainers import train_reward_model, train_supervised
 
     lora, folder = settings(lora_rank=4, learning_rate=1e-2), tmp_path / "model"
     if kind == "supervised":

@@ -11,11 +11,11 @@ import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
 from assets.automation import changed_prompts, failed_runs
-from assets.partitions import constitution_versions
+from assets.common.partitions import constitution_versions
 from cai_dagster.definitions import ASSETS, build_definitions
 from cai_dagster.home import Home
-from cai_dagster.selections import CONSTITUTIONAL_AI
 from cai_dagster.settings import SETTINGS_FILE, load_settings
+from cai_dagster.tables.selections import CONSTITUTIONAL_AI
 from tests.scripted_graph import materialize
 
 INPUTS = ("prompts", "initial_responses", "human_preferences")

@@ -1,10 +1,10 @@
 import polars as pl
 import pytest
 
-from cai_dagster.best_of_n import best_of_n, sample_candidates
-from cai_dagster.requests import Message
+from cai_dagster.calls.requests import Message
+from cai_dagster.recipes.best_of_n import best_of_n, sample_candidates
 from cai_dagster.settings import active_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 SETTINGS = active_settings().best_of_n_candidates.model_copy(update={"n": 3})

@@ -13,12 +13,12 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cai_dagster.calibration import calibrate, reliability
-from cai_dagster.cost_plan import plan
+from cai_dagster.evaluation.calibration import calibrate, reliability
 from cai_dagster.home import Home
-from cai_dagster.human_preferences import seated
+from cai_dagster.inputs.human_preferences import seated
+from cai_dagster.plan.cost import plan
 from cai_dagster.settings import active_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from resources.lake import open_lake
 from tests.scripted_graph import (
     WITHOUT_TRAINING,

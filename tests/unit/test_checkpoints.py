@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from cai_dagster import checkpoints
-from cai_dagster.checkpoints import (
+from cai_dagster.home import Home
+from cai_dagster.training import checkpoints
+from cai_dagster.training.checkpoints import (
     CODE_VERSION,
     CheckpointRecord,
     Ingredients,
@@ -18,7 +19,6 @@ from cai_dagster.checkpoints import (
     read_record,
     train_once,
 )
-from cai_dagster.home import Home
 
 INGREDIENTS = Ingredients(
     asset="sl_cai_model",

@@ -6,9 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster import measurements
-from cai_dagster.checks import CHECKS, Check
-from cai_dagster.measurements import (
+from cai_dagster.checks.declarations import CHECKS, Check, measurements
+from cai_dagster.checks.measurements import (
     EXAMPLES,
     EXCERPT,
     Measurement,
@@ -35,7 +34,7 @@ from cai_dagster.measurements import (
     unfinished_completions,
 )
 from cai_dagster.settings import SETTINGS_FILE, ChecksSettings, load_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.hostile import HOSTILE
 
 DEFAULT_SETTINGS = load_settings(SETTINGS_FILE, "default")

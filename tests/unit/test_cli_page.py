@@ -16,11 +16,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cai_dagster import cli, dagster_process
-from cai_dagster.commands import completion
-from cai_dagster.cost_plan import plan
+from cai_dagster.commands import cli, completion, dagster_process
 from cai_dagster.home import PROJECT, Home, HomeError
-from cai_dagster.lake import Lake
+from cai_dagster.lake.lake import Lake
+from cai_dagster.plan.cost import plan
 from cai_dagster.settings import SettingsError, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
@@ -139,7 +138,7 @@ def test_exit_statuses_are_those_of_the_page(home: Home) -> None:
     assert run.invoke(cli.app, ["status"]).exit_code == 0
     assert run.invoke(cli.app, ["status", "--nonsense"]).exit_code == 2
     finished = subprocess.run(
-        [sys.executable, "-c", "from cai_dagster.cli import app; app(['diff', 'v1', 'v1'])"],
+        [sys.executable, "-c", "from cai_dagster.commands.cli import app; app(['diff', 'v1', 'v1'])"],
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -300,7 +299,7 @@ def completed(words: str, home: Home) -> list[str]:
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
     }
-    program = "import sys; sys.argv = ['cai']; from cai_dagster.cli import app; app(prog_name='cai')"
+    program = "import sys; sys.argv = ['cai']; from cai_dagster.commands.cli import app; app(prog_name='cai')"
     finished = subprocess.run(
         [sys.executable, "-c", program], cwd=PROJECT, env=environment, capture_output=True, text=True, check=True
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cai_dagster.column_lineage import COLUMN_LINEAGE, Origin, columns_made_from, tables_with
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.column_lineage import COLUMN_LINEAGE, Origin, columns_made_from, tables_with
+from cai_dagster.tables.schemas import TABLES
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 
 GRAPH = build_definitions().resolve_asset_graph()

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from cai_dagster import hashing
-from cai_dagster.constitution import (
+from cai_dagster.constitution.constitution import (
     Comparison,
     Constitution,
     ConstitutionError,
@@ -19,7 +19,7 @@ from cai_dagster.constitution import (
     load_constitution,
 )
 from cai_dagster.home import PROJECT
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 
 GOOD = """\
 title: Two principles

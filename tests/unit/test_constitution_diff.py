@@ -12,8 +12,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from cai_dagster.constitution import Comparison, Constitution, Principle, previous_version
-from cai_dagster.constitution_diff import (
+from cai_dagster.compare.diff import (
     CompletionExample,
     Completions,
     ConstitutionDiff,
@@ -32,10 +31,11 @@ from cai_dagster.constitution_diff import (
     compare_versions,
     win_rates,
 )
-from cai_dagster.constitution_diff_views import markdown_summary, page, print_diff
-from cai_dagster.policies import pair_id
+from cai_dagster.compare.views import markdown_summary, page, print_diff
+from cai_dagster.constitution.constitution import Comparison, Constitution, Principle, previous_version
+from cai_dagster.recipes.policies import pair_id
 from cai_dagster.settings import active_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.hostile import HOSTILE
 
 SETTINGS = active_settings().constitution_diff.model_copy(update={"resamples": 300, "examples": 3})

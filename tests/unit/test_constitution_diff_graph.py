@@ -8,12 +8,12 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster import cli
+from cai_dagster.commands import cli
+from cai_dagster.compare.version_tables import VersionsError, diff_versions
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.snapshots import Account
 from cai_dagster.settings import active_settings
-from cai_dagster.snapshots import Account
-from cai_dagster.tables import TABLES
-from cai_dagster.version_tables import VersionsError, diff_versions
+from cai_dagster.tables.schemas import TABLES
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
@@ -141,7 +141,7 @@ def test_the_command_writes_a_page_prints_json_and_names_what_is_nowhere(
     assert "final revisions are other ones" in shown.stdout
     assert run.invoke(cli.app, ["diff", "v1", "v77"]).exit_code == 1
     asked: list[Any] = []
-    monkeypatch.setattr("cai_dagster.dagster_process.materialize", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("cai_dagster.commands.dagster_process.materialize", lambda *arguments: asked.append(arguments))
     assert run.invoke(cli.app, ["diff", "v1", "v2", "--judge"]).exit_code == 0
     assert asked == [("version_judgements", "v2", {"version_judgements": {"against": "v1"}})]
     assert run.invoke(cli.app, ["diff", "v1"]).exit_code == 2
@@ -152,7 +152,7 @@ def test_a_wrong_name_is_found_before_anything_is_judged(
 ) -> None:
     materialize(["version_judgements"], config, version="v2")
     asked: list[Any] = []
-    monkeypatch.setattr("cai_dagster.dagster_process.materialize", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr("cai_dagster.commands.dagster_process.materialize", lambda *arguments: asked.append(arguments))
     for before, after in (("v2", "v2"), ("v1", "v77"), ("v77", "v2")):
         assert CliRunner().invoke(cli.app, ["diff", before, after, "--judge"]).exit_code == 1
     assert asked == []

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from cai_dagster.cost_plan import CostPlan, PlanError, StagePlan, plan
+from cai_dagster.calls.ledger import Ledger
 from cai_dagster.home import Home
-from cai_dagster.ledger import Ledger
+from cai_dagster.plan.cost import CostPlan, PlanError, StagePlan, plan
 from cai_dagster.settings import JudgingMethod, Settings, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import (

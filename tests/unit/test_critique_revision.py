@@ -1,8 +1,15 @@
-from cai_dagster.constitution import Constitution, Dialogue, Principle
-from cai_dagster.critique_revision import CRITIQUE, REVISION, Round, critique_messages, revise, revision_messages
-from cai_dagster.requests import Message, Request
+from cai_dagster.calls.requests import Message, Request
+from cai_dagster.constitution.constitution import Constitution, Dialogue, Principle
+from cai_dagster.recipes.critique_revision import (
+    CRITIQUE,
+    REVISION,
+    Round,
+    critique_messages,
+    revise,
+    revision_messages,
+)
 from cai_dagster.settings import RevisionRoundsSettings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(

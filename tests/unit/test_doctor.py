@@ -16,19 +16,19 @@ import pyarrow.parquet
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster import doctor, integrity
-from cai_dagster.checkpoints import folder_of_row
-from cai_dagster.cli import app
-from cai_dagster.doctor import examine
-from cai_dagster.findings import Finding, Level
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.commands.cli import app
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.integrity import examine_integrity, leftovers, remove_leftovers
-from cai_dagster.lake import Lake
-from cai_dagster.lake_reader import LakeError
-from cai_dagster.ledger import Ledger
-from cai_dagster.offline_model import NAME
-from cai_dagster.tables import TABLES
-from cai_dagster.weights import checkpoint_weights
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.reader import LakeError
+from cai_dagster.models.offline import NAME
+from cai_dagster.models.weights import checkpoint_weights
+from cai_dagster.tables.schemas import TABLES
+from cai_dagster.training.checkpoints import folder_of_row
+from cai_dagster.upkeep import doctor, integrity
+from cai_dagster.upkeep.doctor import examine
+from cai_dagster.upkeep.findings import Finding, Level
+from cai_dagster.upkeep.integrity import examine_integrity, leftovers, remove_leftovers
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts

@@ -23,7 +23,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from cai_dagster.constitution import load_constitution
+from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from resources.lake import open_lake
@@ -72,8 +72,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judging_names(_: Path) -> dict[str, Any]:
     """What the code of docs/judging.md is handed."""
-    from cai_dagster.constitution import Principle
-    from cai_dagster.requests import Message
+    from cai_dagster.calls.requests import Message
+    from cai_dagster.constitution.constitution import Principle
     from tests.scripted import ScriptedEngine, ScriptedModel
 
     scores = tuple(-4.0 if number != 8 else -0.1 for number in range(1, 11))
@@ -143,7 +143,7 @@ def run_shell(block: Block) -> None:
     """Run the block's `cai` lines."""
     for words in commands(block.code):
         if Path(words[0]).name == "cai":
-            command = [sys.executable, "-c", "from cai_dagster.cli import app; app()", *words[1:]]
+            command = [sys.executable, "-c", "from cai_dagster.commands.cli import app; app()", *words[1:]]
             finished = subprocess.run(command, capture_output=True, text=True, check=False)
             assert finished.returncode == 0, f"{block}: {' '.join(words)}\n{finished.stderr}{finished.stdout}"
 

@@ -6,12 +6,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.constitution import Constitution, Principle
-from cai_dagster.export_formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of, transcript
-from cai_dagster.exports import export_table
+from cai_dagster.constitution.constitution import Constitution, Principle
+from cai_dagster.exports.datasets import export_table
+from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of, transcript
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.snapshots import Account
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
 from tests.unit.test_lake import HOSTILE
 
 TEXTS = [
@@ -113,7 +113,7 @@ def test_dates_stay_texts(lake: Lake, tmp_path: Path) -> None:
 def test_json_lines_that_would_be_read_as_moments_are_refused(
     lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cai_dagster.exports._READERS_CHUNK", 1_000)  # of which each row has more
+    monkeypatch.setattr("cai_dagster.exports.datasets._READERS_CHUNK", 1_000)  # of which each row has more
     dates = [pair(0, "2020-01-01"), pair(2, "2020-01-01T00:00:00")]
     commit_version(lake, "dated", [*dates, *(pair(number, "x" * 1_000) for number in (4, 6))])
     with pytest.raises(ExportError, match="every text of the column prompt is a date such as '2020-01-01"):
@@ -285,7 +285,7 @@ def test_an_export_that_fails_leaves_what_was_there(
         assert {file: file.read_bytes() for file in folder.rglob("*.*")} == before
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cai_dagster.exports.dataset_card", fail)
+    monkeypatch.setattr("cai_dagster.exports.datasets.dataset_card", fail)
     with pytest.raises(KeyboardInterrupt):
         export_table(lake, "sft_dataset", ExportFormat.messages, "v1", folder, overwrite=True)
     assert {file: file.read_bytes() for file in folder.rglob("*.*")} == before

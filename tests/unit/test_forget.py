@@ -13,21 +13,21 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.cli import app
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.requests import Answer, PaidCall, Slot
+from cai_dagster.commands.cli import app
 from cai_dagster.commands.forget import ranges
-from cai_dagster.constitution import load_constitution
-from cai_dagster.findings import Level
-from cai_dagster.forget import ForgetError, expire_snapshots, forget, remembered
-from cai_dagster.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
+from cai_dagster.constitution.constitution import load_constitution
+from cai_dagster.explain.trace import TraceError, trace
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.integrity import examine_integrity
-from cai_dagster.lake import Lake
-from cai_dagster.ledger import Ledger
-from cai_dagster.requests import Answer, PaidCall, Slot
-from cai_dagster.snapshots import Account
-from cai_dagster.status import State, read_status
-from cai_dagster.tables import TABLES
-from cai_dagster.trace import TraceError, trace
+from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.tables.schemas import TABLES
+from cai_dagster.upkeep.findings import Level
+from cai_dagster.upkeep.forget import ForgetError, expire_snapshots, forget, remembered
+from cai_dagster.upkeep.integrity import examine_integrity
+from cai_dagster.upkeep.status import State, read_status
 from resources.language_models import _open_ledger as open_ledger
 from tests.explained_home import copied
 from tests.scripted_graph import materialize, write_prompts

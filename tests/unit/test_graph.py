@@ -12,9 +12,9 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from assets.failures import LONGEST_DESCRIPTION
+from assets.common.failures import LONGEST_DESCRIPTION
+from cai_dagster.calls.ledger import Ledger
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.ledger import Ledger
 from cai_dagster.settings import CheckOverride, JudgingMethod, Severity, active_settings
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE

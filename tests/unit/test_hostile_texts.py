@@ -7,9 +7,9 @@ import dagster as dg
 import pytest
 from markdown_it import MarkdownIt
 
-from cai_dagster.cli import app
+from cai_dagster.commands.cli import app
+from cai_dagster.evaluation.reward_model import RewardModelScores, ScoredSlice, Slice, scores_table
 from cai_dagster.home import Home
-from cai_dagster.reward_evaluation import RewardModelScores, ScoredSlice, Slice, scores_table
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.hostile_lake import VERSION
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, write_prompts

@@ -16,12 +16,9 @@ import pytest
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from cai_dagster.chat_format import ChatFormat
-from cai_dagster.home import Home
-from cai_dagster.judging import LABELS, PREFILL
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import (
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import (
     Answer,
     ContextTooLongError,
     LanguageModel,
@@ -32,14 +29,17 @@ from cai_dagster.requests import (
     Sampling,
     Slot,
 )
-from cai_dagster.row_stream import Row, run_rows
+from cai_dagster.calls.row_stream import Row, run_rows
+from cai_dagster.home import Home
+from cai_dagster.judging import LABELS, PREFILL
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.weights import Weights, locate_weights, weights_of
 from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
-from cai_dagster.staging import StagedRows
-from cai_dagster.weights import Weights, locate_weights, weights_of
-from resources import http_pool
-from resources.http_engine import HttpEngine
-from resources.http_models import ServersError
-from resources.http_server import retry_after_seconds
+from resources.engines.http import pool as http_pool
+from resources.engines.http.engine import HttpEngine
+from resources.engines.http.models import ServersError
+from resources.engines.http.server import retry_after_seconds
 from tests.misbehaving_server import MisbehavingServer, hang, refusal
 from tests.tiny_models import write_tiny_model
 

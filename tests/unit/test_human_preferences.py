@@ -9,12 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.decontamination import EvaluationSets, evaluation_sets
-from cai_dagster.human_preferences import collect_human_preferences
-from cai_dagster.imported_pairs import import_pairs
-from cai_dagster.prompts import collect_prompts
+from cai_dagster.inputs.decontamination import EvaluationSets, evaluation_sets
+from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.imported_pairs import import_pairs
+from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.settings import active_settings
-from cai_dagster.source_files import SourceFileError
 
 SETTINGS = active_settings()
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"

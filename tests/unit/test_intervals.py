@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cai_dagster.intervals import mean_interval
+from cai_dagster.evaluation.intervals import mean_interval
 
 
 def test_the_interval_covers_the_true_share_about_as_often_as_it_says() -> None:

@@ -6,17 +6,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.constitution import Comparison, Constitution, Principle
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import Message, MissingLabelError, Request, Slot
+from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.judging import LABELS, PREFILL, Order, Pair, judge, judge_messages, quote
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Message, MissingLabelError, Request, Slot
+from cai_dagster.plan.stages import calibration_stage, policy_judgements_stage
 from cai_dagster.settings import JudgementsSettings, JudgingMethod, active_settings
-from cai_dagster.stages import calibration_stage, policy_judgements_stage
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(Principle(f"p{number}", "c", "r", f"Which is better by rule {number}?") for number in range(5))

@@ -13,15 +13,17 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.constitution import Comparison, Constitution, Principle
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import Message, MissingLabelError, Request
+from cai_dagster.calls.row_stream import run_rows
+from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
 from cai_dagster.home import Home
 from cai_dagster.judging import Pair, judge
+from cai_dagster.judging.label_policies import disregarded, label_pairs
 from cai_dagster.judging.scoring import score_completion
-from cai_dagster.label_policies import disregarded, label_pairs
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Message, MissingLabelError, Request
-from cai_dagster.row_stream import run_rows
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.plan.stages import judgements_stage
 from cai_dagster.settings import (
     JudgementsSettings,
     JudgingMethod,
@@ -30,8 +32,6 @@ from cai_dagster.settings import (
     PrincipleEnsemble,
     active_settings,
 )
-from cai_dagster.stages import judgements_stage
-from cai_dagster.staging import StagedRows
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(Principle(f"p{number}", "c", "r", f"Which is better by rule {number}?") for number in range(3))

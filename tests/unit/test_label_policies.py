@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cai_dagster.label_policies import (
+from cai_dagster.judging.label_policies import (
     SOFT_MEAN,
     disregarded,
     label_pairs,
@@ -16,7 +16,7 @@ from cai_dagster.label_policies import (
     preference_rows,
 )
 from cai_dagster.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 
 # pair, principle, order, log P(A), log P(B)
 Evidence = tuple[str, str, str, float, float]

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from benchmarks.large_home import ids_to_trace
 from benchmarks.large_lake import build, version_name
-from cai_dagster.cli import app
+from cai_dagster.commands.cli import app
 from cai_dagster.home import Home
 
 

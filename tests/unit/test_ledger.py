@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.ledger import SCHEMA_VERSION, Ledger, LedgerError
-from cai_dagster.requests import Answer, PaidCall, Slot
+from cai_dagster.calls.ledger import SCHEMA_VERSION, Ledger, LedgerError
+from cai_dagster.calls.requests import Answer, PaidCall, Slot
 
 PLAIN = Answer("An answer.", "stop", 12, 3, 0.25)
 

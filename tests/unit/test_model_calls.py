@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from cai_dagster import model_calls
-from cai_dagster.home import Home
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel, Usage
-from cai_dagster.requests import (
+from cai_dagster.calls import ledgered_model as model_calls
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
+from cai_dagster.calls.requests import (
     Answer,
     EmptyCompletionError,
     Engine,
@@ -20,6 +19,7 @@ from cai_dagster.requests import (
     Sampling,
     Slot,
 )
+from cai_dagster.home import Home
 from tests.scripted import ScriptedEngine
 
 MODEL = "scripted@0123"
@@ -262,7 +262,7 @@ async def test_an_engine_that_does_not_start_is_tried_once(ledger: Ledger) -> No
 
 
 async def test_a_call_that_cannot_be_kept_stops_the_payments(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cai_dagster.model_calls.COMMIT_SECONDS", 0.0)
+    monkeypatch.setattr("cai_dagster.calls.ledgered_model.COMMIT_SECONDS", 0.0)
     monkeypatch.setattr(ledger, "put", lambda calls: (_ for _ in ()).throw(OSError("disk full")))
     engine = ScriptedEngine()
     model = LedgeredModel(MODEL, lambda: engine, ledger)

@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from cai_dagster import pages
+from cai_dagster.pages import html as pages
 from tests.hostile import HOSTILE
 
 TEMPLATE = """
@@ -34,7 +34,7 @@ class Elements(HTMLParser):
 
 @pytest.fixture
 def template(monkeypatch: pytest.MonkeyPatch) -> str:
-    ours = jinja2.ChoiceLoader([jinja2.DictLoader({"test.html": TEMPLATE}), jinja2.PackageLoader("cai_dagster")])
+    ours = jinja2.ChoiceLoader([jinja2.DictLoader({"test.html": TEMPLATE}), jinja2.PackageLoader("cai_dagster.pages")])
     monkeypatch.setattr(pages._environment(), "loader", ours)
     return "test.html"
 

@@ -6,8 +6,9 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.constitution import Constitution, Principle
-from cai_dagster.policy_optimization import (
+from cai_dagster.calls.requests import Message
+from cai_dagster.constitution.constitution import Constitution, Principle
+from cai_dagster.training.policy_optimization import (
     RewardReading,
     completion_pairs,
     prompts_hash,
@@ -15,9 +16,8 @@ from cai_dagster.policy_optimization import (
     scored_dialogues,
     training_prompts,
 )
-from cai_dagster.requests import Message
-from cai_dagster.reward_modelling import conditioned
-from cai_dagster.supervised import answered_prompts
+from cai_dagster.training.reward_modelling import conditioned
+from cai_dagster.training.supervised import answered_prompts
 from tests.scripted_graph import ScriptedChatFormat
 
 FORMAT: Any = ScriptedChatFormat()

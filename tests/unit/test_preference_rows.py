@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from cai_dagster.errors import RowError
-from cai_dagster.preference_formats import PreferenceFormat
-from cai_dagster.preference_rows import split_pair
+from cai_dagster.inputs.preference_formats import PreferenceFormat
+from cai_dagster.inputs.preference_rows import split_pair
 from cai_dagster.settings import active_settings
 
 COLUMNS = active_settings().human_preferences

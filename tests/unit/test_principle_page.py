@@ -12,12 +12,12 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from cai_dagster.cli import app
+from cai_dagster.commands.cli import app
 from cai_dagster.commands.principle import print_principle, to_html
-from cai_dagster.constitution import Constitution, Principle
+from cai_dagster.constitution.constitution import Constitution, Principle
+from cai_dagster.explain.principle_page import NoSuchPrincipleError, PrinciplePage, principle_page
 from cai_dagster.home import Home
-from cai_dagster.principle_page import NoSuchPrincipleError, PrinciplePage, principle_page
-from cai_dagster.snapshots import Account
+from cai_dagster.lake.snapshots import Account
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.unit.test_pages import Elements

@@ -11,17 +11,17 @@ from typing import Any
 import polars as pl
 import pytest
 
+from cai_dagster.calls.requests import ContextTooLongError, Message, Messages
 from cai_dagster.home import PROJECT
-from cai_dagster.prompts import (
+from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.prompts import (
     Prompt,
     RejectedPrompt,
     collect_prompts,
     prompt_row,
     split_of,
 )
-from cai_dagster.requests import ContextTooLongError, Message, Messages
 from cai_dagster.settings import PromptsSettings, active_settings
-from cai_dagster.source_files import SourceFileError
 
 ROWS = [
     {"prompt": "Why is the sky blue?", "category": "science"},

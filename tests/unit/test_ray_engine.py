@@ -13,19 +13,19 @@ import polars as pl
 import psutil
 import pytest
 
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import Answer, ContextTooLongError, LanguageModel, Message, Request, Slot
+from cai_dagster.calls.row_stream import Row, run_rows
 from cai_dagster.errors import RowError
-from cai_dagster.hardware import resolve_dtype
 from cai_dagster.home import Home
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import Answer, ContextTooLongError, LanguageModel, Message, Request, Slot
-from cai_dagster.row_stream import Row, run_rows
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.weights import Weights, weights_of
 from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
-from cai_dagster.staging import StagedRows
-from cai_dagster.weights import Weights, weights_of
-from resources import ray_engine
-from resources.ray_engine import RayEngine
-from resources.ray_replica import Replica, ReplicaError
+from resources.engines.ray import engine as ray_engine
+from resources.engines.ray.engine import RayEngine
+from resources.engines.ray.replica import Replica, ReplicaError
 from tests.scripted import ScriptedEngine
 from tests.scripted_replicas import StartScripted, die_on_starting, refuse_to_start
 

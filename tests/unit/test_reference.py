@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster import reference
-from cai_dagster.checks import CHECKS
+from cai_dagster.checks.declarations import CHECKS
+from cai_dagster.commands import reference
 from cai_dagster.home import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 
 PROGRAM = [
     *(PROJECT / "cai_dagster").rglob("*.py"),
-    *(PROJECT / "assets").glob("*.py"),
-    *PROJECT.glob("resources/*.py"),
+    *(PROJECT / "assets").rglob("*.py"),
+    *(PROJECT / "resources").rglob("*.py"),
 ]
 
 
@@ -30,7 +30,7 @@ def rows(page: str, heading: str) -> dict[str, list[str]]:
 def test_a_page_is_what_the_models_make_of_it(name: str) -> None:
     written = (reference.DOCS / name).read_text(encoding="utf-8")
     assert written == reference.pages()[name], (
-        f"docs/{name} is stale: run `make docs` (python -m cai_dagster.reference)"
+        f"docs/{name} is stale: run `make docs` (python -m cai_dagster.commands.reference)"
     )
 
 
@@ -72,7 +72,7 @@ def test_every_column_has_a_meaning() -> None:
         inherits = "It has the columns of" in page.split(f"## `{name}`\n", 1)[1].split("\n## ", 1)[0]
         assert inherits or list(found) == list(table.schema)
         silent = [column for column, row in found.items() if not row[-1].strip()]
-        assert not silent, f"{name}: say in cai_dagster/tables.py what {silent} mean"
+        assert not silent, f"{name}: say in cai_dagster/tables/schemas.py what {silent} mean"
 
 
 def test_a_column_is_described_as_it_is_checked() -> None:

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from cai_dagster.refusals import OPENING, PHRASES, is_refusal, refuses
+from cai_dagster.checks.refusals import OPENING, PHRASES, is_refusal, refuses
 from tests.hostile import HOSTILE
 
 

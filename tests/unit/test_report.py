@@ -13,19 +13,21 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster import report, report_examples, report_facts
-from cai_dagster.calibration import reliability
-from cai_dagster.cli import app
-from cai_dagster.constitution import load_constitution
+from cai_dagster.commands.cli import app
+from cai_dagster.constitution.constitution import load_constitution
+from cai_dagster.evaluation.calibration import reliability
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake import Lake, LakeError
-from cai_dagster.pages import PageError
-from cai_dagster.report import report_path, write_report
-from cai_dagster.report_charts import _safe, charts_of
-from cai_dagster.report_facts import Facts, facts_of, thinned
-from cai_dagster.report_tables import ReportTables
-from cai_dagster.snapshots import Account
-from cai_dagster.tables import TABLES
+from cai_dagster.lake.lake import Lake, LakeError
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.pages.html import PageError
+from cai_dagster.report import examples as report_examples
+from cai_dagster.report import facts as report_facts
+from cai_dagster.report import page as report
+from cai_dagster.report.charts import _safe, charts_of
+from cai_dagster.report.facts import Facts, facts_of, thinned
+from cai_dagster.report.page import report_path, write_report
+from cai_dagster.report.tables import ReportTables
+from cai_dagster.tables.schemas import TABLES
 from resources.lake import open_lake
 from tests.hostile import LOOPING
 from tests.hostile_lake import VERSION, hostile_row
@@ -536,8 +538,8 @@ def test_a_report_imports_neither_dagster_nor_a_model(made: Home, tmp_path: Path
 import sys
 from pathlib import Path
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.report import write_report
+from cai_dagster.lake.lake import Lake
+from cai_dagster.report.page import write_report
 write_report(Lake(Home(Path({str(made.root)!r}))), "v1", Path({str(tmp_path / "r.html")!r}))
 print(sorted({{"dagster", "torch", "transformers", "vllm", "matplotlib"}} & set(sys.modules)))
 """

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from cai_dagster.home import Home
-from cai_dagster.lake import Lake
-from cai_dagster.report import write_report
+from cai_dagster.lake.lake import Lake
+from cai_dagster.report.page import write_report
 from tests.browser import BrowserThread
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.hostile_lake import VERSION

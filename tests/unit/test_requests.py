@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from cai_dagster.requests import (
+from cai_dagster.calls.requests import (
     ChoiceLogprobs,
     ContextTooLongError,
     EmptyCompletionError,

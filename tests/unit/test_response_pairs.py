@@ -1,9 +1,9 @@
 import pytest
 
-from cai_dagster.requests import Completion, Message
-from cai_dagster.response_pairs import STAGE, pair_row, sample_pairs
+from cai_dagster.calls.requests import Completion, Message
+from cai_dagster.recipes.response_pairs import STAGE, pair_row, sample_pairs
 from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PROMPT = (Message("system", "be brief"), Message("user", "the question"))

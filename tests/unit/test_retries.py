@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.requests import Message, Request, Sampling, Slot
+from cai_dagster.calls.retries import RetryError, calls_to_retry
 from cai_dagster.home import Home
-from cai_dagster.ledger import Ledger
-from cai_dagster.requests import Message, Request, Sampling, Slot
-from cai_dagster.retries import RetryError, calls_to_retry
-from cai_dagster.snapshots import Account
+from cai_dagster.lake.snapshots import Account
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 

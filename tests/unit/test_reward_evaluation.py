@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-import cai_dagster.reward_evaluation
-from cai_dagster.reward_evaluation import (
+import cai_dagster.evaluation.reward_model
+from cai_dagster.evaluation.reward_model import (
     REWARD_BENCH,
     REWARD_BINS,
     RewardModelScores,
@@ -25,9 +25,9 @@ from cai_dagster.reward_evaluation import (
     scores_table,
     with_intervals,
 )
-from cai_dagster.reward_modelling import TokenPair, soft_label_loss
 from cai_dagster.settings import RewardModelEvaluationSettings
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
+from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
 from tests.labelled_pairs import CharacterFormat, human_preferences, judged_tables, preference_pairs
 
 
@@ -135,10 +135,10 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Sequence[int]]]:
         asked.append(rows)
         return score_by_length(rows)
 
-    module: Any = ModuleType("cai_dagster.scoring")
+    module: Any = ModuleType("cai_dagster.training.scoring")
     module.SCORE_BATCH, module.score_texts = 4, score_texts
-    monkeypatch.setitem(sys.modules, "cai_dagster.scoring", module)
-    monkeypatch.setattr(cai_dagster.reward_evaluation, "ChatFormat", CharacterFormat)
+    monkeypatch.setitem(sys.modules, "cai_dagster.training.scoring", module)
+    monkeypatch.setattr(cai_dagster.evaluation.reward_model, "ChatFormat", CharacterFormat)
     return asked
 
 

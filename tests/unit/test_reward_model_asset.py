@@ -9,12 +9,12 @@ import polars as pl
 import pytest
 
 import assets.reward_model as _assets_reward_model  # noqa: F401
-import cai_dagster.reward_evaluation
-from cai_dagster.checkpoints import CheckpointRecord
-from cai_dagster.cost_plan import plan
+import cai_dagster.evaluation.reward_model
 from cai_dagster.home import Home
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.plan.cost import plan
 from cai_dagster.settings import active_settings
-from cai_dagster.snapshots import Account
+from cai_dagster.training.checkpoints import CheckpointRecord
 from resources.lake import open_lake
 from tests import scripted_trainers
 from tests.labelled_pairs import human_preferences
@@ -35,9 +35,9 @@ REWARD_MODEL = ["reward_model", "reward_model_evaluation"]
 @pytest.fixture(autouse=True)
 def scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("trainers", "scoring"):
-        monkeypatch.setitem(sys.modules, f"cai_dagster.{name}", scripted_trainers)
+        monkeypatch.setitem(sys.modules, f"cai_dagster.training.{name}", scripted_trainers)
     monkeypatch.setattr(sys.modules["assets.reward_model"], "ChatFormat", ScriptedChatFormat)
-    monkeypatch.setattr(cai_dagster.reward_evaluation, "ChatFormat", ScriptedChatFormat)
+    monkeypatch.setattr(cai_dagster.evaluation.reward_model, "ChatFormat", ScriptedChatFormat)
     monkeypatch.setattr(scripted_trainers, "STEP_SECONDS", 0)
 
 

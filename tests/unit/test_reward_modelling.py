@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_dagster.checkpoints import Ingredients
+from cai_dagster.calls.requests import Message
 from cai_dagster.hashing import content_hash
-from cai_dagster.requests import Message
-from cai_dagster.reward_modelling import (
+from cai_dagster.settings import RewardModelSettings, active_settings
+from cai_dagster.training.checkpoints import Ingredients
+from cai_dagster.training.reward_modelling import (
     ai_pairs,
     conditioned,
     human_pairs,
@@ -21,7 +22,6 @@ from cai_dagster.reward_modelling import (
     training_pairs,
     training_settings,
 )
-from cai_dagster.settings import RewardModelSettings, active_settings
 from tests.labelled_pairs import FORMAT, human_preferences, judged_tables, preference_pairs
 
 MARGINS = np.random.default_rng(7).normal(0, 5, 200)

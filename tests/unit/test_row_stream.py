@@ -8,12 +8,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster import row_stream
-from cai_dagster.home import Home
-from cai_dagster.ledger import Ledger
-from cai_dagster.model_calls import LedgeredModel
-from cai_dagster.requests import ContextTooLongError, LanguageModel, Message, Request, Slot
-from cai_dagster.row_stream import (
+from cai_dagster.calls import row_stream
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import ContextTooLongError, LanguageModel, Message, Request, Slot
+from cai_dagster.calls.row_stream import (
     HOW_TO_GO_ON,
     Progress,
     Row,
@@ -21,7 +20,8 @@ from cai_dagster.row_stream import (
     refuse_too_many_rejected,
     run_rows,
 )
-from cai_dagster.staging import StagedRows
+from cai_dagster.home import Home
+from cai_dagster.lake.staging import StagedRows
 from tests.scripted import ScriptedEngine
 
 STAGE = "initial_responses"

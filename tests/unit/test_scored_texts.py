@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from cai_dagster.checkpoints import CheckpointError, find_checkpoint
+from cai_dagster.calls.requests import Message
 from cai_dagster.home import Home
-from cai_dagster.requests import Message
-from cai_dagster.scored_texts import (
+from cai_dagster.training.checkpoints import CheckpointError, find_checkpoint
+from cai_dagster.training.scored_texts import (
     BenchmarkError,
     Reading,
     UnscorableLineError,

@@ -4,9 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from cai_dagster.scratch import new_scratch_folder, scratch_folder
+from cai_dagster.lake.scratch import new_scratch_folder, scratch_folder
 
-LEAVE = "import sys, pathlib; from cai_dagster.scratch import new_scratch_folder as new; new(pathlib.Path(sys.argv[1]))"
+LEAVE = (
+    "import sys, pathlib; from cai_dagster.lake.scratch import new_scratch_folder as new; "
+    "new(pathlib.Path(sys.argv[1]))"
+)
 
 
 def test_a_new_folder_sweeps_those_of_dead_processes_and_leaves_the_others(tmp_path: Path) -> None:

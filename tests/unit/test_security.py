@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from cai_dagster import cli
-from cai_dagster.chat_format import keep_to_this_machine
+from cai_dagster.commands import cli
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.models.chat_format import keep_to_this_machine
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
 
 PROGRAM = [file for folder in ("cai_dagster", "assets", "resources") for file in (PROJECT / folder).rglob("*.py")]

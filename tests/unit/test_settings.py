@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.requests import Sampling
+from cai_dagster.calls.requests import Sampling
 from cai_dagster.settings import (
     SETTINGS_FILE,
     CheckSettings,

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cai_dagster.staging
-from cai_dagster.scratch import new_scratch_folder, remove_abandoned
-from cai_dagster.staging import StagedRows
-from cai_dagster.tables import TABLES
+import cai_dagster.lake.staging
+from cai_dagster.lake.scratch import new_scratch_folder, remove_abandoned
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.tables.schemas import TABLES
 
 RESPONSE = {
     "prompt_id": "ab",
@@ -174,7 +174,7 @@ def test_what_json_does_not_know_is_set_aside_as_text(tmp_path: Path) -> None:
 
 
 def test_rows_beyond_a_chunk_are_written_before_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cai_dagster.staging, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(cai_dagster.lake.staging, "CHUNK_ROWS", 4)
     staged = StagedRows(tmp_path, "initial_responses", None)
     for number in range(10):
         staged.add([{**RESPONSE, "sample": number}])
@@ -189,7 +189,7 @@ def test_rows_beyond_a_chunk_are_written_before_the_end(tmp_path: Path, monkeypa
 def test_a_frame_is_written_in_chunks_and_its_invalid_rows_set_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cai_dagster.staging, "FRAME_ROWS", 4)
+    monkeypatch.setattr(cai_dagster.lake.staging, "FRAME_ROWS", 4)
     rows = [{**RESPONSE, "sample": number, "completion": "" if number % 5 == 0 else "text"} for number in range(10)]
     staged = StagedRows(tmp_path, "initial_responses", None)
     staged.add_frame(pl.DataFrame(rows).select(*reversed(RESPONSE), pl.lit(1).alias("of no table")))
@@ -216,7 +216,7 @@ ROWS = st.fixed_dictionaries(
 def test_no_row_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict[str, Any]], given_up: int, chunk: int
 ) -> None:
-    monkeypatch.setattr(cai_dagster.staging, "CHUNK_ROWS", chunk)
+    monkeypatch.setattr(cai_dagster.lake.staging, "CHUNK_ROWS", chunk)
     staged = StagedRows(tmp_path, "initial_responses", None)
     for row in rows:
         staged.add([row])

@@ -16,13 +16,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from assets.constitution_diff import version_judgements
-from cai_dagster import cli
+from cai_dagster.commands import cli
 from cai_dagster.commands.status import NEWEST, print_status, short_number, short_time
-from cai_dagster.constitution import natural_order
+from cai_dagster.constitution.constitution import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
-from cai_dagster.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.status import AssetStatus, State, Status, read_status, status_of
+from cai_dagster.tables.graph import ON_DEMAND, SHARED, UPSTREAM
+from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, write_prompts
@@ -266,7 +266,7 @@ def test_a_look_imports_neither_dagster_nor_polars(home: Home) -> None:
     materialize(["constitution"], {})
     heavy = ["dagster", "polars", "pandera", "pandas", "pyarrow", "sqlalchemy", "numpy", "torch"]
     program = (
-        "import sys; from cai_dagster.cli import app; app(['status'], standalone_mode=False); "
+        "import sys; from cai_dagster.commands.cli import app; app(['status'], standalone_mode=False); "
         f"print('heavy:', *[name for name in {heavy} if name in sys.modules])"
     )
     finished = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)

@@ -4,10 +4,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.requests import Message, Messages
+from cai_dagster.calls.requests import Message, Messages
 from cai_dagster.settings import Split, TrainedRounds
-from cai_dagster.supervised import TokenRow, dialogues_of, supervised_examples, token_rows
-from cai_dagster.tables import TABLES
+from cai_dagster.tables.schemas import TABLES
+from cai_dagster.training.supervised import TokenRow, dialogues_of, supervised_examples, token_rows
 
 
 class CharacterFormat:

@@ -1,8 +1,8 @@
 import polars as pl
 import pytest
 
-from cai_dagster.constitution import Constitution, Dialogue, Principle
-from cai_dagster.tables import TABLES, Table
+from cai_dagster.constitution.constitution import Constitution, Dialogue, Principle
+from cai_dagster.tables.schemas import TABLES, Table
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 

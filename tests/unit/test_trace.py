@@ -13,14 +13,14 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.cli import app
-from cai_dagster.forget import forget, remembered
+from cai_dagster.calls.ledger import Ledger
+from cai_dagster.commands.cli import app
+from cai_dagster.explain.row_lineage import MODELS, RowLineage, Sought
+from cai_dagster.explain.trace import COLUMNS_OF_REQUESTS, Node, Trace, TraceError, tables_with_calls_of, trace
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake_reader import LakeError, LakeReader
-from cai_dagster.ledger import Ledger
-from cai_dagster.row_lineage import MODELS, RowLineage, Sought
-from cai_dagster.snapshots import Account
-from cai_dagster.trace import COLUMNS_OF_REQUESTS, Node, Trace, TraceError, tables_with_calls_of, trace
+from cai_dagster.lake.reader import LakeError, LakeReader
+from cai_dagster.lake.snapshots import Account
+from cai_dagster.upkeep.forget import forget, remembered
 from resources.lake import open_lake
 from tests.explained_home import copied
 from tests.hostile import HOSTILE
@@ -396,7 +396,7 @@ def test_nothing_is_imported_that_takes_longer_than_to_answer(explained: Home) -
     pair = table(explained, "response_pairs")["pair_id"][0]
     program = f"""
 import contextlib, io, json, sys
-from cai_dagster.cli import app
+from cai_dagster.commands.cli import app
 with contextlib.redirect_stdout(io.StringIO()):
     app(["trace", "{pair}", "--json"], standalone_mode=False)
 print(json.dumps(sorted(sys.modules)))

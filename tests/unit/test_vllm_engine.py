@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from resources.vllm_engine import _Call, _resolve  # pyright: ignore[reportPrivateUsage]
+from resources.engines.vllm import _Call, _resolve  # pyright: ignore[reportPrivateUsage]
 
 
 def test_an_answer_that_comes_after_its_stage_was_interrupted_harms_nobody() -> None:

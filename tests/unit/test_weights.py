@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-import cai_dagster.hardware
-import cai_dagster.weights
-from cai_dagster.chat_format import FORMAT_VERSION
-from cai_dagster.hardware import has_fast_bfloat16, resolve_dtype
+import cai_dagster.models.hardware
+import cai_dagster.models.weights
 from cai_dagster.home import Home
-from cai_dagster.offline_model import NAME
-from cai_dagster.weights import OFFLINE, WeightsError, locate_weights, weights_of
+from cai_dagster.models.chat_format import FORMAT_VERSION
+from cai_dagster.models.hardware import has_fast_bfloat16, resolve_dtype
+from cai_dagster.models.offline import NAME
+from cai_dagster.models.weights import OFFLINE, WeightsError, locate_weights, weights_of
 
 FILES = {
     "model-00001-of-00002.safetensors": "weights 1",
@@ -106,13 +106,13 @@ def test_files_are_hashed_once_for_each_of_their_states(
     folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashed: list[Any] = []
-    compute = cai_dagster.weights._digest
+    compute = cai_dagster.models.weights._digest
 
     def counted(files: Any) -> str:
         hashed.append(files)
         return compute(files)
 
-    monkeypatch.setattr(cai_dagster.weights, "_digest", counted)
+    monkeypatch.setattr(cai_dagster.models.weights, "_digest", counted)
     first = digest(folder, home)
     assert [digest(folder, home), digest(folder, home)] == [first, first]
     assert len(hashed) == 1
@@ -153,12 +153,12 @@ def test_a_folder_is_located_by_its_path(folder: Path, home: Home, monkeypatch: 
     located = locate_weights(str(folder), "", home)
     assert (located.name, located.folder) == ("model", folder)
     assert located == weights_of("model", folder, home)
-    monkeypatch.setattr(cai_dagster.weights, "PROJECT", folder.parent)
+    monkeypatch.setattr(cai_dagster.models.weights, "PROJECT", folder.parent)
     assert locate_weights("model", "", home) == located
 
 
 def test_offline_is_the_prepared_model(folder: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cai_dagster.weights, "prepare_offline_model", lambda of_home: {home: folder}[of_home])
+    monkeypatch.setattr(cai_dagster.models.weights, "prepare_offline_model", lambda of_home: {home: folder}[of_home])
     assert locate_weights(OFFLINE, "", home) == weights_of(NAME, folder, home)
 
 
@@ -204,13 +204,13 @@ def test_the_noted_hashes_are_json_in_the_home(folder: Path, home: Home) -> None
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
 def test_a_named_dtype_is_taken_at_its_word(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for fast in (True, False):
-        monkeypatch.setattr(cai_dagster.hardware, "has_fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(cai_dagster.models.hardware, "has_fast_bfloat16", lambda fast=fast: fast)
         assert resolve_dtype(dtype) == dtype
 
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, "bfloat16"), (False, "float32")])
 def test_auto_is_bfloat16_where_that_is_fast(fast: bool, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cai_dagster.hardware, "has_fast_bfloat16", lambda: fast)
+    monkeypatch.setattr(cai_dagster.models.hardware, "has_fast_bfloat16", lambda: fast)
     assert resolve_dtype("auto") == dtype
 
 
@@ -231,8 +231,8 @@ def test_bfloat16_is_fast_on_gpus_and_on_cpus_that_have_it(
     cpu = tmp_path / "cpuinfo"
     if flags is not None:
         cpu.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
-    monkeypatch.setattr(cai_dagster.hardware, "Path", lambda name: {"/proc/cpuinfo": cpu}[name])
-    monkeypatch.setattr(cai_dagster.hardware, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(cai_dagster.models.hardware, "Path", lambda name: {"/proc/cpuinfo": cpu}[name])
+    monkeypatch.setattr(cai_dagster.models.hardware, "has_gpu", lambda: gpu)
     assert has_fast_bfloat16() == fast
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cai_dagster.word_sequences import (
+from cai_dagster.inputs.word_sequences import (
     HASHES,
     Words,
     near_duplicates,

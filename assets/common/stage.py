@@ -1,0 +1,156 @@
+"""How an asset's rows are made and handed over: the mechanism of every table, written once.
+
+`run_stage` is for tables whose rows are made by a model; `stage_frame` and `stage_rows` for the others. All end in
+the IO manager, which commits.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from assets.common.failures import failure_of
+from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
+from cai_dagster.lake.snapshots import Account, TableSnapshot
+from cai_dagster.plan.stages import Stage
+from resources.lake import LakeResource, StagedTable
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cai_dagster.lake.staging import StagedRows
+
+Metadata = dict[str, Any]
+
+
+def constitution_version(context: dg.AssetExecutionContext) -> str | None:
+    """The partition of this materialization; None for an asset that knows no constitution."""
+    return context.partition_key if context.assets_def.partitions_def is not None else None
+
+
+def run_stage(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    model: LedgeredModel,
+    stage: Stage,
+    tables: Mapping[str, TableSnapshot],
+    rows_in_flight: int,
+) -> dg.MaterializeResult:
+    """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results."""
+    return run_stages(context, lake, [(model, stage)], tables, rows_in_flight)
+
+
+def run_stages(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    runs: Sequence[tuple[LedgeredModel, Stage]],
+    tables: Mapping[str, TableSnapshot],
+    rows_in_flight: int,
+    more: Metadata | None = None,
+) -> dg.MaterializeResult:
+    """As `run_stage`, for a table whose rows several models make, one after the other."""
+    from cai_dagster.calls.row_stream import Progress, run_rows
+
+    store = lake.open()
+    staged = new_rows(context, lake)
+    table = staged.table.name
+
+    def report(progress: Progress) -> None:
+        context.log.info(f"{table}: {progress}")
+
+    def run() -> None:
+        for model, stage in runs:
+            total = store.count(stage.rows, **tables)
+            context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
+            rows = store.stream(stage.rows, **tables)
+            run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
+
+    models = [model for model, _ in runs]
+    _run_until_agreed(run, models, staged, context.log.info)
+    usage = sum((model.usage for model in models), Usage())
+    tokens = usage.tokens
+    context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
+    names = ", ".join(dict.fromkeys(model.model_id for model in models))
+    metadata = {
+        "model": names,
+        "ledger_hits": usage.hits,
+        "ledger_misses": usage.misses,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
+        **(more or {}),
+    }
+    return _result(context, lake, staged, usage, runs[0][1].max_rejected_share, metadata, names)
+
+
+def _run_until_agreed(
+    run: Callable[[], None], models: Sequence[LedgeredModel], staged: "StagedRows", log: Callable[[str], None]
+) -> None:
+    """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
+    run()
+    while overruled := sum(len(model.overruled) for model in models):
+        log(f"another run paid for {overruled:,} of these calls first; making the rows of its answers")
+        for model in models:
+            model.overruled.clear()
+        staged.start_again()
+        run()
+
+
+def stage_frame(
+    context: dg.AssetExecutionContext, lake: LakeResource, frame: "pl.DataFrame", metadata: Metadata | None = None
+) -> dg.MaterializeResult:
+    """Stage a frame that has the table's columns."""
+    staged = new_rows(context, lake)
+    staged.add_frame(frame)
+    return stage_rows(context, lake, staged, metadata)
+
+
+def new_rows(context: dg.AssetExecutionContext, lake: LakeResource) -> "StagedRows":
+    """An empty set of rows to fill for this asset's table and partition."""
+    return lake.open().stage(context.asset_key.to_user_string(), constitution_version(context))
+
+
+def stage_rows(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    staged: "StagedRows",
+    metadata: Metadata | None = None,
+    max_rejected_share: float = 0.0,
+) -> dg.MaterializeResult:
+    """Hand over rows that were staged one by one; by default a rejected one fails the asset."""
+    staged.close()
+    return _result(context, lake, staged, Usage(), max_rejected_share, metadata or {})
+
+
+def _result(
+    context: dg.AssetExecutionContext,
+    lake: LakeResource,
+    staged: "StagedRows",
+    usage: Usage,
+    max_rejected_share: float,
+    metadata: Metadata,
+    model_id: str | None = None,
+) -> dg.MaterializeResult:
+    from cai_dagster.calls.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected
+
+    try:
+        refuse_too_many_rejected(staged, max_rejected_share)
+    except TooManyRejectedRowsError as error:
+        lake.open().commit_rejected(staged)
+        raise failure_of(error, {"reasons": staged.reasons}) from None
+    account = Account(
+        run_id=context.run.run_id,
+        ledger_hits=usage.hits,
+        ledger_misses=usage.misses,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        engine_seconds=usage.engine_seconds,
+        seconds=staged.seconds,
+        model_id=model_id,
+        data_version=lake.open().data_version(staged),
+    )
+    return dg.MaterializeResult(
+        value=StagedTable(staged, account),
+        data_version=dg.DataVersion(account.data_version),
+        metadata={**metadata, "seconds": round(account.seconds, 2)},
+    )

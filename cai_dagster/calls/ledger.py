@@ -1,0 +1,246 @@
+"""The ledger: every model call ever paid for, by request id. It never forgets and never changes an answer.
+
+It knows answers and ids, not what they were for beyond the slot's stage and prompt.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock
+from sqlalchemy import event
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DatabaseError
+
+from cai_dagster.calls.requests import Answer, PaidCall
+from cai_dagster.disk import full_disk_named
+from cai_dagster.errors import MendableError
+
+SCHEMA_VERSION = 2  # 1 had no table `retries`
+
+CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
+
+_metadata = sa.MetaData()
+_calls = sa.Table(
+    "calls",
+    _metadata,
+    sa.Column("request_id", sa.String(64), primary_key=True),
+    sa.Column("model_id", sa.Text, nullable=False),
+    sa.Column("stage", sa.Text, nullable=False),
+    sa.Column("prompt_id", sa.Text, nullable=False),
+    sa.Column("text", sa.Text, nullable=False),
+    sa.Column("finish_reason", sa.Text, nullable=False),
+    sa.Column("logprobs", sa.Text),
+    sa.Column("prompt_tokens", sa.Integer, nullable=False),
+    sa.Column("completion_tokens", sa.Integer, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
+)
+_answer_columns = [
+    _calls.c[name]
+    for name in ("request_id", "text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "logprobs")
+]
+_retries = sa.Table(
+    "retries",
+    _metadata,
+    sa.Column("request_id", sa.String(64), primary_key=True),
+    sa.Column("max_tokens", sa.Integer),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
+)
+_schema_version = sa.Table("ledger_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+
+class LedgerError(MendableError):
+    """The ledger cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class CallLengths:
+    """Tokens (prompt and completion together) of the calls of one model in one stage: mean and variance."""
+
+    model_id: str
+    stage: str
+    calls: int
+    mean: float
+    variance: float
+
+
+class Ledger:
+    """The calls in one database: a SQLite file (in WAL mode, for several processes) or a SQLAlchemy URL.
+
+    Calls of the prompts that `forgotten` names are not kept.
+    """
+
+    def __init__(self, database: Path | str, forgotten: Callable[[], Set[str]] = frozenset[str]) -> None:
+        self._forgotten = forgotten
+        if isinstance(database, Path):
+            database.parent.mkdir(parents=True, exist_ok=True)
+            self._room = lambda: full_disk_named(database.parent)
+            self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
+            event.listen(self._engine, "connect", _use_wal)
+            with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet
+                self._prepare()
+        else:
+            self._room = contextlib.nullcontext[None]  # another machine's disk
+            self._engine = sa.create_engine(database)
+            self._prepare()
+
+    def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
+        """The answers there are, by request id."""
+        with self._engine.connect() as connection:
+            rows: Any = connection.execute(self._answers, {"ids": json.dumps(list(request_ids))}).tuples()
+            return {
+                request_id: Answer(text, end, prompt, completion, seconds, _logprobs(logprobs))
+                for request_id, text, end, prompt, completion, seconds, logprobs in rows
+            }
+
+    def put(self, calls: Iterable[PaidCall]) -> set[str]:
+        """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
+
+        Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises
+        DiskFullError, and keeps none of them, when there is no room.
+        """
+        paid = {call.request_id: call for call in reversed(list(calls))}
+        rows = [_row(call) for _, call in sorted(paid.items())]  # neighbours in the index are written together
+        if not rows:
+            return set()
+        with self._room(), self._engine.begin() as connection:
+            # By the driver itself: for many rows SQLAlchemy's own part costs more than the database's.
+            insert = self._insert_into(_calls).on_conflict_do_nothing()
+            statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
+            parameters: Any = [tuple(row.values()) for row in rows] if statement.positional else rows
+            added = connection.exec_driver_sql(str(statement), parameters).rowcount
+            # Asked for once the database is ours to write: what is forgotten from now on is removed after us.
+            refused = self._forgotten() & {call.slot.prompt_id for call in paid.values()}
+            if refused:
+                connection.execute(sa.delete(_calls).where(_calls.c.prompt_id.in_(refused)))
+        if added == len(rows):
+            return set()
+        kept = self.get(list(paid))
+        return {request_id for request_id, answer in kept.items() if not answer.says_the_same(paid[request_id].answer)}
+
+    def retry(self, request_ids: Iterable[str], reason: str, max_tokens: int | None = None) -> None:
+        """Have these calls made again when they are next asked for; the answers there are stay where they are."""
+        rows = [{"request_id": request_id, "reason": reason, "max_tokens": max_tokens} for request_id in request_ids]
+        if rows:
+            with self._room(), self._engine.begin() as connection:
+                insert = self._insert_into(_retries)
+                latest = {name: insert.excluded[name] for name in ("reason", "max_tokens")}
+                connection.execute(insert.on_conflict_do_update(index_elements=["request_id"], set_=latest), rows)
+
+    def retries(self) -> Mapping[str, int | None]:
+        """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
+        with self._engine.connect() as connection:
+            return dict(connection.execute(sa.select(_retries.c.request_id, _retries.c.max_tokens)).tuples().all())
+
+    def lengths(self) -> list[CallLengths]:
+        """Tokens of the calls paid for, by model and stage."""
+        tokens = _calls.c.prompt_tokens + _calls.c.completion_tokens
+        moments = [sa.func.count(), sa.func.avg(tokens), sa.func.avg(tokens * tokens * 1.0)]
+        query = sa.select(_calls.c.model_id, _calls.c.stage, *moments).group_by(_calls.c.model_id, _calls.c.stage)
+        with self._engine.connect() as connection:
+            rows: list[Any] = list(connection.execute(query).tuples())
+        return [
+            CallLengths(model_id, stage, calls, float(mean), max(0.0, float(square) - float(mean) ** 2))
+            for model_id, stage, calls, mean, square in rows
+        ]
+
+    def totals(self) -> Mapping[str, int]:
+        """Number of calls by stage."""
+        query = sa.select(_calls.c.stage, sa.func.count()).group_by(_calls.c.stage)
+        with self._engine.connect() as connection:
+            return dict(connection.execute(query).tuples().all())
+
+    def calls_of(self, prompt_id: str) -> int:
+        """How many calls were made for a prompt. Looks at every call: there is no index."""
+        query = sa.select(sa.func.count()).where(_calls.c.prompt_id == prompt_id)
+        with self._engine.connect() as connection:
+            return connection.execute(query).scalar_one()
+
+    def forget(self, prompt_id: str) -> int:
+        """Remove the calls that were made for a prompt, and leave nothing of them in the database's file; how many.
+
+        PostgreSQL keeps what was deleted until its own VACUUM.
+        """
+        calls = sa.select(_calls.c.request_id).where(_calls.c.prompt_id == prompt_id)
+        with self._room(), self._engine.begin() as connection:
+            connection.execute(sa.delete(_retries).where(_retries.c.request_id.in_(calls)))
+            forgotten = connection.execute(sa.delete(_calls).where(_calls.c.prompt_id == prompt_id)).rowcount
+        if self._engine.dialect.name == "sqlite":
+            with self._room(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+                connection.exec_driver_sql("VACUUM")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        return forgotten
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def _prepare(self) -> None:
+        try:
+            self._refuse_other_schemas()
+            _metadata.create_all(self._engine)  # also what is new since version 1
+            with self._engine.begin() as connection:
+                current = {"version": SCHEMA_VERSION}
+                connection.execute(self._insert_into(_schema_version).on_conflict_do_nothing(), current)
+                connection.execute(sa.delete(_schema_version).where(_schema_version.c.version != SCHEMA_VERSION))
+        except DatabaseError as error:
+            raise LedgerError(
+                f"the ledger {self._engine.url} cannot be used: {error.orig}. Where it is damaged: put a copy of it "
+                "back, or move it away, and every call that is made from then on is paid for. `cai doctor` looks at it"
+            ) from error
+
+    def _refuse_other_schemas(self) -> None:
+        """Before anything is written: a ledger of a later program stays as it is."""
+        if not sa.inspect(self._engine).has_table(_schema_version.name):
+            return
+        with self._engine.connect() as connection:
+            version = connection.execute(sa.select(sa.func.max(_schema_version.c.version))).scalar()
+        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+            raise LedgerError(
+                f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
+                "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
+            )
+
+    def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+        return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
+
+    @cached_property
+    def _answers(self) -> sa.Select[Any]:
+        """The answers whose ids are in the JSON array `ids`: one parameter, so that it is always the same statement."""
+        each = "SELECT json_array_elements_text(cast(:ids AS json))"
+        if self._engine.dialect.name != "postgresql":
+            each = "SELECT value FROM json_each(:ids)"
+        return sa.select(*_answer_columns).where(_calls.c.request_id.in_(sa.text(each)))
+
+
+def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:
+    return None if kept is None else tuple(json.loads(kept))
+
+
+def _row(call: PaidCall) -> dict[str, Any]:
+    return {
+        "request_id": call.request_id,
+        "model_id": call.model_id,
+        "stage": call.slot.stage,
+        "prompt_id": call.slot.prompt_id,
+        "text": call.answer.text,
+        "finish_reason": call.answer.finish_reason,
+        "logprobs": None if call.answer.logprobs is None else json.dumps(call.answer.logprobs),
+        "prompt_tokens": call.answer.prompt_tokens,
+        "completion_tokens": call.answer.completion_tokens,
+        "seconds": call.answer.seconds,
+    }
+
+
+def _use_wal(connection: Any, _record: object) -> None:
+    """Readers and one writer at a time go on together; a commit survives the death of the process."""
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")

@@ -1,0 +1,197 @@
+"""How rows run: many at once, bounded, each through its own recipe, each result written as soon as it is there.
+
+The one mechanism behind every asset that calls a model. There is no barrier between the steps of different rows, and
+memory does not grow with their number. It knows no recipe, no engine and no Dagster.
+"""
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from cai_dagster.calls.ledgered_model import LedgeredModel
+from cai_dagster.calls.requests import ChoiceLogprobs, Completion, LanguageModel, Request
+from cai_dagster.errors import HOW_TO_GO_ON, MendableError, RowError
+from cai_dagster.lake.staging import StagedRows
+
+REPORT_SECONDS = 10.0
+
+Row = Mapping[str, Any]
+Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
+
+
+class TooManyRejectedRowsError(MendableError):
+    """More rows were rejected than the settings allow; the message counts the reasons."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a stage is. `calls` are those answered, `calls_of_done` those of rows that are done."""
+
+    done: int
+    total: int
+    rejected: int
+    calls: int
+    calls_of_done: int
+    tokens: int
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At this rate, if the other rows need as many calls as those that are done; None while none is.
+
+        Many rows are in work at once and end together: the calls say how far they are, the rows do not.
+        """
+        if not (self.done and self.calls):
+            return None
+        expected = self.calls_of_done / self.done * self.total
+        return self.seconds * max(0.0, expected / self.calls - 1)
+
+    def __str__(self) -> str:
+        left = "" if self.seconds_left is None else f", about {self.seconds_left:,.0f} s left"
+        return (
+            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls, "
+            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s{left}"
+        )
+
+
+class _CountingModel:
+    """A model that counts the answers it gives to one row."""
+
+    def __init__(self, model: LanguageModel) -> None:
+        self._model = model
+        self.model_id = model.model_id
+        self.tells_apart = model.tells_apart
+        self.calls = 0
+
+    async def complete(self, request: Request) -> Completion:
+        completion = await self._model.complete(request)
+        self.calls += 1
+        return completion
+
+    async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
+        chosen = await self._model.choose(request, choices)
+        self.calls += 1
+        return chosen
+
+
+def run_rows(
+    rows: Iterable[Row],
+    total: int,
+    recipe: Recipe,
+    model: LedgeredModel,
+    staged: StagedRows,
+    row_id: Callable[[Row], str],
+    rows_in_flight: int,
+    report: Callable[[Progress], None],
+) -> None:
+    """Run `recipe` for every row, `rows_in_flight` at a time, and stage what it returns.
+
+    A row whose recipe raises RowError is set aside whole; any other exception stops the stage, and so does an
+    interrupt (Ctrl-C, or the end of a run in the UI). Calls already paid for are in the ledger in every case.
+    """
+    received: list[int] = []
+    staged.inputs += total
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_run_rows(rows, total, recipe, model, staged, row_id, rows_in_flight, report, received))
+    if received:
+        try:
+            signal.raise_signal(received[0])  # now for whoever was in charge before: Python, or Dagster
+        except BaseException as error:
+            error.add_note(HOW_TO_GO_ON)
+            raise
+    staged.close()
+
+
+def refuse_too_many_rejected(staged: StagedRows, allowed_share: float) -> None:
+    """Raise TooManyRejectedRowsError when more than `allowed_share` of what was worked on were set aside."""
+    if staged.rejected_share > allowed_share:
+        reasons = ", ".join(f"{count} × {code}" for code, count in sorted(staged.reasons.items()))
+        raise TooManyRejectedRowsError(
+            f"{staged.table.name}: {staged.rejected_count} of {staged.worked_on} rows were "
+            f"rejected ({staged.rejected_share:.1%}; allowed: {allowed_share:.1%}): {reasons}. They are in the table "
+            "rejected_rows with their reasons; the table itself was left as it was. Mend the cause, or raise "
+            "max_rejected_share."
+        )
+
+
+async def _run_rows(
+    rows: Iterable[Row],
+    total: int,
+    recipe: Recipe,
+    model: LedgeredModel,
+    staged: StagedRows,
+    row_id: Callable[[Row], str],
+    rows_in_flight: int,
+    report: Callable[[Progress], None],
+    received: list[int],
+) -> None:
+    waiting = iter(rows)  # shared: each row goes to the first worker that is free
+    started = time.monotonic()
+    done = calls_of_done = 0
+
+    async def work() -> None:
+        nonlocal done, calls_of_done
+        for row in waiting:
+            counting = _CountingModel(model)
+            try:
+                results = await recipe(counting, row)
+            except RowError as error:
+                staged.reject(row_id(row), str(error), row)
+            else:
+                staged.add(results)
+            done += 1
+            calls_of_done += counting.calls
+
+    async def tell() -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            usage, seconds = model.usage, time.monotonic() - started
+            calls = usage.hits + usage.misses
+            report(Progress(done, total, staged.rejected_count, calls, calls_of_done, usage.tokens, seconds))
+
+    telling = asyncio.create_task(tell())
+    workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]
+    with _interrupts_cancel(asyncio.current_task(), received):
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            for task in (telling, *workers):
+                task.cancel()
+            await asyncio.gather(telling, *workers, return_exceptions=True)
+            model.commit()
+
+
+@contextlib.contextmanager
+def _interrupts_cancel(task: "asyncio.Task[None] | None", received: list[int]) -> Generator[None]:
+    """Let an interrupt cancel the task, between two steps of the event loop, and note it in `received`.
+
+    The handlers of Python and Dagster raise, wherever the interrupt hits: in the middle of a commit to the ledger, or
+    in a callback of the event loop, where the exception would be logged and forgotten. A second interrupt goes to
+    them at once. Only the main thread is ever interrupted.
+    """
+    if task is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = task.get_loop()
+    before = {number: handler for number in INTERRUPTS if callable(handler := signal.getsignal(number))}
+
+    def cancel(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            before[signal.Signals(number)](number, frame)
+        loop.call_soon_threadsafe(task.cancel)
+
+    for number in before:
+        signal.signal(number, cancel)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

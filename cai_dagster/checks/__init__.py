@@ -1,0 +1,1 @@
+"""The data-quality checks: name, bound, measurement."""

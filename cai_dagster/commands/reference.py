@@ -1,0 +1,281 @@
+"""The reference pages docs/configuration.md and docs/tables.md, made from the models that the program itself uses.
+
+`python -m cai_dagster.commands.reference` (`make docs`) writes both, and the checks into docs/monitoring.md; a test
+says when a page is stale. What a setting or a column means stands in its model and nowhere else. Environment variables
+have no model, so they are described here.
+"""
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, cast
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from cai_dagster.checks.declarations import CHECKS
+from cai_dagster.home import PROJECT
+from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, CheckSettings, Settings, load_settings
+
+if TYPE_CHECKING:
+    from cai_dagster.tables.schemas import Table
+
+DOCS = PROJECT / "docs"
+
+_Column = tuple[str, str, str]  # name, type, rules
+
+ENVIRONMENT = {
+    "CAI_HOME": "The folder of tables, ledger, models and Dagster instance. A relative path counts from the project "
+    "folder; `.cai` where it is not set.",
+    "CAI_PROFILE": "The profile of settings.toml. `default` where it is not set, but `cai demo` and `cai ui` then take "
+    "`demo`.",
+    "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",
+    "CAI_API_KEY": "The API key of HTTP servers; `api_key_variable` of `policy` and `feedback_model` may name another "
+    "variable.",
+    "DAGSTER_HOME": "Set for every program that `cai` starts, to `$CAI_HOME/dagster`. Set it yourself where you call "
+    "`dagster` yourself.",
+    "HF_HUB_OFFLINE": "`1` where it is not set: nothing is downloaded. `0` lets a run download the models it names.",
+    "HF_HUB_DISABLE_TELEMETRY": "`1` where it is not set.",
+    "DO_NOT_TRACK": "`1` where it is not set.",
+    "VLLM_NO_USAGE_STATS": "`1` where it is not set.",
+    "VLLM_LOGGING_LEVEL": "`ERROR` where it is not set.",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "Set to `0`, always: the engine lives in the run's own process.",
+    "VLLM_CPU_KVCACHE_SPACE": "Set to `cpu_cache_gib`, always.",
+    "RAY_USAGE_STATS_ENABLED": "Set to `0`, always.",
+    "TOKENIZERS_PARALLELISM": "`false` where it is not set.",
+    "TQDM_DISABLE": "`1` for what `cai` does and starts, where it is not set: progress bars would bury the log.",
+    "TRANSFORMERS_VERBOSITY": "`error`, likewise.",
+    "PYTHONWARNINGS": "`ignore`, likewise.",
+}
+
+_WRITTEN = "<!-- written by `make docs` from {source}; edit that -->"
+_CONFIGURATION = """\
+# Configuration
+
+Every setting, with its default and what the profiles change. A setting is given in one of two places:
+
+* `settings.toml`, for every run: `[default.<section>]` holds the defaults, `[<profile>.<section>]` what a profile
+  changes. `CAI_PROFILE` names the profile. Backfills and `cai plan` read their settings there.
+* the launchpad of the Dagster UI, for one run: an asset's own settings below `ops: <asset>: config:`, those of
+  `policy` and `feedback_model` below `resources: <name>: config:`. Only what differs from the profile need be named.
+
+A wrong name, a wrong type or a value out of range is refused when the project is loaded, with file, profile, section
+and setting. So is a setting that `[default]` does not give: there are no defaults in the code.
+"""
+_ENVIRONMENT = """\
+## Environment variables
+
+What the program reads from its environment, or sets there for the libraries it uses. These read more of their own,
+such as `HF_HOME` or `CUDA_VISIBLE_DEVICES`.
+"""
+_TABLES = """\
+# Tables
+
+The data dictionary of the lake: every table, what a row of it is, its key and its columns. Types are those of polars.
+The rules are checked when a row is written; a row that breaks one goes to [`rejected_rows`](#rejected_rows) with the
+reason. Columns are only ever added, at the end, and are null in older rows.
+
+A table *of a version* holds the rows of all constitution versions, and materializing a version replaces that version's
+rows. An *unversioned* table is replaced whole. To an *appended* table rows are only added.
+"""
+_CHECKS = "<!-- checks: written by `make docs` from cai_dagster/checks/declarations.py and settings.toml -->"
+_END_OF_CHECKS = "<!-- end of checks -->"
+_RULES = {
+    "greater_than_or_equal_to": "≥ {min_value:g}",
+    "greater_than": "> {min_value:g}",
+    "less_than_or_equal_to": "≤ {max_value:g}",
+    "less_than": "< {max_value:g}",
+}
+_HEX = "^[0-9a-f]+$"
+
+
+def configuration_page() -> str:
+    """docs/configuration.md: every section of the settings, and the environment variables."""
+    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
+    values = {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles}
+    sections = {name: cast("type[BaseModel]", field.annotation) for name, field in Settings.model_fields.items()}
+    parts = [_WRITTEN.format(source="cai_dagster/settings.py and settings.toml"), _CONFIGURATION]
+    parts.append("Sections: " + ", ".join(f"[`{name}`](#{name})" for name in sections) + ".\n")
+    described: dict[str, dict[str, BaseModel]] = {}
+    for name, model in sections.items():
+        found = {profile: cast("BaseModel", getattr(settings, name)) for profile, settings in values.items()}
+        parts.append(f"## `{name}`\n\n{_docstring(model)}\n")
+        alike = next((other for other in described if described[other] == found), None)
+        described[name] = found
+        if name == "checks":
+            parts.append(_checks(found))
+        elif alike:
+            parts.append(f"Settings, defaults and what profiles change are those of [`{alike}`](#{alike}).\n")
+        else:
+            parts.append(_section(model, found))
+    variables = [(f"`{name}`", meaning) for name, meaning in ENVIRONMENT.items()]
+    return "\n".join([*parts, _ENVIRONMENT, _grid(("variable", "meaning"), variables)])
+
+
+def tables_page() -> str:
+    """docs/tables.md: every table of the lake."""
+    from cai_dagster.tables.schemas import TABLES
+
+    parts = [_WRITTEN.format(source="cai_dagster/tables/schemas.py"), _TABLES]
+    parts.append("Tables: " + ", ".join(f"[`{name}`](#{name})" for name in TABLES) + ".\n")
+    described: list[Table] = []
+    meanings: dict[_Column, str] = {}
+    for table in TABLES.values():
+        parts.append(f"## `{table.name}`\n\n{_docstring(table.model)}\n\n{_kind(table)}\n")
+        alike = next((other for other in described if issubclass(table.model, other.model)), None)
+        known = set(alike.schema) if alike else set[str]()
+        columns = [column for column in _columns(table) if column[0] not in known]
+        for column in columns:
+            meanings.setdefault(column, table.descriptions.get(column[0], ""))
+        if alike:
+            more = ", and these:" if columns else "."
+            parts.append(f"It has the columns of [`{alike.name}`](#{alike.name}){more}\n")
+        if columns:
+            rows = [
+                (f"`{column[0]}`", f"`{column[1]}`", column[2], table.descriptions.get(column[0], meanings[column]))
+                for column in columns
+            ]
+            parts.append(_grid(("column", "type", "rules", "meaning"), rows))
+        described.append(table)
+    return "\n".join(parts)
+
+
+def monitoring_page() -> str:
+    """docs/monitoring.md as it is, with the table of the checks."""
+    before, rest = (DOCS / "monitoring.md").read_text(encoding="utf-8").split(_CHECKS, 1)
+    after = rest.split(_END_OF_CHECKS, 1)[1]
+    settings = load_settings(SETTINGS_FILE, DEFAULT_PROFILE).checks
+    rows: list[Sequence[str]] = []
+    for name in type(settings).model_fields:
+        checks = [check for check in CHECKS if check.name == name]
+        advice = checks[0].advice.replace(f"'{checks[0].table}'", "'TABLE'")
+        tables = "every table with a check" if name == "drift" else ", ".join(f"`{check.table}`" for check in checks)
+        rows.append((f"`{name}`", tables, checks[0].description, _bounds(settings.of(name)), advice))
+    table = _grid(("check", "of", "measures", "default bound", "what to do"), rows)
+    return f"{before}{_CHECKS}\n{table}{_END_OF_CHECKS}{after}"
+
+
+def pages() -> dict[str, str]:
+    """The text of each page, by its file name in docs/."""
+    return {"configuration.md": configuration_page(), "tables.md": tables_page(), "monitoring.md": monitoring_page()}
+
+
+def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
+    """The settings of a section; a column for each profile that changes one of them."""
+    default = values[DEFAULT_PROFILE]
+    others = [profile for profile, found in values.items() if found != default]
+    rows: list[Sequence[str]] = []
+    for name, field in model.model_fields.items():
+        given = [_literal(getattr(default, name))]
+        for profile in others:
+            value = getattr(values[profile], name)
+            given.append("" if value == getattr(default, name) else _literal(value))
+        rows.append((f"`{name}`", _allowed(field), *given, field.description or ""))
+    return _grid(("setting", "values", "default", *(f"`{other}`" for other in others), "meaning"), rows)
+
+
+def _checks(values: Mapping[str, BaseModel]) -> str:
+    """The checks: what each measures, on which tables, within which bounds."""
+    default = values[DEFAULT_PROFILE]
+    others = [profile for profile, found in values.items() if found != default]
+    rows: list[Sequence[str]] = []
+    for name in type(default).model_fields:
+        checks = [check for check in CHECKS if check.name == name]
+        bounds = [_bounds(getattr(default, name))]
+        for profile in others:
+            changed = getattr(values[profile], name) != getattr(default, name)
+            bounds.append(_bounds(getattr(values[profile], name)) if changed else "")
+        tables = ", ".join(f"`{check.table}`" for check in checks)
+        rows.append((f"`{name}`", tables, *bounds, checks[0].description))
+    settings = (
+        "A bound is `above`, `at_least` or `at_most`, or two of them; `severity` is `ERROR` or `WARN`. `tables` and "
+        "`versions` of a check change both for one table or constitution version; see [monitoring](monitoring.md).\n"
+    )
+    heads = ("check", "of", "default", *(f"`{other}`" for other in others), "measures")
+    return f"{settings}\n{_grid(heads, rows)}"
+
+
+def _bounds(check: CheckSettings) -> str:
+    """`at most 0.05: ERROR; v2: at most 0.1: ERROR`"""
+    held = [f"{table}: {_held(check.held_to(table))}" for table in check.tables]
+    held += [f"{version}: {_held(check.held_to('', version))}" for version in check.versions]
+    return "; ".join([_held(check), *held])
+
+
+def _held(check: CheckSettings) -> str:
+    return f"{check.bounds}: {check.severity}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """The type of a setting, with its choices or its range."""
+    kind: Any = field.annotation
+    if isinstance(kind, type) and issubclass(kind, StrEnum):
+        return " ".join(f"`{choice.value}`" for choice in kind)
+    name = {"str": "text", "bool": "`true` `false`", "int": "integer", "float": "number", "list[str]": "list of texts"}
+    written: str = kind.__name__ if isinstance(kind, type) and kind is not list else str(kind)
+    written = str(kind) if str(kind).startswith("list") else written
+    limits = [_limit(constraint) for constraint in field.metadata]
+    return ", ".join([name.get(written, f"`{written}`"), *filter(None, limits)])
+
+
+def _limit(constraint: Any) -> str:
+    signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+    for bound, sign in signs.items():
+        if hasattr(constraint, bound):
+            return f"{sign} {getattr(constraint, bound):,}"
+    return "not empty" if getattr(constraint, "min_length", 0) else ""
+
+
+def _literal(value: Any) -> str:
+    """A value as settings.toml has it."""
+    return f"`{json.dumps(value, ensure_ascii=False)}`"
+
+
+def _kind(table: "Table") -> str:
+    key = ", ".join(f"`{column}`" for column in table.key)
+    kind = "Appended" if table.appended else "Of a version" if table.versioned else "Unversioned"
+    if table.name == "rejected_rows":
+        kind = "Replaced with the rows that they were meant to stand beside"
+    return f"{kind}. Key: {key}."
+
+
+def _columns(table: "Table") -> list[_Column]:
+    """Name, type and rules of each column. One that says no more means what it means where it stands first."""
+    return [
+        (name, str(column.dtype.type), ", ".join(["may be null"] * column.nullable + [*map(_rule, column.checks)]))
+        for name, column in table.model.to_schema().columns.items()
+    ]
+
+
+def _rule(check: Any) -> str:
+    """A pandera check in words."""
+    statistics = cast("dict[str, Any]", check.statistics)
+    if check.name in _RULES:
+        return _RULES[check.name].format(**statistics)
+    if check.name == "isin":
+        return " ".join(f"`{value}`" for value in statistics["allowed_values"])
+    if check.name == "str_matches" and statistics["pattern"] == _HEX:
+        return "hex digits"
+    if check.name == "str_length" and statistics.get("min_value") == 1 and statistics.get("max_value") is None:
+        return "not empty"
+    return f"`{check.error or check.name}`"
+
+
+def _docstring(model: type) -> str:
+    """The docstring's paragraphs, each in one line."""
+    paragraphs = (model.__doc__ or "").strip().split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+def _grid(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    for page_name, text in pages().items():
+        (DOCS / page_name).write_text(text, encoding="utf-8")
+        sys.stdout.write(f"{DOCS / page_name}\n")

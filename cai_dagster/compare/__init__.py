@@ -1,0 +1,1 @@
+"""Two constitution versions side by side."""

@@ -1,0 +1,81 @@
+"""Two constitution versions as they are in the lake, read and compared.
+
+It only reads. What was never made is absent, which is not the same as empty.
+"""
+
+from pathlib import Path
+
+from cai_dagster.compare.diff import COMPARED, MEASURED, ConstitutionDiff, VersionTables, compare_versions
+from cai_dagster.constitution.constitution import Constitution, load_constitution
+from cai_dagster.errors import MendableError
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import FORGET_RUN
+from cai_dagster.settings import ConstitutionDiffSettings
+from cai_dagster.tables.schemas import TABLES
+
+_CHECKS = """
+    FROM lake.check_results WHERE constitution_version = $version
+    QUALIFY row_number() OVER (PARTITION BY table_name, check_name ORDER BY checked_at DESC) = 1
+    ORDER BY table_name, check_name
+"""
+_ACCOUNTS = f"""
+    SELECT table_name, sum(ledger_misses) AS calls_paid, arg_max(ledger_hits, materialized_at) AS calls_found,
+        sum(prompt_tokens + completion_tokens) AS tokens, sum(seconds) AS seconds
+    FROM lake.materializations
+    WHERE constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff')
+        AND run_id <> '{FORGET_RUN}'
+    GROUP BY table_name ORDER BY min(materialized_at)
+"""
+
+
+class VersionsError(MendableError):
+    """The versions cannot be compared; the message says why."""
+
+
+def diff_versions(
+    lake: Lake, before: str, after: str, constitutions: Path, settings: ConstitutionDiffSettings
+) -> ConstitutionDiff:
+    """What `after` changed against `before`, as far as either has been made.
+
+    Raises VersionsError where they are the same, ConstitutionError where a version is nowhere.
+    """
+    one, other = (
+        read_version(lake, constitution)
+        for constitution in constitutions_to_compare(lake, before, after, constitutions)
+    )
+    made = lake.materialized("prompts")
+    prompts = lake.snapshot("prompts").frame() if made else TABLES["prompts"].schema.to_frame()
+    return compare_versions(one, other, prompts, settings)
+
+
+def constitutions_to_compare(lake: Lake, before: str, after: str, constitutions: Path) -> list[Constitution]:
+    """Both versions' principles: from the lake, or from their file where the lake has none of a version yet.
+
+    Raises VersionsError where they are the same, ConstitutionError where a version is nowhere.
+    """
+    refuse_the_same(before, after)
+    return [
+        Constitution.from_rows(lake.snapshot("constitution", version).frame().to_dicts())
+        if lake.materialized("constitution", version)
+        else load_constitution(constitutions / f"{version}.yaml")
+        for version in (before, after)
+    ]
+
+
+def refuse_the_same(before: str, after: str) -> None:
+    """Raise VersionsError where a version would be compared with itself."""
+    if before == after:
+        raise VersionsError(f"{before} and {after} are the same version; name two")
+
+
+def read_version(lake: Lake, constitution: Constitution) -> VersionTables:
+    """What there is in the lake of the version whose constitution it is."""
+    version = constitution.version
+    present = [table for table in (*COMPARED, *MEASURED) if lake.materialized(table, version)]
+    return VersionTables(
+        version,
+        constitution,
+        {table: lake.snapshot(table, version).frame() for table in present},
+        checks=lake.select(_CHECKS, {"version": version}).to_dicts(),
+        costs=lake.select(_ACCOUNTS, {"version": version}).to_dicts(),
+    )

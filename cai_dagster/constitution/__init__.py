@@ -1,0 +1,1 @@
+"""Constitutions: files, principles and their draws; reading what others wrote."""

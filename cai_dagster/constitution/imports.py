@@ -1,0 +1,389 @@
+"""Constitutions that others have written, as files of this project: what can be read, and how it becomes principles.
+
+llm-swarm's JSON, the two files of prompts that Anthropic published with Bai et al. 2022, Markdown lists, and plain
+text with a principle a line. A text that a source lacks comes from a template below. Every error names file and place.
+"""
+
+import json
+import re
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+
+from cai_dagster.constitution.constitution import (
+    LARGEST_FILE,
+    VERSION_PATTERN,
+    Constitution,
+    ConstitutionError,
+    Dialogue,
+    Principle,
+    Text,
+    load_constitution,
+)
+from cai_dagster.errors import MendableError
+from cai_dagster.hashing import content_hash
+from cai_dagster.text import printable
+
+# Where a source has no text for one of the three requests. {text} is what it has.
+CRITIQUE_OF_PRINCIPLE = "Name every way in which your last response goes against this principle: {text}"
+REVISION_OF_PRINCIPLE = "Rewrite the response so that it follows this principle: {text}"
+COMPARISON_OF_PRINCIPLE = "Which response follows this principle better? {text}"
+COMPARISON_OF_REVISION = "Which response leaves less to do for someone who is asked this about it? {text}"
+CRITIQUE_OF_COMPARISON = (
+    "Name every way in which your last response falls short of what is asked for when two responses are compared in "
+    "this way: {text}"
+)
+REVISION_OF_COMPARISON = "Rewrite the response so that it would be the one chosen here: {text}"
+
+FORMATS = (".json", ".md", ".markdown", ".txt")
+SLUG_WORDS = 5
+_SLUG_LENGTH = 60
+_SLUG_HASH_DIGITS = 6
+# Words of nearly every principle and request, which tell none from another.
+_COMMON_WORDS = (
+    "a all and any are as assistant assistants be by choose for from have if in is it its make more most new of on one "
+    "or please possible principle remove respond response responses revise revision rewrite should so that the this to "
+    "version way which with write"
+)
+_DIALOGUE_ROLES = ("user", "assistant") * 3
+_BULLET = re.compile(r"(?:[-*+•]|\d+[.)])\s+")
+
+
+class ConstitutionImportError(MendableError):
+    """A source that cannot be read, or a file that cannot be written; the message says where and why."""
+
+
+@dataclass(frozen=True)
+class FoundConstitution:
+    """What the sources say: principles with slugs of their own, few-shot dialogues, and what was left out."""
+
+    title: str
+    sources: tuple[str, ...]
+    principles: tuple[Principle, ...]
+    dialogues: tuple[Dialogue, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """One file's content. Several of its principles may have one slug."""
+
+    principles: list[Principle]
+    dialogues: list[Dialogue]
+    left_out: list[str]
+    title: str | None = None
+
+
+class _SwarmPrinciple(BaseModel):
+    critic: Text
+    revision: Text
+
+
+class _SwarmTurn(BaseModel):
+    role: str
+    content: Text
+
+
+class _Swarm(BaseModel):
+    constitutions: Annotated[list[_SwarmPrinciple], Field(min_length=1)]
+    system_chat: list[list[_SwarmTurn]] = []
+
+
+class _CritiqueRevision(BaseModel):
+    prompt: Annotated[list[Text], Field(min_length=1, max_length=1)]
+    edit_request: Text
+
+
+_CRITIQUE_REVISIONS = TypeAdapter(Annotated[dict[str, _CritiqueRevision], Field(min_length=1)])
+_COMPARISONS = TypeAdapter(Annotated[list[Text], Field(min_length=1)])
+
+
+def read_constitution(files: Sequence[Path]) -> FoundConstitution:
+    """The principles of all files, in their order. Principles that are the same become one of their summed weight.
+
+    Raises ConstitutionImportError for a file that cannot be read, naming the place in it.
+    """
+    sources = [_read(file) for file in files]
+    return FoundConstitution(
+        title=next((source.title for source in sources if source.title), files[0].stem),
+        sources=tuple(file.name for file in files),
+        principles=_named(principle for source in sources for principle in source.principles),
+        dialogues=tuple(dialogue for source in sources for dialogue in source.dialogues),
+        left_out=tuple(note for source in sources for note in source.left_out),
+    )
+
+
+def write_constitution(
+    found: FoundConstitution, file: Path, title: str | None, licence: str, overwrite: bool = False
+) -> Constitution:
+    """Write a constitution file and read it back as the graph will.
+
+    Raises ConstitutionImportError when the file exists (unless it may be overwritten), has a name that is no version,
+    or would be refused.
+    """
+    if file.suffix != ".yaml" or not VERSION_PATTERN.fullmatch(file.stem):
+        raise ConstitutionImportError(
+            f"{file}: the name must be VERSION.yaml with a version of the characters a-z 0-9 . _ -; "
+            "the version is the partition key"
+        )
+    if file.exists() and not overwrite:
+        raise ConstitutionImportError(f"{file} exists; name another --output, or replace it with --overwrite")
+    if not file.parent.is_dir():
+        raise ConstitutionImportError(f"{file.parent}: no such folder")
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".import-") as scratch:
+        written = Path(scratch) / file.name
+        written.write_text(_to_yaml(found, title or found.title, licence), encoding="utf-8")
+        try:
+            constitution = load_constitution(written)
+        except ConstitutionError as error:
+            problems = str(error).replace(str(written), str(file))
+            raise ConstitutionImportError(f"what was read makes no valid constitution:\n{problems}") from error
+        written.replace(file)
+    return constitution
+
+
+def slug_of(text: str) -> str:
+    """`inappropriate-for-children`: the first words of a text that tell it from others.
+
+    A text without such words gets its hash.
+    """
+    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
+    common = _COMMON_WORDS.split()
+    telling = [word for word in words if word not in common][:SLUG_WORDS]
+    return "-".join(telling)[:_SLUG_LENGTH].strip("-") or f"principle-{content_hash(text, _SLUG_HASH_DIGITS)}"
+
+
+def _read(file: Path) -> _Source:
+    text = _text_of(file)
+    if file.suffix == ".json":
+        return _read_json(file, _parse_json(file, text))
+    if file.suffix in (".md", ".markdown"):
+        return _read_markdown(file, text)
+    if file.suffix == ".txt":
+        return _read_lines(file, text)
+    raise ConstitutionImportError(f"{file}: cannot tell what it is; the name must end in {', '.join(FORMATS)}")
+
+
+def _text_of(file: Path) -> str:
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConstitutionImportError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(raw) > LARGEST_FILE:
+        raise ConstitutionImportError(f"{file}: {len(raw):,} bytes; a constitution has at most {LARGEST_FILE:,}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConstitutionImportError(
+            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
+
+
+def _parse_json(file: Path, text: str) -> Any:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        for key, count in Counter(key for key, _ in pairs).items():
+            if count > 1:
+                raise ConstitutionImportError(f"{file}: the key {key!r} stands {count} times in one object")
+        return dict(pairs)
+
+    try:
+        return json.loads(text, object_pairs_hook=refuse_duplicates)
+    except json.JSONDecodeError as error:
+        raise ConstitutionImportError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
+    except RecursionError as error:
+        raise ConstitutionImportError(f"{file}: not a constitution: nested too deeply") from error
+
+
+def _read_json(file: Path, value: Any) -> _Source:
+    if isinstance(value, list):
+        return _comparisons(file, value)
+    if isinstance(value, dict) and "constitutions" in value:
+        return _swarm(file, value)
+    if isinstance(value, dict):
+        return _critique_revisions(file, value)
+    raise ConstitutionImportError(
+        f"{file}: {type(value).__name__} at the top; expected llm-swarm's object with `constitutions`, an object of "
+        "`prompt` and `edit_request` by name, or a list of texts"
+    )
+
+
+def _swarm(file: Path, value: Any) -> _Source:
+    """llm-swarm: `critic` and `revision` of each principle, and few-shot dialogues of six turns."""
+    swarm = _checked(file, value, _Swarm.model_validate)
+    dialogues: list[Dialogue] = []
+    left_out: list[str] = []
+    for index, turns in enumerate(swarm.system_chat):
+        roles = tuple(turn.role for turn in turns)
+        if roles == _DIALOGUE_ROLES:
+            dialogues.append(Dialogue(*(turn.content for turn in turns)))
+        else:
+            left_out.append(
+                f"{file.name}: system_chat[{index}]: turns of {', '.join(roles) or 'nobody'}; a few-shot dialogue is "
+                "prompt, response, critique request, critique, revision request, revision"
+            )
+    principles = [
+        _with_revision(slug_of(entry.revision), entry.critic, entry.revision) for entry in swarm.constitutions
+    ]
+    return _Source(principles, dialogues, left_out)
+
+
+def _critique_revisions(file: Path, value: Any) -> _Source:
+    """CritiqueRevisionInstructions.json: the frame of the paper's few-shot text around each request is taken off."""
+    entries = _checked(file, value, _CRITIQUE_REVISIONS.validate_python)
+    principles = [
+        _with_revision(
+            slug_of(name),
+            _unframed(file, f"{name}.prompt[0]", entry.prompt[0], "CritiqueRequest:", "Critique:"),
+            _unframed(file, f"{name}.edit_request", entry.edit_request, "RevisionRequest:", "Revision:"),
+        )
+        for name, entry in entries.items()
+    ]
+    return _Source(principles, [], [])
+
+
+def _comparisons(file: Path, value: Any) -> _Source:
+    """RLMadisonInstructions.json: comparison principles; `Options:` at their end is not part of them."""
+    texts = _checked(file, value, _COMPARISONS.validate_python)
+    principles: list[Principle] = []
+    for index, text in enumerate(texts):
+        comparison = _unframed(file, f"[{index}]", text, "", "Options:")
+        critique = CRITIQUE_OF_COMPARISON.format(text=comparison)
+        revision = REVISION_OF_COMPARISON.format(text=comparison)
+        principles.append(Principle(slug_of(comparison), critique, revision, comparison))
+    return _Source(principles, [], [])
+
+
+def _read_lines(file: Path, text: str) -> _Source:
+    """A principle a line. Empty lines and lines that begin with # are no principles; a bullet is no part of one."""
+    lines = [_BULLET.sub("", line.strip(), count=1) for line in text.split("\n")]
+    principles = [_from_principle(line) for line in lines if line and not line.startswith("#")]
+    if not principles:
+        raise ConstitutionImportError(f"{file}:1: no principle in it; write one a line")
+    return _Source(principles, [], [])
+
+
+def _read_markdown(file: Path, text: str) -> _Source:
+    """Each item of an outermost list is a principle, the headings above it (below the title) are its tags."""
+    from markdown_it import MarkdownIt
+
+    principles: list[Principle] = []
+    left_out: list[str] = []
+    headings: dict[int, str] = {}
+    depth = 0
+    item: list[str] = []
+    heading_level = 0
+    for token in MarkdownIt("commonmark").parse(text):
+        if token.type in ("bullet_list_open", "ordered_list_open"):
+            depth += 1
+        elif token.type in ("bullet_list_close", "ordered_list_close"):
+            depth -= 1
+        elif token.type == "list_item_close" and depth == 1:
+            if item:
+                tags = tuple(heading for level, heading in sorted(headings.items()) if level > 1)
+                principles.append(replace(_from_principle("\n".join(item)), tags=tags))
+            item = []
+        elif token.type == "heading_open" and not depth:
+            heading_level = int(token.tag[1:])
+        elif token.type == "heading_close":
+            heading_level = 0
+        elif token.type in ("inline", "fence", "code_block", "html_block"):
+            shown = _shown(token)
+            if depth:
+                item.append(shown)
+            elif heading_level:
+                headings = {level: above for level, above in headings.items() if level < heading_level}
+                headings[heading_level] = shown
+            else:
+                line = token.map[0] + 1 if token.map else 1
+                left_out.append(f"{file.name}:{line}: not in a list, so not a principle: {' '.join(shown.split())}")
+    if not principles:
+        raise ConstitutionImportError(f"{file}:1: no list in it; write each principle as an item of a list")
+    return _Source(principles, [], left_out, headings.get(1))
+
+
+def _shown(token: Any) -> str:
+    """The text of a Markdown block without its marks."""
+    if token.children is None:
+        return str(token.content).strip()
+    breaks = {"softbreak": " ", "hardbreak": "\n"}
+    return "".join(str(breaks.get(child.type, child.content)) for child in token.children).strip()
+
+
+def _named(principles: Iterable[Principle]) -> tuple[Principle, ...]:
+    """Principles with a slug each, which depends on their texts and not on their order.
+
+    Of different principles with one slug each gets the hash of its texts behind it. Of equal ones (an author's way to
+    give more weight) one is left, with the sum of their weights.
+    """
+    distinct: dict[str, Principle] = {}
+    for principle in principles:
+        first = distinct.get(principle.id)
+        distinct[principle.id] = principle if first is None else _together(first, principle)
+    users = Counter(principle.slug for principle in distinct.values())
+    return tuple(
+        replace(one, slug=f"{one.slug}-{one.id[:_SLUG_HASH_DIGITS]}") if users[one.slug] > 1 else one
+        for one in distinct.values()
+    )
+
+
+def _together(first: Principle, second: Principle) -> Principle:
+    tags = tuple(dict.fromkeys((*first.tags, *second.tags)))
+    return replace(first, weight=first.weight + second.weight, tags=tags)
+
+
+def _to_yaml(found: FoundConstitution, title: str, licence: str) -> str:
+    """The file's text. What was left out stands in it as comments."""
+    notes = [f"# Left out: {' '.join(printable(note).split())}" for note in found.left_out]
+    description = (
+        f"Imported from {', '.join(found.sources)}. A request that the source does not have is made from a template."
+    )
+    value = {
+        "title": title,
+        "description": description,
+        "licence": licence,
+        "dialogues": [asdict(dialogue) for dialogue in found.dialogues],
+        "principles": [{**asdict(principle), "tags": list(principle.tags)} for principle in found.principles],
+    }
+    written = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=100)
+    return "\n".join([*notes, written])
+
+
+def _with_revision(slug: str, critique_request: str, revision_request: str) -> Principle:
+    comparison = COMPARISON_OF_REVISION.format(text=revision_request)
+    return Principle(slug, critique_request, revision_request, comparison)
+
+
+def _from_principle(text: str) -> Principle:
+    return Principle(
+        slug_of(text),
+        CRITIQUE_OF_PRINCIPLE.format(text=text),
+        REVISION_OF_PRINCIPLE.format(text=text),
+        COMPARISON_OF_PRINCIPLE.format(text=text),
+    )
+
+
+def _unframed(file: Path, place: str, text: str, opening: str, closing: str) -> str:
+    inner = text.strip().removeprefix(opening).removesuffix(closing).strip()
+    if not inner:
+        raise ConstitutionImportError(f"{file}: {place}: nothing is left of {text!r} without its frame")
+    return inner
+
+
+def _checked(file: Path, value: Any, validate: Callable[[Any], Any]) -> Any:
+    try:
+        return validate(value)
+    except ValidationError as error:
+        problems = [f"{file}: {_place(problem['loc'])}: {problem['msg']}" for problem in error.errors()]
+        raise ConstitutionImportError("\n".join(problems)) from error
+
+
+def _place(location: tuple[int | str, ...]) -> str:
+    """`constitutions[3].critic`"""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".") or "the file"

@@ -1,0 +1,1 @@
+"""Judge, reward model and policies against people and each other."""

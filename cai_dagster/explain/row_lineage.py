@@ -1,0 +1,526 @@
+"""Which rows have to do with a prompt, a pair or a principle, and which checkpoints were trained on such rows.
+
+Training rows are those of the snapshots in a checkpoint's record. Where no table was replaced since, they are counted
+for all checkpoints at once, as they are now; for each other one by a query of its own, `AT (VERSION => n)`. It knows
+which tables a trainer reads, nothing of training.
+"""
+
+import json
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from cai_dagster.home import Home
+from cai_dagster.lake.forgotten_prompts import forgotten_prompts
+from cai_dagster.lake.history import LakeHistory
+from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row, literal
+from cai_dagster.lake.snapshots import FORGET_RUN
+from cai_dagster.tables.column_lineage import COLUMN_LINEAGE
+
+MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
+TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements", "version_judgements")
+_NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
+
+_PREFERENCE_SPLIT = "t.split = 'preference'"
+# A principle-conditioned reward model reads the judgements themselves.
+_JUDGED_PREFERENCES = """t.pair_id IN (
+    SELECT p.pair_id FROM {response_pairs} p JOIN {prompts} q USING (prompt_id) WHERE q.split = 'preference')"""
+_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), [$ids])"
+_UNDER_PRINCIPLE = {
+    "constitution": "t.principle_id IN ($ids)",
+    "revision_rounds": "t.principle_id IN ($ids)",
+    "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
+        AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round AND r.principle_id IN ($ids))""",
+    "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
+        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
+    "judgements": _UNDER,
+    "calibration_judgements": _UNDER,
+    "policy_judgements": _UNDER,
+    "version_judgements": _UNDER,
+}
+"""Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
+_OF_REVISIONS_BY_PROMPT = """t.source = 'revisions' AND (t.constitution_version, t.prompt_id) IN (
+    SELECT (r.constitution_version, r.prompt_id) FROM {revision_rounds} r WHERE r.principle_id IN ($ids))"""
+_OF_REVISIONS_BY_SAMPLE = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
+    SELECT (p.constitution_version, p.pair_id) FROM {response_pairs} p JOIN {revision_rounds} last
+        ON last.constitution_version = p.constitution_version AND last.revision_request_id = p.request_id_1
+    JOIN {revision_rounds} r ON r.constitution_version = last.constitution_version
+        AND r.prompt_id = last.prompt_id AND r.sample = last.sample AND r.round <= last.round
+    WHERE p.source = 'revisions' AND r.principle_id IN ($ids))"""
+_MADE_UNDER_PRINCIPLE = {
+    by: {
+        "response_pairs": of_revisions,
+        "preference_pairs": f"({_UNDER_PRINCIPLE['preference_pairs']} OR {of_revisions})",
+    }
+    for by, of_revisions in (("prompt", _OF_REVISIONS_BY_PROMPT), ("sample", _OF_REVISIONS_BY_SAMPLE))
+}
+"""The same where pairs are made of revisions: one of the two completions was written under a principle.
+
+Of a single sample a prompt says which; of several only the call does, and in a million rows that takes seconds.
+"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of one table (`t`) that fulfil a condition; tables in the condition are named in braces."""
+
+    table: str
+    condition: str = "true"
+
+    def and_also(self, condition: str) -> "Rows":
+        """Those of them that fulfil another condition too."""
+        return Rows(self.table, f"{self.condition} AND {condition}")
+
+    @property
+    def tables(self) -> list[str]:
+        """Every table that is read."""
+        return [self.table, *(name for name in COLUMN_LINEAGE if f"{{{name}}}" in self.condition)]
+
+    def select(self, what: str, tables: Mapping[str, str] | None = None) -> str:
+        """SQL that reads each table from what `tables` says in its place: from the lake as it is, without it."""
+        places = tables or {name: f"lake.{name}" for name in self.tables}
+        return f"SELECT {what} FROM {places[self.table]} t WHERE {self.condition.format_map(places)}"
+
+
+@dataclass(frozen=True)
+class Sought:
+    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
+
+    `through_revisions`: what was written under a principle is looked for in pairs, where some are made of revisions.
+    """
+
+    kind: Literal["prompt", "pair", "principle"]
+    ids: Sequence[str]
+    pair_ids: Sequence[str] = ()
+    through_revisions: Literal["prompt", "sample"] | None = None
+
+    def among(self, rows: Rows) -> Rows | None:
+        """Those of the rows that are sought; None where the table can have none."""
+        has = COLUMN_LINEAGE[rows.table]
+        if self.kind == "principle":
+            under = _UNDER_PRINCIPLE | (_MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {})
+            return rows.and_also(under[rows.table]) if rows.table in under else None
+        if self.kind == "prompt" and "prompt_id" in has:
+            return rows.and_also("t.prompt_id IN ($ids)")
+        if "pair_id" in has:
+            return rows.and_also(f"t.pair_id IN ({'$pair_ids' if self.kind == 'prompt' else '$ids'})")
+        return None
+
+    @property
+    def parameters(self) -> dict[str, Sequence[str]]:
+        """What stands for the parameters in the SQL of `among`."""
+        return {"ids": self.ids, "pair_ids": self.pair_ids}
+
+    def example(self, table: str) -> str:
+        """SQL of an id in a table's rows that is not the one that is sought."""
+        has = COLUMN_LINEAGE[table]
+        if self.kind != "pair" and "pair_id" in has:
+            return "min(t.pair_id)"
+        return "min(t.prompt_id)" if self.kind == "principle" and "prompt_id" in has else "NULL"
+
+
+@dataclass(frozen=True)
+class RowCount:
+    """Rows of a table (of one version) that have to do with something, and the snapshot that wrote them.
+
+    `example` is an id to trace next.
+    """
+
+    table: str
+    constitution_version: str | None
+    rows: int
+    snapshot: int
+    example: str | None = None
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint's record as it lies in the lake, or beside the weights where it is in use no more."""
+
+    asset: str
+    key: str
+    versions: tuple[str, ...]
+    record: Mapping[str, Any]
+
+    @property
+    def constitution_version(self) -> str:
+        """The version it was first trained for; `versions` are those that use it now."""
+        return self.record["constitution_version"]
+
+    @property
+    def snapshots(self) -> Mapping[str, int]:
+        """The snapshot of each table that it was trained on."""
+        return self.record["lake_snapshots"]
+
+    def starts_from(self, other: "Checkpoint") -> bool:
+        """Whether its training began with the weights of the other one."""
+        return other.is_named_by(self.record["base_model"])
+
+    def is_named_by(self, model_id: str) -> bool:
+        """Whether the id of a model, as calls and records have it, is that of its weights."""
+        return model_id.startswith(f"{self.asset}-{self.key[:_NAMED_DIGITS]}@")
+
+    @property
+    def rows(self) -> list[Rows]:
+        """The rows it was trained on: what the trainers of `assets` read. None where its record names no snapshot."""
+        settings: Mapping[str, Any] = self.record["settings"]
+        if not self.snapshots:
+            return []
+        match self.asset:
+            case "sl_cai_model":
+                return [Rows("sft_dataset")]
+            case "teacher_sft_model":
+                return [Rows("teacher_responses")]
+            case "dpo_model":
+                return [Rows("preference_pairs", _PREFERENCE_SPLIT)]
+            case "rlaif_model":
+                return [Rows("prompts", _PREFERENCE_SPLIT)]
+            case _:
+                conditioned = Rows("judgements", _JUDGED_PREFERENCES)
+                labelled = Rows("preference_pairs", _PREFERENCE_SPLIT)
+                by_people = [Rows("human_preferences", _PREFERENCE_SPLIT)] if settings.get("human_weight") else []
+                return [conditioned if settings.get("principle_conditioned") else labelled, *by_people]
+
+    def snapshot_of(self, table: str) -> int:
+        """The snapshot at which it read a table, or what the tables it read were made from."""
+        return self.snapshots.get(table) or max(self.snapshots.values(), default=0)
+
+    def as_of(self, tables: Iterable[str]) -> dict[str, str]:
+        """SQL for each table as it was when this checkpoint was trained."""
+        return {table: self._as_of(table) for table in tables}
+
+    def _as_of(self, table: str) -> str:
+        rows = f"FROM lake.{table} AT (VERSION => {self.snapshot_of(table)})"
+        if not is_versioned(table):
+            return f"({rows})"
+        return f"({rows} WHERE constitution_version = {literal(self.constitution_version)})"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A checkpoint that saw what is sought: in so many of its training rows, or by what it was made of.
+
+    `exact` is false where its snapshot has been expired: the rows are then counted as they are now.
+    """
+
+    checkpoint: Checkpoint
+    training_rows: int
+    exact: bool = True
+    through: Checkpoint | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As the commands print it."""
+        through = self.through
+        return {
+            "asset": self.checkpoint.asset,
+            "checkpoint_key": self.checkpoint.key,
+            "constitution_version": self.checkpoint.constitution_version,
+            "in_use_for": list(self.checkpoint.versions),
+            "training_rows": self.training_rows,
+            "exact": self.exact,
+            "through": through and f"{through.asset}/{through.key}",
+        }
+
+
+class RowLineage:
+    """The rows and checkpoints of a home, asked for by what they have to do with."""
+
+    def __init__(self, reader: LakeReader, home: Home) -> None:
+        self._reader = reader
+        self._home = home
+        self._history = LakeHistory(reader)
+        self._counted: dict[tuple[Sought, str], list[Row]] = {}
+        self._now: dict[tuple[Sought, Rows], dict[str | None, int]] = {}
+
+    @cached_property
+    def _accounts(self) -> list[Row]:
+        query = """
+            SELECT table_name, constitution_version, data_version, snapshot_id, run_id FROM lake.materializations
+            ORDER BY snapshot_id
+        """
+        return self._reader.rows(query)
+
+    @cached_property
+    def written(self) -> dict[tuple[str, str | None], int]:
+        """The snapshot since which each table (of each version) has its rows; the same rows again change nothing."""
+        since: dict[tuple[str, str | None], int] = {}
+        data_versions: dict[tuple[str, str | None], str] = {}
+        for row in self._accounts:
+            key = row["table_name"], row["constitution_version"]
+            if data_versions.get(key) != row["data_version"]:
+                data_versions[key], since[key] = row["data_version"], row["snapshot_id"]
+        return since
+
+    @cached_property
+    def _commits(self) -> dict[tuple[str, str | None], list[int]]:
+        """The snapshots that replaced the rows of each table (of each version), the earliest first."""
+        commits: dict[tuple[str, str | None], list[int]] = {}
+        for row in self._accounts:
+            if row["run_id"] != FORGET_RUN:
+                commits.setdefault((row["table_name"], row["constitution_version"]), []).append(row["snapshot_id"])
+        return commits
+
+    @cached_property
+    def filled(self) -> list[str]:
+        """The tables that were ever materialized: a look at one of the others is lost time."""
+        written = {table for table, _ in self.written}
+        return [table for table in COLUMN_LINEAGE if table in written]
+
+    @cached_property
+    def checkpoints(self) -> list[Checkpoint]:
+        """Those in use, and those whose folder is still there; the newest first."""
+        records: dict[tuple[str, str], Mapping[str, Any]] = {}
+        versions: dict[tuple[str, str], list[str]] = {}
+        models = [asset for asset in MODELS if asset in self.filled]
+        selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in models]
+        for row in self._reader.rows(" UNION ALL ".join(selects)) if selects else []:
+            record = json.loads(row["record"])
+            name = (row["asset"], record["checkpoint_key"])
+            records[name] = record
+            versions.setdefault(name, []).append(row["constitution_version"])
+        for asset, folder in self._folders():
+            name = (asset, folder.name)
+            if name not in records:
+                records[name] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        found = [Checkpoint(*name, tuple(sorted(versions.get(name, ()))), record) for name, record in records.items()]
+        return sorted(found, key=lambda checkpoint: checkpoint.record["created_at"], reverse=True)
+
+    def _folders(self) -> Iterable[tuple[str, Path]]:
+        for asset in MODELS:
+            for record in (self._home.models / asset).glob("*/record.json"):
+                yield asset, record.parent
+
+    def of_prompt(self, prompt_id: str) -> Sought:
+        """All rows of a prompt and of its pairs."""
+        prompt = Sought("prompt", (prompt_id,))
+        rows = [Rows(table, "t.prompt_id IN ($ids)") for table in TABLES_OF_PAIRS if table in self.filled]
+        found = self._grouped(rows, prompt, "list(DISTINCT t.pair_id) AS pair_ids")
+        pair_ids = {pair_id for row in found if row["n"] for pair_id in row["pair_ids"]}
+        sought = Sought("prompt", (prompt_id,), tuple(sorted(pair_ids)))
+        self._keep(rows, sought, found)
+        return sought
+
+    def of_principles(self, principle_ids: Sequence[str]) -> Sought:
+        """All rows that came of principles."""
+        pairs = self._reader.rows("SELECT 1 FROM lake.response_pairs WHERE source = 'revisions' LIMIT 1")
+        if not pairs:
+            return Sought("principle", tuple(principle_ids))
+        several = self._reader.rows("SELECT 1 FROM lake.revision_rounds WHERE sample > 0 LIMIT 1")
+        return Sought("principle", tuple(principle_ids), through_revisions="sample" if several else "prompt")
+
+    def counts(self, sought: Sought) -> list[RowCount]:
+        """How many rows are sought, by table and version, each with an example."""
+        held = [rows for table in self.filled if (rows := sought.among(Rows(table)))]
+        others = [rows for rows in held if (sought, rows.table) not in self._counted]
+        self._keep(others, sought, self._grouped(others, sought))
+        return _row_counts(row for rows in held for row in self._counted[sought, rows.table])
+
+    def remember(self, sought: Sought, counts: Iterable[RowCount]) -> None:
+        """Counts that are known already, of all that is sought in their tables: `counts` has no need to look again."""
+        for count in counts:
+            known = self._counted.setdefault((sought, count.table), [])
+            known.append(
+                {
+                    "table_name": count.table,
+                    "version": count.constitution_version,
+                    "n": count.rows,
+                    "snapshot": count.snapshot,
+                    "example": count.example,
+                }
+            )
+
+    def count(self, held: Sequence[Rows], sought: Sought | None = None, **parameters: str) -> list[RowCount]:
+        """How many of some rows there are, by table and version; of what is sought, where it is, with an example."""
+        return _row_counts(self._grouped(held, sought, **parameters))
+
+    def _grouped(
+        self, held: Sequence[Rows], sought: Sought | None, also: str | None = None, **parameters: str
+    ) -> list[Row]:
+        """One row for each table and version; `trained` are those of the split that is trained on.
+
+        A table that several conditions name is read once: those of its rows that are sought. Not so the rounds of
+        revision, where a condition asks for the last one too, which may be under another principle.
+        """
+        if not held:
+            return []
+        named = Counter(table for rows in held for table in rows.tables)
+        shared = {
+            table: rows.select("*, snapshot_id")
+            for table, times in named.items()
+            if times > 1
+            and sought is not None
+            and (rows := sought.among(Rows(table)))
+            and not (sought.through_revisions == "sample" and table == "revision_rounds")
+        }
+        selects: list[str] = []
+        for rows in held:
+            version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
+            trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if "split" in COLUMN_LINEAGE[rows.table] else "count(*)"
+            example = sought.example(rows.table) if sought else "NULL"
+            what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
+            what += f", max(t.snapshot_id) AS snapshot, {example} AS example{f', {also}' if also else ''}"
+            places = {table: f"sought_{table}" if table in shared else f"lake.{table}" for table in rows.tables}
+            selects.append(f"{rows.select(what, places)} GROUP BY ALL")
+        query = " UNION ALL ".join(selects)
+        if shared:
+            query = f"WITH {', '.join(f'sought_{table} AS ({rows})' for table, rows in shared.items())} {query}"
+        return self._reader.rows(query, **(sought.parameters if sought else {}), **parameters)
+
+    def _keep(self, held: Sequence[Rows], sought: Sought, found: Sequence[Row]) -> None:
+        """What was counted, and with it what `that_saw` would count again: those of the split that is trained on."""
+        for table in {rows.table for rows in held}:
+            counted = [row for row in found if row["table_name"] == table]
+            self._counted[sought, table] = counted
+            condition = _PREFERENCE_SPLIT if "split" in COLUMN_LINEAGE[table] else "true"
+            training = sought.among(Rows(table, condition))
+            if training is not None:
+                self._now[sought, training] = {row["version"]: row["trained"] for row in counted}
+
+    def unchanged(self, checkpoint: Checkpoint, table: str) -> bool:
+        """Whether the table still has the rows that the checkpoint was trained on."""
+        version = checkpoint.constitution_version if is_versioned(table) else None
+        written = self.written.get((table, version))
+        return written is not None and written <= checkpoint.snapshot_of(table)
+
+    def read(
+        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", sought: Sought | None = None
+    ) -> tuple[list[Row], bool]:
+        """Training rows of a checkpoint as of its snapshots, and whether these are still there.
+
+        Where a snapshot has been expired, the rows as they are now. `tail` is SQL such as ORDER BY.
+        """
+        parameters = sought.parameters if sought else {}
+        try:
+            query = rows.select(what, checkpoint.as_of(rows.tables))
+            return self._reader.rows(f"{query} {tail}", **parameters), True
+        except NoSuchSnapshotError:
+            if is_versioned(rows.table):
+                rows = rows.and_also(f"t.constitution_version = {literal(checkpoint.constitution_version)}")
+            return self._reader.rows(f"{rows.select(what)} {tail}", **parameters), False
+
+    def that_saw(self, sought: Sought) -> list[Trained]:
+        """The checkpoints with a training row that is sought, then those that were made from such a checkpoint."""
+        totals: Counter[str] = Counter()
+        inexact: set[str] = set()
+        replaced: dict[Rows, list[Checkpoint]] = {}
+        rows_were_deleted = sought.kind == "prompt" and not forgotten_prompts(self._home).isdisjoint(sought.ids)
+        for checkpoint in self.checkpoints:
+            for rows in filter(None, map(sought.among, checkpoint.rows)):
+                if all(self.unchanged(checkpoint, table) for table in rows.tables):
+                    version = checkpoint.constitution_version if is_versioned(rows.table) else None
+                    totals[checkpoint.key] += self._counted_now(rows, sought).get(version, 0)
+                elif not rows_were_deleted and self._is_in_history(checkpoint, rows):
+                    replaced.setdefault(rows, []).append(checkpoint)
+                else:
+                    counted, exact = self.read(checkpoint, rows, "count(*) AS n", sought=sought)
+                    totals[checkpoint.key] += counted[0]["n"]
+                    if not exact:
+                        inexact.add(checkpoint.key)
+        for rows, checkpoints in replaced.items():
+            totals.update(self._counted_then(rows, checkpoints, sought))
+        found = [
+            Trained(checkpoint, totals[checkpoint.key], checkpoint.key not in inexact)
+            for checkpoint in self.checkpoints
+            if totals[checkpoint.key]
+        ]
+        return [*found, *self.made_from([one.checkpoint for one in found])]
+
+    def _is_in_history(self, checkpoint: Checkpoint, rows: Rows) -> bool:
+        """Whether the commits tell which rows a checkpoint saw: of versions, and of what is the same for all."""
+        if not is_versioned(rows.table):
+            return False
+        return all(
+            checkpoint.snapshot_of(table) in self._readable
+            if is_versioned(table)
+            else self.unchanged(checkpoint, table)
+            for table in rows.tables
+        )
+
+    @cached_property
+    def _readable(self) -> frozenset[int]:
+        return frozenset(self._history.snapshots)
+
+    def _counted_then(self, rows: Rows, checkpoints: Sequence[Checkpoint], sought: Sought) -> dict[str, int]:
+        """How many of the rows each checkpoint saw, by its key, in one query: each snapshot read alone takes as long.
+
+        A checkpoint's key stands in place of its version, so that conditions on several tables of one version are on
+        those tables as the checkpoint saw them.
+        """
+        places = {
+            table: self._as_seen_by(table, checkpoints) if is_versioned(table) else f"lake.{table}"
+            for table in rows.tables
+        }
+        query = f"{rows.select('t.constitution_version AS key, count(*) AS n', places)} GROUP BY ALL"
+        return {row["key"]: row["n"] for row in self._reader.rows(query, **sought.parameters)}
+
+    def _as_seen_by(self, table: str, checkpoints: Sequence[Checkpoint]) -> str:
+        seen: list[str] = []
+        for checkpoint in checkpoints:
+            version = checkpoint.constitution_version
+            commits = self._commits.get((table, version), [])
+            before = bisect_right(commits, checkpoint.snapshot_of(table))
+            if before:
+                seen.append(f"({literal(checkpoint.key)}, {literal(version)}, {commits[before - 1]})")
+        if not seen:
+            return f"(SELECT * FROM lake.{table} WHERE false)"
+        return f"""(
+            SELECT h.* REPLACE (seen.key AS constitution_version) FROM ({self._history.ever(table)}) h
+            JOIN (VALUES {", ".join(seen)}) seen(key, version, born)
+                ON h.constitution_version = seen.version AND h.snapshot_id = seen.born
+        )"""
+
+    def _counted_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
+        if (sought, rows) not in self._now:
+            version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
+            query = f"{rows.select(f'{version} AS version, count(*) AS n')} GROUP BY ALL"
+            counted = self._reader.rows(query, **sought.parameters)
+            self._now[sought, rows] = {row["version"]: row["n"] for row in counted}
+        return self._now[sought, rows]
+
+    def made_from(self, parents: Sequence[Checkpoint]) -> list[Trained]:
+        """The checkpoints whose base model or reward model is one of these, or was made from one of them."""
+        seen = {parent.key for parent in parents}
+        made: list[Trained] = []
+        waiting = list(parents)
+        while waiting:
+            parent = waiting.pop()
+            for checkpoint in self.checkpoints:
+                if checkpoint.key not in seen and self._comes_from(checkpoint, parent):
+                    seen.add(checkpoint.key)
+                    made.append(Trained(checkpoint, 0, through=parent))
+                    waiting.append(checkpoint)
+        return made
+
+    def _comes_from(self, checkpoint: Checkpoint, parent: Checkpoint) -> bool:
+        if checkpoint.starts_from(parent):
+            return True
+        return parent.asset == "reward_model" and self.reward_model_key(checkpoint) == parent.key
+
+    def reward_model_key(self, checkpoint: Checkpoint) -> str | None:
+        """The reward model whose rewards a checkpoint was optimized for."""
+        if "reward_model" not in checkpoint.snapshots:
+            return None
+        if self.unchanged(checkpoint, "reward_model"):
+            version = checkpoint.constitution_version
+            keys = [one.key for one in self.checkpoints if one.asset == "reward_model" and version in one.versions]
+        else:
+            rows, _ = self.read(checkpoint, Rows("reward_model"), "checkpoint_key")
+            keys = [row["checkpoint_key"] for row in rows]
+        return keys[0] if keys else None
+
+
+def _row_counts(grouped: Iterable[Row]) -> list[RowCount]:
+    """In the order of the graph, then of the versions' names."""
+    order = list(COLUMN_LINEAGE)
+    names = ("table_name", "version", "n", "snapshot", "example")
+    counts = [RowCount(*(row[name] for name in names)) for row in grouped if row["n"]]
+    return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
+
+
+def is_versioned(table: str) -> bool:
+    """Whether a table's rows belong to a constitution version."""
+    return "constitution_version" in COLUMN_LINEAGE[table]

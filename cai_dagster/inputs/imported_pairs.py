@@ -1,0 +1,64 @@
+"""Imported pairs: the completions of any preference data set, to be judged here (Bai et al. 2022, section 4.1).
+
+Whom the data set prefers plays no part: the judge sees two completions. It knows no judge.
+"""
+
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from typing import Any
+
+from cai_dagster.calls.requests import Completion
+from cai_dagster.errors import RowError
+from cai_dagster.hashing import content_hash
+from cai_dagster.inputs.human_preferences import PreferencePair, RejectedPair, read_pairs, seated
+from cai_dagster.inputs.prompts import NONE_FORGOTTEN
+from cai_dagster.recipes.response_pairs import pair_row
+from cai_dagster.settings import ResponsePairsSettings, Split
+
+FINISH_REASON = "imported"
+
+
+class UnknownPromptError(RowError):
+    """A pair answers a prompt that is not in the table `prompts`."""
+
+    code = "unknown_prompt"
+
+
+@dataclass(frozen=True)
+class ImportedPairs:
+    """Rows of `response_pairs`, the rows that are none, and how many pairs were left to the split `sft`."""
+
+    rows: list[dict[str, Any]]
+    rejected: list[RejectedPair]
+    of_sft_prompts: int
+
+
+def import_pairs(
+    settings: ResponsePairsSettings, splits: Mapping[str, str], forgotten: Set[str] = NONE_FORGOTTEN
+) -> ImportedPairs:
+    """The pairs of the sources whose prompts are in `splits` (prompt id → split), each pair once.
+
+    As for pairs from other sources, prompts of the split `sft` are left out. Raises SourceFileError for a file that
+    cannot be read or has no such columns.
+    """
+    pairs: dict[str, dict[str, Any]] = {}
+    of_sft_prompts = 0
+
+    def add(pair: PreferencePair, _row: Mapping[str, Any], source: str) -> None:
+        nonlocal of_sft_prompts
+        split = splits.get(pair.prompt_id)
+        if split is None:
+            raise UnknownPromptError(
+                f"the prompt is not in the table prompts; add the file of {source} to prompts.sources, and see "
+                "rejected_rows of prompts"
+            )
+        if split == Split.sft:
+            of_sft_prompts += 1
+            return
+        # No call made these texts: their hash stands where the id of a call does.
+        texts = seated(pair.chosen, pair.rejected)
+        first, second = (Completion(text, FINISH_REASON, content_hash(text)) for text in texts)
+        pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
+
+    rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten) if one is not None]
+    return ImportedPairs(list(pairs.values()), rejected, of_sft_prompts)

@@ -1,0 +1,1 @@
+"""The tables in DuckLake: transactions, snapshots, staging, history, forgotten prompts."""

@@ -1,0 +1,535 @@
+"""The lake: every table of the project, in DuckLake (Parquet files and a catalog of snapshots).
+
+One way in: `Lake.stage`, then `Lake.commit`, which replaces a table (or one constitution version of it), its rejected
+rows and its account in one transaction. Readers see a snapshot: all of a commit or nothing of it.
+It knows the tables' shapes from `tables`, nothing of what they mean, and nothing of Dagster.
+"""
+
+# pyright: reportMissingTypeStubs=false
+
+import contextlib
+import shutil
+import sqlite3
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow.parquet
+from filelock import FileLock
+
+from cai_dagster.disk import full_disk_named
+from cai_dagster.home import Home
+from cai_dagster.lake.forgotten_prompts import forgotten_ids
+from cai_dagster.lake.reader import (
+    LOST_CATALOG,
+    RESTORE,
+    RETRY_SECONDS,
+    LakeError,
+    has_committed_files,
+    is_conflict,
+    literal,
+    retry_conflicts,
+    started_duckdb,
+)
+from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
+from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.tables.schemas import TABLES, Table
+
+STREAM_ROWS = 1_024
+COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
+INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
+_OTHER_VERSION = (
+    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
+)
+
+Rows = TableSnapshot | StagedRows
+
+
+class Lake:
+    """The tables in one home. Not for use by several threads at once; by several processes, yes."""
+
+    def __init__(self, home: Home) -> None:
+        self._home = home
+
+    @cached_property
+    def _connection(self) -> duckdb.DuckDBPyConnection:
+        connection = started_duckdb()
+        self._home.root.mkdir(parents=True, exist_ok=True)
+        self._home.staging.mkdir(exist_ok=True)
+        remove_abandoned(self._home.staging)
+        with full_disk_named(self._home.root):
+            _attach(connection, self._home)
+        return connection
+
+    def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
+        """An empty set of rows to fill for `table`; nothing is visible before `commit`."""
+        _ = self._connection
+        return StagedRows(self._home.staging, table, constitution_version)
+
+    def data_version(self, staged: StagedRows) -> str:
+        """A hash of the staged rows that does not depend on their order."""
+        if not staged.parts:
+            return "empty"
+        return self._counted(f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)")[1]
+
+    def _counted(self, rows: str) -> tuple[int, str]:
+        """How many rows there are, and their data version; `rows` is what follows FROM."""
+        query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
+        count, total = self._connection.execute(query).fetchall()[0]
+        return count, _data_version(count, total)
+
+    def data_versions(self, snapshot: TableSnapshot, columns: Sequence[str]) -> dict[str | None, str]:
+        """The data version that a table's rows have, of each constitution version with rows, by these columns."""
+        version = "constitution_version" if TABLES[snapshot.table].versioned else "NULL"
+        listed = ", ".join(f'r."{name}"' for name in columns)
+        query = f"SELECT {version}, count(*), sum(hash(row({listed}))::HUGEINT) FROM rows r GROUP BY 1"
+        return {one: _data_version(count, total) for one, count, total in self.query(query, rows=snapshot).iter_rows()}
+
+    def commit(self, staged: StagedRows, account: Account) -> int:
+        """Replace the table's rows (of the staged version) by the staged ones, in one transaction; the snapshot id.
+
+        Raises LakeError, and changes nothing, when two staged rows have the same key.
+        """
+        self._refuse_duplicate_keys(staged)
+        files = self._move_in(staged.table.name, staged.parts)
+        rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
+
+        def replace() -> None:
+            # In the lock: what is forgotten before it is left out here, what is forgotten after it is removed then.
+            self._leave_out_forgotten(staged.table, files)
+            self._leave_out_forgotten(TABLES["rejected_rows"], rejected_files)
+            self._replace(staged.table, staged.constitution_version, files)
+            self._replace_rejected(staged, rejected_files)
+            counts = (_rows_in(files), _rows_in(rejected_files))
+            self._append_account(staged.table.name, staged.constitution_version, counts, account)
+
+        snapshot_id = self._transaction(replace)
+        shutil.rmtree(staged.folder)
+        return snapshot_id
+
+    def commit_rejected(self, staged: StagedRows) -> None:
+        """Keep the rejected rows of a failed materialization, and the table as it was."""
+        files = self._move_in("rejected_rows", staged.rejected_parts)
+
+        def replace() -> None:
+            self._leave_out_forgotten(TABLES["rejected_rows"], files)
+            self._replace_rejected(staged, files)
+
+        self._transaction(replace)
+        shutil.rmtree(staged.folder)
+
+    def append(self, table: str, *rows: Mapping[str, Any]) -> None:
+        """Add rows to a table whose rows are appended, such as check_results."""
+
+        def insert() -> None:
+            for row in rows:
+                self._insert(table, row)
+
+        self._transaction(insert)
+
+    def delete(self, conditions: Mapping[str, str]) -> int:
+        """Delete the rows of tables that fulfil a condition in SQL, in one transaction; the snapshot id.
+
+        A table (of a version) that loses rows gets an account of those that it still has: its rows are other ones now.
+        """
+
+        def delete() -> None:
+            for name, condition in conditions.items():
+                table = TABLES[name]
+                version = "constitution_version" if table.versioned else "NULL"
+                affected = f"SELECT DISTINCT {version} FROM lake.{name} WHERE {condition} ORDER BY 1"
+                versions = [row[0] for row in self._connection.execute(affected).fetchall()]
+                self._connection.execute(f"DELETE FROM lake.{name} WHERE {condition}")
+                if name != "rejected_rows":
+                    for one in versions:
+                        self._append_account_of_the_rest(table, one)
+
+        return self._transaction(delete)
+
+    def _append_account_of_the_rest(self, table: Table, constitution_version: str | None) -> None:
+        columns = ", ".join(f'"{name}"' for name in table.schema)
+        rows = f"SELECT {columns} FROM lake.{table.name}"
+        if constitution_version is not None:
+            rows += f" WHERE constitution_version = {literal(constitution_version)}"
+        count, data_version = self._counted(f"({rows})")
+        of_table = "table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        rejected = f"SELECT count(*) FROM lake.rejected_rows WHERE {of_table}"
+        (set_aside,) = self._connection.execute(rejected, [table.name, constitution_version]).fetchall()[0]
+        account = Account(FORGET_RUN, data_version)
+        self._append_account(table.name, constitution_version, (count, set_aside), account)
+
+    def expire_snapshots(self) -> int:
+        """Forget every snapshot but the current, and remove from disk what only they had; how many there were.
+
+        Files that still hold deleted rows are written anew without them, and no text stays in the catalog's statistics.
+        Nothing else may be using the lake: what it was handed would be gone.
+        """
+        with FileLock(f"{self._home.catalog}.lock"):
+            retry_conflicts(
+                lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
+            )
+            expire = "SELECT count(*) FROM ducklake_expire_snapshots('lake', older_than => now())"
+            (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
+            for clean in (
+                "cleanup_old_files('lake', cleanup_all => true)",
+                "delete_orphaned_files('lake', older_than => now())",  # also new ones: nothing else is using the lake
+            ):
+                statement = f"CALL ducklake_{clean}"
+                retry_conflicts(lambda statement=statement: self._connection.execute(statement))
+            self.close()
+            _widen_text_bounds(self._home.catalog)
+        return expired
+
+    def widen_text_bounds(self) -> None:
+        """Make filters on text columns find every row again, where the catalog's bounds leave some out."""
+        with FileLock(f"{self._home.catalog}.lock"):
+            self.close()
+            retry_conflicts(lambda: _widen_text_bounds(self._home.catalog))
+
+    def hidden_from_filters(self, table: Table) -> list[str]:
+        """The text columns of a table's key by which a filter misses rows that a read of the whole table has.
+
+        A filter prunes by the catalog's bounds; the smallest and largest text, read without a filter, must be found.
+        """
+        columns = [name for name in table.key if table.schema[name] == pl.String]
+        extremes = ", ".join(f"""min("{name}" || ''), max("{name}" || '')""" for name in columns)
+        found = self.select(f"SELECT {extremes} FROM lake.{table.name}", {}).row(0) if columns else ()
+        return [
+            name
+            for number, name in enumerate(columns)
+            if any(
+                text is not None and not self._has(table.name, name, text)
+                for text in found[2 * number : 2 * number + 2]
+            )
+        ]
+
+    def _has(self, table: str, column: str, text: str) -> bool:
+        # A literal: a bound parameter is not known when DuckDB prunes by the bounds.
+        return self.select(f'SELECT 1 FROM lake.{table} WHERE "{column}" = {literal(text)} LIMIT 1', {}).height > 0
+
+    def doubled_keys(self, table: Table) -> list[str]:
+        """The constitution versions of a table of which several rows have one key."""
+        key = ", ".join(f'"{column}"' for column in table.key)
+        doubled = f"SELECT {key} FROM lake.{table.name} GROUP BY {key} HAVING count(*) > 1"
+        versions = f"SELECT DISTINCT constitution_version FROM ({doubled}) ORDER BY 1"
+        return self.select(versions, {})["constitution_version"].to_list()
+
+    def close(self) -> None:
+        """Close the catalog; the next use opens it anew."""
+        if "_connection" in self.__dict__:
+            self._reconnect()
+
+    def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
+        """The table as it is now.
+
+        Raises LakeError when it was never materialized (for that version): an empty table is not the same.
+        """
+        if not self.materialized(table, constitution_version):
+            version = f" for constitution version {constitution_version!r}" if constitution_version else ""
+            raise LakeError(f"{table} has not been materialized{version}; materialize it first")
+        snapshot_id = self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
+        return TableSnapshot(self, table, constitution_version, snapshot_id)
+
+    def materialized(self, table: str, constitution_version: str | None = None) -> bool:
+        """Whether the table (of that version, or of any) was ever committed."""
+        query = "SELECT 1 FROM lake.materializations WHERE table_name = ?"
+        parameters = [table]
+        if constitution_version is not None:
+            query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
+        return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
+
+    def data_version_of(self, snapshot: TableSnapshot) -> str:
+        """The data version of a snapshot's rows: that of the materialization that wrote them."""
+        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
+        table = literal(snapshot.table)
+        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
+        return self.query(query, accounts=accounts).item()
+
+    def read(self, snapshot: Rows) -> pl.DataFrame:
+        """All rows of a snapshot (or those staged), ordered by the table's key."""
+        table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]
+        key = ", ".join(f'"{column}"' for column in table.key)
+        return self.query(f"{_select(snapshot)} ORDER BY {key}")
+
+    def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
+        """The rows that the table's last materialization (for that version) set aside."""
+        query = (
+            "FROM lake.rejected_rows WHERE table_name = $table AND constitution_version IS NOT DISTINCT FROM $version "
+            "ORDER BY row_id, reason"
+        )
+        return self.select(query, {"table": table, "version": constitution_version})
+
+    def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
+        """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
+        return retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
+
+    def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
+        """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
+        return retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
+
+    def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
+        """The rows of a SELECT, a dict each, in constant memory."""
+        with self._copied(sql, tables) as file:
+            parquet: Any = pyarrow.parquet.ParquetFile(file)
+            for batch in parquet.iter_batches(STREAM_ROWS):
+                yield from pl.DataFrame(batch).iter_rows(named=True)
+
+    @contextlib.contextmanager
+    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
+        """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
+        with self._copied(_select(snapshot), {}) as file:
+            yield pl.scan_parquet(file)
+
+    @contextlib.contextmanager
+    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
+        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
+        _ = self._connection
+        with scratch_folder(self._home.staging) as folder:
+            file = folder / "rows.parquet"
+            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
+            with full_disk_named(self._home.root):
+                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} ({options})"
+                retry_conflicts(lambda: self._connection.execute(copy))
+            yield file
+
+    def count(self, sql: str, /, **tables: Rows) -> int:
+        """How many rows a SELECT has."""
+        return self.query(f"SELECT count(*) AS n FROM ({sql})", **tables).item()
+
+    def _transaction(self, work: Callable[[], None]) -> int:
+        """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id.
+
+        The lock is for speed alone: on a SQLite catalog, commits that collide back off for seconds.
+        """
+
+        def attempt() -> int:
+            try:
+                _in_transaction(self._connection, work)
+            except duckdb.Error as error:
+                if is_conflict(error):
+                    self._reconnect()
+                raise
+            return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
+
+        with full_disk_named(self._home.root), FileLock(f"{self._home.catalog}.lock"):
+            return retry_conflicts(attempt)
+
+    def _reconnect(self) -> None:
+        """Let the next statement open the catalog anew.
+
+        After a COMMIT that found the catalog locked, DuckLake keeps a SQLite connection with a lock of its own: it
+        would shut out every other process, and every further attempt of this one.
+        """
+        self._connection.close()
+        del self.__dict__["_connection"]
+
+    def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
+        if table.versioned:
+            delete = f"DELETE FROM lake.{table.name} WHERE constitution_version = ?"
+            self._connection.execute(delete, [constitution_version])
+        else:
+            self._connection.execute(f"DELETE FROM lake.{table.name}")
+        self._register(table.name, files)
+
+    def _replace_rejected(self, staged: StagedRows, files: list[Path]) -> None:
+        delete = "DELETE FROM lake.rejected_rows WHERE table_name = ? AND constitution_version IS NOT DISTINCT FROM ?"
+        self._connection.execute(delete, [staged.table.name, staged.constitution_version])
+        self._register("rejected_rows", files)
+
+    def _register(self, table: str, files: list[Path]) -> None:
+        for file in files:
+            # A home may lie below a folder called name=value: that is no partition.
+            call = f"CALL ducklake_add_data_files('lake', '{table}', {literal(file)}, hive_partitioning => false)"
+            self._connection.execute(call)
+
+    def _append_account(
+        self, table: str, constitution_version: str | None, counts: tuple[int, int], account: Account
+    ) -> None:
+        """`counts`: of rows, and of rows set aside."""
+        rows, rejected = counts
+        values = {
+            "table_name": table,
+            "constitution_version": constitution_version,
+            "run_id": account.run_id,
+            "materialized_at": datetime.now(UTC).replace(tzinfo=None),
+            "rows": rows,
+            "rejected": rejected,
+            "data_version": account.data_version,
+            "ledger_hits": account.ledger_hits,
+            "ledger_misses": account.ledger_misses,
+            "prompt_tokens": account.prompt_tokens,
+            "completion_tokens": account.completion_tokens,
+            "seconds": account.seconds,
+            "engine_seconds": account.engine_seconds,
+            "model_id": account.model_id,
+        }
+        self._insert("materializations", values)
+
+    def _insert(self, table: str, values: Mapping[str, Any]) -> None:
+        places = ", ".join("?" for _ in values)
+        columns = ", ".join(f'"{name}"' for name in values)
+        self._connection.execute(f"INSERT INTO lake.{table} ({columns}) VALUES ({places})", list(values.values()))
+
+    def _move_in(self, table: str, parts: list[Path]) -> list[Path]:
+        """Move staged files to where DuckLake keeps the table's files.
+
+        If the transaction then fails they stay there, registered nowhere and so invisible. Taking them back would be
+        wrong where the failure came after the commit.
+        """
+        folder = self._home.tables / "main" / table
+        folder.mkdir(parents=True, exist_ok=True)
+        return [part.rename(folder / f"{part.parent.name}-{part.name}") for part in parts]
+
+    def _leave_out_forgotten(self, table: Table, files: list[Path]) -> None:
+        """Write files anew that hold rows of forgotten prompts, without them."""
+        ids = forgotten_ids(self._home)
+        which = of_prompts(table, ids) if ids else None
+        for file in files if which else ():
+            rows = f"read_parquet({literal(file)}, hive_partitioning = false)"
+            (held,) = self._connection.execute(f"SELECT count(*) FROM {rows} WHERE {which}").fetchall()[0]
+            if held:
+                anew = file.with_suffix(".anew")
+                self._connection.execute(f"COPY (FROM {rows} WHERE NOT ({which})) TO {literal(anew)} (FORMAT parquet)")
+                anew.replace(file)
+
+    def _refuse_duplicate_keys(self, staged: StagedRows) -> None:
+        if not staged.parts:
+            return
+        key = ", ".join(f'"{column}"' for column in staged.table.key)
+        rows = f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)"
+        query = f"SELECT {key}, count(*) FROM {rows} GROUP BY {key} HAVING count(*) > 1 LIMIT 3"
+        duplicates = self._connection.execute(query).fetchall()
+        if duplicates:
+            raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
+
+
+def _data_version(rows: int, hashes: int | None) -> str:
+    return "empty" if hashes is None else f"{rows}-{int(hashes):x}"
+
+
+def of_prompts(table: Table, ids: Iterable[str]) -> str | None:
+    """SQL for the rows of a table that belong to prompts or pairs with these ids; None where it knows neither.
+
+    A row that was set aside belongs to those that its id, its reason or its texts name.
+    """
+    listed = sorted(ids)
+    if table.name == "rejected_rows":
+        return " OR ".join(f"contains(concat_ws(' ', row_id, reason, row), {literal(one)})" for one in listed)
+    values = ", ".join(map(literal, listed))
+    return " OR ".join(f"{name} IN ({values})" for name in ("prompt_id", "pair_id") if name in table.schema) or None
+
+
+def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+    """Attach the catalog as `lake` and create the tables that are missing.
+
+    Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
+    program.
+    """
+    with_tables = has_committed_files(home)
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and with_tables:
+        raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
+    source = literal(f"ducklake:sqlite:{home.catalog}")
+    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    if with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
+        options += ", CREATE_IF_NOT_EXISTS false"
+    try:
+        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
+        retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
+        retry_conflicts(lambda: _inline_appended_rows(connection))
+    except duckdb.Error as error:
+        advice = _OTHER_VERSION if "version mismatch" in str(error) else RESTORE
+        raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+
+
+def _widen_text_bounds(catalog: Path) -> None:
+    """Replace the bounds of each text column of a table by bounds that hold for every text.
+
+    DuckLake only ever extends a table's bounds, so they may quote a row that was deleted. NULL is no bound that it
+    extends: the next commit would replace it by the bounds of its own rows, and every filter would miss the others.
+    The bounds of files stay: they quote rows that the files still have. VACUUM overwrites what SQLite has freed.
+    """
+    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    widen = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ?"
+    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
+        connection.execute(f"{widen} WHERE (table_id, column_id) IN ({columns})", (SMALLEST_TEXT, LARGEST_TEXT))
+        connection.commit()
+        connection.execute("VACUUM")
+
+
+def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
+    connection.execute("BEGIN")
+    try:
+        work()
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the tables that are missing, and the columns that an earlier version of the program did not know yet.
+
+    Raises LakeError when a table has other columns.
+    """
+    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
+    query += "WHERE database_name = 'lake' GROUP BY table_name"
+    present = dict(connection.execute(query).fetchall())
+    for table in TABLES.values():
+        connection.register("empty", table.schema.to_frame())
+        types = {name: column_type for name, column_type, *_ in connection.execute("DESCRIBE empty").fetchall()}
+        if table.name not in present:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
+            continue
+        added = list(types)[len(present[table.name]) :]
+        if present[table.name] + added != list(types) or not table.nullable.issuperset(added):
+            raise LakeError(
+                f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
+                f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
+            )
+        for name in added:
+            connection.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {types[name]}')
+
+
+def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have rows that come one at a time kept in the catalog; a table's option can be set once its creation is known."""
+    query = "SELECT scope_entry FROM lake.options() WHERE option_name = 'data_inlining_row_limit' AND scope = 'TABLE'"
+    inlined = {entry for (entry,) in connection.execute(query).fetchall()}
+    for table in TABLES.values():
+        if table.appended and f"main.{table.name}" not in inlined:
+            option = f"'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{table.name}'"
+            connection.execute(f"CALL lake.set_option({option})")
+
+
+def _rows_in(files: Iterable[Path]) -> int:
+    parquet: Any = pyarrow.parquet
+    return sum(parquet.read_metadata(file).num_rows for file in files)
+
+
+def _select(snapshot: Rows) -> str:
+    """SQL that reads exactly the snapshot's rows, or those staged."""
+    if isinstance(snapshot, StagedRows):
+        if not snapshot.parts:
+            return f"SELECT * FROM lake.{snapshot.table.name} WHERE false"
+        return f"SELECT * FROM read_parquet({_literals(snapshot.parts)}, hive_partitioning = false)"
+    rows = f"SELECT * FROM lake.{snapshot.table} AT (VERSION => {snapshot.snapshot_id})"
+    if snapshot.constitution_version is None:
+        return rows
+    return f"{rows} WHERE constitution_version = {literal(snapshot.constitution_version)}"
+
+
+def _with_tables(sql: str, tables: Mapping[str, Rows]) -> str:
+    if not tables:
+        return sql
+    return f"WITH {', '.join(f'{name} AS ({_select(table)})' for name, table in tables.items())} {sql}"
+
+
+def _literals(values: list[Path]) -> str:
+    return "[" + ", ".join(literal(value) for value in values) + "]"

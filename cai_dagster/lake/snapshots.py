@@ -1,0 +1,46 @@
+"""A table as it was at one moment: what an asset is handed of the assets before it; and what making one cost.
+
+Light on purpose: assets name this type in their signatures, and loading them must not import duckdb or pandera.
+"""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from cai_dagster.lake.lake import Lake
+
+FORGET_RUN = "forget"  # the run_id in `materializations` of rows that `cai forget` removed: no run made them
+
+
+@dataclass(frozen=True)
+class TableSnapshot:
+    """One table (of one constitution version, or of all) as it was at one snapshot of the lake."""
+
+    lake: "Lake" = field(repr=False)
+    table: str
+    constitution_version: str | None
+    snapshot_id: int
+
+    def frame(self) -> "pl.DataFrame":
+        """All rows in memory, ordered by the table's key."""
+        return self.lake.read(self)
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a materialization is and what it cost, as in the table `materializations`.
+
+    Tokens are those of the calls paid for; `data_version` is `Lake.data_version` of what is committed.
+    """
+
+    run_id: str
+    data_version: str
+    ledger_hits: int = 0
+    ledger_misses: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    engine_seconds: float = 0.0
+    model_id: str | None = None
+    seconds: float = 0.0

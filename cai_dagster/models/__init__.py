@@ -1,0 +1,1 @@
+"""Language models as files: weights, chat formats, the offline model, hardware."""

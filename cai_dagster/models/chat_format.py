@@ -1,0 +1,217 @@
+"""From messages to token ids, such that the text of a message is never anything but text.
+
+A chat template marks turns with control tokens. Rendering a dialogue to one string and tokenizing that would let a
+prompt that contains `<|im_start|>` open a turn of its own. Here the template is rendered with placeholders, control
+tokens are looked for in the template's own text only, and everything between them is tokenized by a tokenizer that
+has no control tokens. For texts without control tokens the ids are those of `apply_chat_template` (but for the white
+space around a text, which some templates trim and this never does).
+
+A base model without a chat template gets the paper's `Human:` / `Assistant:` format (Bai et al. 2022, appendix).
+It knows neither engines nor training.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from cai_dagster.calls.requests import ContextTooLongError, Message, Messages
+from cai_dagster.errors import MendableError, RowError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase
+
+FORMAT_VERSION = 1  # part of every model id: change it when the same messages give other token ids
+_TURN_MARK = re.compile(r"\n\n(Human|Assistant):")
+_PLACEHOLDER = "\ue000{}\ue001"  # private-use characters: no template contains them, no template trims them
+
+
+class ChatFormatError(MendableError):
+    """The model's tokenizer or template cannot be used; the message says why."""
+
+
+class ControlTokenError(RowError):
+    """A text would be tokenized to a control token in spite of everything: the row is refused."""
+
+    code = "text_becomes_control_token"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    text: str
+    from_template: bool
+
+
+def fitting(token_ids: list[int], max_tokens: int, max_model_len: int) -> list[int]:
+    """The prompt's token ids. Raises ContextTooLongError when they and `max_tokens` new ones exceed the context."""
+    if len(token_ids) + max_tokens > max_model_len:
+        raise ContextTooLongError(
+            f"{len(token_ids)} prompt tokens and up to {max_tokens} new ones exceed the context of "
+            f"{max_model_len} (max_model_len)"
+        )
+    return token_ids
+
+
+def keep_to_this_machine() -> None:
+    """Keep Hugging Face and vLLM from calling home. To be called before either is imported."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+class ChatFormat:
+    """The tokenizer and template of one model folder."""
+
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+        keep_to_this_machine()
+        from transformers import AutoTokenizer
+
+        tokenizers: Any = AutoTokenizer
+        loaded = tokenizers.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        self.tokenizer = cast("PreTrainedTokenizerBase", loaded)
+        if not hasattr(self.tokenizer, "backend_tokenizer"):
+            raise ChatFormatError(f"{folder}: only tokenizers with a tokenizer.json are supported")
+        template = cast("str | None", loaded.chat_template) or ""
+        self._control: dict[str, int] = {}
+        patterns: list[str] = []
+        for token_id, token in self.tokenizer.added_tokens_decoder.items():
+            if token.special or token.content in template:
+                self._control[token.content] = token_id
+                before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
+                patterns.append(f"{before}({re.escape(token.content)}){after}")
+        self._control_pattern = re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")
+        serialized = json.dumps(json.loads(loaded.backend_tokenizer.to_str()), separators=(",", ":"))
+        self._plain_start = _plain_tokenizer(serialized, set(self._control), inside=False)
+        self._plain = _plain_tokenizer(serialized, set(self._control), inside=True)
+        self._has_template = bool(template)
+
+    @property
+    def stop_strings(self) -> list[str]:
+        """Where a base model's answer ends: at the next turn. A chat model ends its turn with a token."""
+        return [] if self._has_template else ["\n\nHuman:", "\n\nAssistant:"]
+
+    def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
+        """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""
+        return self._encode([*self._pieces(messages, open_turn=True), _Piece(prefill, from_template=False)])
+
+    def dialogue_ids(self, messages: Messages) -> list[int]:
+        """The whole dialogue, closed; as many as a training row has."""
+        return self._encode(self._pieces(messages, open_turn=False))
+
+    def completion_start(self, messages: Messages) -> int:
+        """Index in `dialogue_ids` of the first token of the last message's text."""
+        before = self.prompt_ids(messages[:-1])
+        return _common_length(before, self.dialogue_ids(messages))
+
+    def choice_ids(self, messages: Messages, prefill: str, choices: tuple[str, ...]) -> tuple[list[int], list[int]]:
+        """Prompt ids and, for each choice, the one token that continues them.
+
+        Prefill and choice are tokenized together: "A", " A" and "(A" are different tokens, and the wrong one gives
+        credible noise. Raises ChatFormatError when the choices do not differ in exactly one token.
+        """
+        whole = [self.prompt_ids(messages, prefill + choice) for choice in choices]
+        start = min(_common_length(whole[0], other) for other in whole[1:])
+        labels = [ids[start:] for ids in whole]
+        if any(len(label) != 1 for label in labels) or len({label[0] for label in labels}) != len(choices):
+            raise ChatFormatError(
+                f"this tokenizer does not tell the choices {choices} apart in one token after {prefill!r}: {labels}"
+            )
+        return whole[0][:start], [label[0] for label in labels]
+
+    def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
+        """Whether `choice_ids` has a token for each of the choices; the dialogue before the prefill does not matter."""
+        try:
+            self.choice_ids((Message("user", "?"),), prefill, choices)
+        except ChatFormatError:
+            return False
+        return True
+
+    def _pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
+        if not self._has_template:
+            return self._paper_pieces(messages, open_turn)
+        rendered = self._render(messages, open_turn)
+        pieces: list[_Piece] = []
+        seen: list[int] = []
+        for index, text in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):
+            if index % 2:
+                seen.append(int(text))
+                pieces.append(_Piece(messages[int(text)].content, from_template=False))
+            else:
+                pieces.append(_Piece(text, from_template=True))
+        if sorted(seen) != list(range(len(messages))):
+            raise ChatFormatError(f"the chat template shows the messages {seen} of {len(messages)}")
+        return pieces
+
+    def _render(self, messages: Messages, open_turn: bool) -> str:
+        turns = [
+            {"role": message.role, "content": _PLACEHOLDER.format(index)} for index, message in enumerate(messages)
+        ]
+        tokenizer: Any = self.tokenizer
+        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
+        return cast("str", rendered)
+
+    def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
+        pieces = [_Piece(str(self.tokenizer.bos_token or ""), from_template=True)]
+        for message in messages:
+            mark = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}[message.role]
+            # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.
+            text = _TURN_MARK.sub(r"\n\n \1:", message.content)
+            pieces += [_Piece(mark, from_template=True), _Piece(text, from_template=False)]
+        end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
+        return [*pieces, _Piece(end, from_template=True)]
+
+    def _encode(self, pieces: list[_Piece]) -> list[int]:
+        ids: list[int] = []
+        run = ""
+        for piece in pieces:
+            if not piece.from_template:
+                run += piece.text
+                continue
+            position = 0
+            for match in self._control_pattern.finditer(piece.text):
+                ids += self._encode_text(run + piece.text[position : match.start()], at_start=not ids)
+                ids.append(self._control[match.group(match.lastindex or 0)])
+                run, position = "", match.end()
+            run += piece.text[position:]
+        return ids + self._encode_text(run, at_start=not ids)
+
+    def _encode_text(self, text: str, at_start: bool) -> list[int]:
+        if not text:
+            return []
+        tokenizer = self._plain_start if at_start else self._plain
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        control = set(self._control.values()).intersection(ids)
+        if control:
+            raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(control)}")
+        return ids
+
+
+def _plain_tokenizer(serialized: str, control: set[str], inside: bool) -> "Tokenizer":
+    """A tokenizer that reads no text as a control token, keeps all ids, and neither cuts nor pads.
+
+    `inside`: for text that is not the first, where one that marks only the very first word must mark none.
+    """
+    from tokenizers import Tokenizer
+
+    if inside:
+        serialized = serialized.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+    parts: dict[str, Any] = json.loads(serialized)
+    for token in parts["added_tokens"]:
+        token["special"] = token["content"] in control
+    plain = Tokenizer.from_str(json.dumps({**parts, "truncation": None, "padding": None}))
+    plain.encode_special_tokens = True  # read them as text
+    return plain
+
+
+def _common_length(first: list[int], second: list[int]) -> int:
+    length = 0
+    for one, other in zip(first, second, strict=False):
+        if one != other:
+            break
+        length += 1
+    return length

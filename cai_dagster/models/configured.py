@@ -1,0 +1,38 @@
+"""A configured language model as it lies on this machine: its files, its tokenizer, its identity.
+
+What a plan needs to know of a model before any is loaded, and all that a run needs to start one. It knows no engine.
+"""
+
+from pathlib import Path
+
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.weights import Weights, locate_weights, with_adapter
+from cai_dagster.settings import EngineKind, LanguageModelSettings
+
+
+class ConfiguredModel(LanguageModelSettings):
+    """A language model and how it is served."""
+
+    def weights(self) -> Weights:
+        """The configured model on this machine, with its adapter if there is one; what can be trained on."""
+        return self._find(served_elsewhere=False)
+
+    def served_weights(self) -> Weights:
+        """The configured model for asking it: where servers hold the weights, tokenizer and config are enough here."""
+        return self._find(served_elsewhere=True) if self.engine == EngineKind.http else self.weights()
+
+    def chat_format(self) -> ChatFormat:
+        """The configured model's tokenizer and template."""
+        return ChatFormat(self.served_weights().folder, self.trust_remote_code)
+
+    def model_id(self, weights: Weights) -> str:
+        """The identity, in every request's id, of these weights served by these settings."""
+        # `auto` is decided where the model is served: over HTTP this machine does not know and must not guess.
+        return weights.model_id(self.dtype if self.engine == EngineKind.http else resolve_dtype(self.dtype))
+
+    def _find(self, served_elsewhere: bool) -> Weights:
+        home = Home.from_environment()
+        weights = locate_weights(self.model, self.revision, home, served_elsewhere)
+        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights

@@ -1,0 +1,1 @@
+"""HTML and pictures that every page uses."""

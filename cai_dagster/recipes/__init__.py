@@ -1,0 +1,1 @@
+"""The paper as coroutines over a language model."""

@@ -1,0 +1,1 @@
+"""One constitution version as a page."""

@@ -1,0 +1,54 @@
+"""The tables of one constitution version as they were at one snapshot: what a report reads. It knows no report."""
+
+from functools import cached_property
+from typing import Any
+
+import polars as pl
+
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.tables.schemas import TABLES
+
+# SQL for the name of a principle that the constitution does not have (any more).
+EARLIER_WORDING = "'(an earlier wording, ' || left(principle_id, 8) || ')'"
+
+
+class ReportTables:
+    """The tables of one version, all as they were at one snapshot."""
+
+    def __init__(self, lake: Lake, version: str) -> None:
+        self.snapshot_id = lake.snapshot("constitution", version).snapshot_id
+        self._lake = lake
+        self._version = version
+
+    def query(self, sql: str, *tables: str) -> pl.DataFrame:
+        """The result of a SELECT on these tables."""
+        return self._lake.query(sql, **{name: self._snapshot(name) for name in tables})
+
+    def rows(self, sql: str, *tables: str) -> list[dict[str, Any]]:
+        """The result, or none where one of the tables was never materialized."""
+        return self.query(sql, *tables).to_dicts() if self.have(*tables) else []
+
+    def have(self, *tables: str) -> bool:
+        """Whether all of them have been materialized."""
+        return all(name in self.accounts for name in tables)
+
+    def of_version(self, table: str, sql: str) -> pl.DataFrame:
+        """What the SQL makes of `rows`, the rows of all versions, and of it what belongs to this one or to none."""
+        everything = self._lake.query(sql, rows=TableSnapshot(self._lake, table, None, self.snapshot_id))
+        version = pl.col("constitution_version")
+        return everything.filter(version.is_null() | (version == self._version))
+
+    @cached_property
+    def accounts(self) -> dict[str, dict[str, Any]]:
+        """The latest account of each table that has been materialized, by its name."""
+        latest = """
+            FROM rows QUALIFY row_number() OVER (
+                PARTITION BY table_name, constitution_version ORDER BY materialized_at DESC) = 1
+        """
+        accounts = self.of_version("materializations", latest).filter(pl.col("table_name").is_in(list(TABLES)))
+        return {row["table_name"]: row for row in accounts.iter_rows(named=True)}
+
+    def _snapshot(self, table: str) -> TableSnapshot:
+        version = self._version if TABLES[table].versioned else None
+        return TableSnapshot(self._lake, table, version, self.snapshot_id)

@@ -1,0 +1,142 @@
+"""What a policy is optimized on with the labels of a constitution: pairs for DPO, prompts and rewards for RLAIF.
+
+Direct preference optimization (Rafailov et al. 2023, equation 7) with the margin
+
+    m = β · [log π(y_c|x)/π_ref(y_c|x) − log π(y_r|x)/π_ref(y_r|x)]
+
+and one of three losses for a pair:
+
+* sigmoid: −log σ(m);
+* conservative: −p · log σ(m) − (1 − p) · log σ(−m), with p the pair's own P(chosen): label smoothing of 1 − p
+  (Mitchell 2023; the same cross entropy as the reward model's);
+* robust: [−(1 − ε) · log σ(m) + ε · log σ(−m)] / (1 − 2ε), unbiased where each label is flipped with probability ε
+  (Chowdhury et al. 2024, equation 12).
+
+Reinforcement learning from AI feedback (Bai et al. 2022, section 4.2) maximises r(x, y) − β · KL(π ‖ π_ref), here by
+REINFORCE with the mean reward of a prompt's other completions as baseline (RLOO: Ahmadian et al. 2024, section 3.2).
+It knows no trainer and no table store.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cai_dagster.calls.requests import Message, Messages, to_messages
+from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.hashing import content_hash
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.training.reward_modelling import conditioned
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class CompletionPair:
+    """A preference pair as tokens: what both completions answer, the completions, and P(chosen)."""
+
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    p_chosen: float
+
+
+def completion_pairs(pairs: "pl.DataFrame", chat_format: ChatFormat, max_length: int) -> list[CompletionPair]:
+    """Rows of `preference_pairs` cut to `max_length` tokens, without those that teach nothing once they are cut.
+
+    Those are pairs that have become identical (their margin is 0 whatever the policy), and pairs of which a completion
+    is cut away whole.
+    """
+    tokenized: list[CompletionPair] = []
+    for row in pairs.iter_rows(named=True):
+        prompt, chosen, rejected = (to_messages(row[column]) for column in ("prompt", "chosen", "rejected"))
+        start = chat_format.completion_start((*prompt, *chosen))
+        chosen_ids, rejected_ids = (
+            chat_format.dialogue_ids((*prompt, *completion))[:max_length] for completion in (chosen, rejected)
+        )
+        pair = CompletionPair(chosen_ids[:start], chosen_ids[start:], rejected_ids[start:], row["p_chosen"])
+        if pair.chosen_ids and pair.rejected_ids and pair.chosen_ids != pair.rejected_ids:
+            tokenized.append(pair)
+    return tokenized
+
+
+@dataclass(frozen=True)
+class TrainingPrompt:
+    """A prompt to be answered in training: its messages, and its tokens up to where the answer begins."""
+
+    messages: Messages
+    prompt_ids: list[int]
+
+
+def training_prompts(
+    prompts: "pl.DataFrame", chat_format: ChatFormat, max_length: int, max_tokens: int
+) -> list[TrainingPrompt]:
+    """The `prompts` in the order of their ids, without those that leave no room for `max_tokens` in `max_length`."""
+    made: list[TrainingPrompt] = []
+    for turns in prompts.sort("prompt_id")["messages"].to_list():
+        messages = to_messages(turns)
+        prompt_ids = chat_format.prompt_ids(messages)
+        if len(prompt_ids) + max_tokens <= max_length:
+            made.append(TrainingPrompt(messages, prompt_ids))
+    return made
+
+
+def prompts_hash(prompts: "pl.DataFrame") -> str:
+    """The training prompts in the order of their ids, for the key of a checkpoint."""
+    return content_hash(prompts.sort("prompt_id")["messages"].to_list())
+
+
+@dataclass(frozen=True)
+class RewardReading:
+    """How a reward model trained in this graph reads an answer: as it read the pairs of its training.
+
+    `principles` is None for a model that reads no principle. For one that does, each prompt draws one, the same for all
+    answers to it, so that their rewards can be compared.
+    """
+
+    max_length: int
+    principles: Constitution | None
+
+    def prompt(self, messages: Messages) -> Messages:
+        """What comes before the answer."""
+        if self.principles is None:
+            return messages
+        prompt_id = content_hash([(turn.role, turn.content) for turn in messages])
+        return conditioned(messages, self.principles.draw(prompt_id, "reward", 0)[0].comparison_request)
+
+
+def reward_reading(checkpoint: Mapping[str, Any], constitution: "pl.DataFrame") -> RewardReading:
+    """How the reward model of a row of `reward_model` reads; `constitution` has the principles that are drawn."""
+    settings = json.loads(checkpoint["record"])["settings"]
+    principles = Constitution.from_rows(constitution.to_dicts()) if settings.get("principle_conditioned") else None
+    return RewardReading(int(settings["max_length"]), principles)
+
+
+def scored_dialogues(
+    prompts: Sequence[Messages], completions: Sequence[str], chat_format: ChatFormat, reading: RewardReading
+) -> list[list[int]]:
+    """What a reward model reads of each completion: the same tokens as of a preference pair in its training."""
+    return [
+        chat_format.dialogue_ids((*reading.prompt(prompt), Message("assistant", completion)))[: reading.max_length]
+        for prompt, completion in zip(prompts, completions, strict=True)
+    ]
+
+
+def rewards_of(
+    checkpoint: Mapping[str, Any],
+    answers: "pl.DataFrame",
+    prompts: "pl.DataFrame",
+    constitution: "pl.DataFrame",
+    report: Callable[[str], None],
+) -> list[float]:
+    """The reward of each row's `completion` to the prompt that its `prompt_id` names, by a row of `reward_model`."""
+    from cai_dagster.training.scoring import SCORE_BATCH, score_texts
+
+    messages = dict(prompts.select("prompt_id", "messages").iter_rows())
+    asked = [to_messages(messages[prompt_id]) for prompt_id in answers["prompt_id"]]
+    folder = Path(checkpoint["path"])
+    reading = reward_reading(checkpoint, constitution)
+    rows = scored_dialogues(asked, answers["completion"].to_list(), ChatFormat(folder), reading)
+    return score_texts(folder, rows, SCORE_BATCH, report)

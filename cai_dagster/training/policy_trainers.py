@@ -1,0 +1,224 @@
+"""The trainers of policies: TRL's DPO and RLOO, given token rows. Imports torch; import it where training happens.
+
+As in `trainers`, tokens are made by `chat_format` and not by TRL. Apart from there, because RLOO imports vLLM.
+The formulas are in `policy_optimization`.
+"""
+
+# The libraries below are typed in part only.
+# pyright: reportMissingTypeStubs=false
+# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from peft import TaskType
+from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.rloo_config import RLOOConfig
+from trl.trainer.rloo_trainer import RLOOTrainer
+
+from cai_dagster.calls.requests import Messages
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
+from cai_dagster.training.checkpoints import Curve, TrainingOutcome
+from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
+from cai_dagster.training.scoring import Scorer
+from cai_dagster.training.trainers import Progress, Report, lora_config, save_model, trainer_arguments
+
+Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
+"""The reward of each completion of each prompt."""
+
+_DPO_CURVES = {"rewards/margins": "margin", "rewards/accuracies": "accuracy"}
+_RLOO_CURVES = {"reward": "reward", "kl": "kl_per_token", "completions/mean_length": "completion_tokens"}
+
+
+def train_dpo(
+    base: Path,
+    pairs: Sequence[CompletionPair],
+    settings: DpoModelSettings,
+    trust_remote_code: bool,
+    report: Report,
+    folder: Path,
+) -> TrainingOutcome:
+    """Optimize the policy in `base` on the pairs, with itself as the reference; write it to `folder`.
+
+    The curves are the mean margin m (in nats) of the batches and the share of their pairs with m > 0.
+    """
+    chat_format = ChatFormat(base, trust_remote_code)
+    progress = _CurveKeeper(report, _DPO_CURVES)
+    columns = {
+        "prompt_ids": [pair.prompt_ids for pair in pairs],
+        "chosen_ids": [pair.chosen_ids for pair in pairs],
+        "rejected_ids": [pair.rejected_ids for pair in pairs],
+        "p_chosen": [pair.p_chosen for pair in pairs],
+    }
+    tokenizer: Any = chat_format.tokenizer
+    padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    trainer = SoftLabelDpoTrainer(
+        conservative=settings.loss == DpoLoss.conservative,
+        model=_policy(base, settings, trust_remote_code),
+        args=DPOConfig(
+            **trainer_arguments(settings, len(pairs), folder),
+            max_length=None,
+            beta=settings.beta,
+            loss_type=["robust" if settings.loss == DpoLoss.robust else "sigmoid"],
+            label_smoothing=settings.label_smoothing,
+            trust_remote_code=trust_remote_code,
+        ),
+        train_dataset=Dataset.from_dict(columns),
+        data_collator=_SoftLabelCollator(pad_token_id=padding),
+        processing_class=tokenizer,
+        peft_config=lora_config(settings, TaskType.CAUSAL_LM),
+        callbacks=[progress],
+    )
+    trainer.remove_callback(PrinterCallback)
+    metrics = {"train_loss": trainer.train().training_loss, **progress.last()}
+    save_model(trainer, chat_format, settings, folder)
+    return TrainingOutcome({"trained": len(pairs)}, metrics, progress.loss_curve, progress.curves)
+
+
+def train_rlaif(
+    base: Path,
+    prompts: Sequence[TrainingPrompt],
+    reward: Reward,
+    settings: RlaifModelSettings,
+    trust_remote_code: bool,
+    report: Report,
+    folder: Path,
+) -> TrainingOutcome:
+    """Optimize the policy in `base` for reward − β·KL, with itself as the reference; write it to `folder`.
+
+    The curves are means over the completions sampled at a step: the reward (without KL), KL to the reference in nats
+    a token, and tokens a completion.
+    """
+    chat_format = ChatFormat(base, trust_remote_code)
+    progress = _CurveKeeper(report, _RLOO_CURVES)
+    group = settings.completions_per_prompt
+    batched = settings.model_copy(update={"batch_size": min(settings.batch_size, len(prompts))})
+    arguments = trainer_arguments(batched, len(prompts), folder)
+    arguments["per_device_train_batch_size"] *= group  # TRL counts completions, the settings count prompts
+    arguments["per_device_eval_batch_size"] *= group
+
+    def reward_of_completions(completions: list[str], number: list[int], **_: Any) -> list[float | None]:
+        return [*reward([dialogues[index] for index in number], completions)]
+
+    dialogues = [prompt.messages for prompt in prompts]
+    trainer = TokenPromptTrainer(
+        model=_policy(base, settings, trust_remote_code),
+        reward_funcs=reward_of_completions,
+        args=RLOOConfig(
+            **arguments,
+            num_generations=group,
+            beta=settings.kl_coefficient,
+            max_completion_length=settings.max_tokens,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            trust_remote_code=trust_remote_code,
+        ),
+        train_dataset=Dataset.from_dict(
+            {"prompt": [prompt.prompt_ids for prompt in prompts], "number": list(range(len(prompts)))}
+        ),
+        processing_class=chat_format.tokenizer,
+        peft_config=lora_config(settings, TaskType.CAUSAL_LM),
+        callbacks=[progress],
+    )
+    trainer.remove_callback(PrinterCallback)
+    metrics = {"train_loss": trainer.train().training_loss, **progress.last()}
+    save_model(trainer, chat_format, settings, folder)
+    counts = {"trained": len(prompts), "steps": trainer.state.global_step}
+    return TrainingOutcome(counts, metrics, progress.loss_curve, progress.curves)
+
+
+def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, trust_remote_code: bool) -> Reward:
+    """The reward of a reward model that stays in memory; it reads dialogues as in its own training."""
+    chat_format, scorer = ChatFormat(checkpoint, trust_remote_code), Scorer(checkpoint)
+
+    def reward(prompts: Sequence[Messages], completions: Sequence[str]) -> list[float]:
+        return scorer.rewards(scored_dialogues(prompts, completions, chat_format, reading))
+
+    return reward
+
+
+class SoftLabelDpoTrainer(DPOTrainer):
+    """TRL's DPOTrainer on token rows; with `conservative`, each pair's own P(chosen) in place of certainty.
+
+    TRL applies label smoothing to its robust loss only, and the same to all pairs.
+    """
+
+    def __init__(self, conservative: bool, **arguments: Any) -> None:
+        self._conservative = conservative
+        super().__init__(**arguments)
+
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, dataset_name: str) -> Any:
+        return dataset  # it holds tokens already
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = ["prompt_ids", "chosen_ids", "rejected_ids", "p_chosen"]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
+        p_chosen = inputs.pop("p_chosen")
+        if not self._conservative:
+            return super()._compute_loss(model, inputs, return_outputs)
+        chosen, rejected = self._completion_log_probabilities(model, inputs)
+        reference_chosen, reference_rejected = self.compute_ref_log_probs(self.ref_model or model, inputs)
+        margin = self.beta * (chosen - reference_chosen - rejected + reference_rejected)
+        log_sigmoid = torch.nn.functional.logsigmoid
+        self._metrics["train"]["rewards/margins"].append(margin.mean().item())
+        self._metrics["train"]["rewards/accuracies"].append((margin > 0).float().mean().item())
+        return -(p_chosen * log_sigmoid(margin) + (1 - p_chosen) * log_sigmoid(-margin)).mean()
+
+    def _completion_log_probabilities(self, model: Any, inputs: Mapping[str, Any]) -> tuple[Any, Any]:
+        """The log π(completion | prompt) of the chosen half of a batch and of the rejected half."""
+        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            labels=labels,
+            use_cache=False,
+            fused_lm_head=True,
+        )
+        return outputs.log_probs.sum(dim=1).chunk(2, dim=0)
+
+
+class TokenPromptTrainer(RLOOTrainer):
+    """TRL's RLOOTrainer on prompts that are tokens already."""
+
+    def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return prompts, None, {}
+
+
+class _SoftLabelCollator(DataCollatorForPreference):
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call(examples)
+        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float32)
+        return batch
+
+
+class _CurveKeeper(Progress):
+    """Also keeps what else the trainer logs, under names of our own."""
+
+    def __init__(self, report: Report, names: Mapping[str, str]) -> None:
+        super().__init__(report)
+        self._names = names
+        self.curves: dict[str, Curve] = {name: [] for name in names.values()}
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        super().on_log(args, state, control, logs, **kwargs)
+        for logged, name in self._names.items():
+            if logs and logged in logs:
+                self.curves[name].append((state.global_step, float(logs[logged])))
+
+    def last(self) -> dict[str, float]:
+        """The last value of each curve."""
+        return {name: curve[-1][1] for name, curve in self.curves.items() if curve}
+
+
+def _policy(base: Path, settings: TrainingSettings, trust_remote_code: bool) -> Any:
+    set_seed(settings.seed)
+    return AutoModelForCausalLM.from_pretrained(
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+    )

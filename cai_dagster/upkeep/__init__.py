@@ -1,0 +1,1 @@
+"""The state of a home: status, failures, doctor, integrity, forgetting."""

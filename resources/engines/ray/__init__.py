@@ -1,0 +1,1 @@
+"""vLLM replicas on a Ray cluster."""
