@@ -47,9 +47,10 @@ unit: $(VENV)/.installed-dev ## Run the unit tests only
 bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 35 minutes on two idle cores)
 	$(BIN)/python -m benchmarks
 
-lint: $(VENV)/.installed-dev ## Lint and check the format
+lint: $(VENV)/.installed-dev ## Lint, check the format and the floors that imports keep to
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-logo
 
 types: $(VENV)/.installed-dev ## Check the types
 	$(BIN)/pyright --pythonpath $(BIN)/python

@@ -8,7 +8,8 @@ from assets.common.stage import new_rows, run_stage, stage_rows
 from assets.common.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import best_of_n_candidates_stage
-from cai_dagster.settings import BestOfNSettings, active_settings
+from cai_dagster.recipes.settings import BestOfNSettings
+from cai_dagster.settings import active_settings
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource

@@ -15,8 +15,9 @@ import dagster as dg
 
 from assets.common.partitions import constitution_versions
 from cai_dagster.checks.declarations import CHECKS, Check
+from cai_dagster.checks.settings import CheckSettings, Severity
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.settings import CheckSettings, Severity, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:

@@ -9,12 +9,14 @@ from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
 from assets.common.partitions import CONSTITUTIONS, constitution_versions
 from assets.common.stage import new_rows, run_stage, stage_rows
+from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.constitution import Constitution, previous_version
 from cai_dagster.constitution.constitution import constitution_versions as versions_in
 from cai_dagster.errors import MendableError
+from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import version_judgements_stage
-from cai_dagster.settings import ConstitutionDiffSettings, JudgementsSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -9,8 +9,9 @@ from assets.common.partitions import constitution_versions
 from assets.common.training import current_checkpoint, require, stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import DpoModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.settings import DpoModelSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

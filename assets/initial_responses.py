@@ -6,7 +6,8 @@ from assets.common.launchpad import defaults_from
 from assets.common.stage import run_stage
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import initial_responses_stage
-from cai_dagster.settings import InitialResponsesSettings, active_settings
+from cai_dagster.recipes.settings import InitialResponsesSettings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

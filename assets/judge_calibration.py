@@ -8,9 +8,11 @@ from assets.common.launchpad import defaults_from
 from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, run_stage, stage_rows
 from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.evaluation.settings import JudgeCalibrationSettings
+from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import calibration_stage
-from cai_dagster.settings import JudgeCalibrationSettings, JudgementsSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -14,15 +14,13 @@ from assets.dpo_model import dpo_model
 from assets.rlaif_model import rlaif_model
 from assets.teacher_sft_model import teacher_sft_model
 from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.evaluation.settings import PolicyEvaluationSettings
+from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import policy_judgements_stage, policy_responses_stage
 from cai_dagster.recipes.policies import CHECKPOINTS, POLICIES
-from cai_dagster.settings import (
-    JudgementsSettings,
-    PolicyEvaluationSettings,
-    PolicyResponsesSettings,
-    active_settings,
-)
+from cai_dagster.recipes.settings import PolicyResponsesSettings
+from cai_dagster.settings import active_settings
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource

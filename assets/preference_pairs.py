@@ -5,8 +5,9 @@ import dagster as dg
 from assets.common.launchpad import defaults_from
 from assets.common.partitions import constitution_versions
 from assets.common.stage import stage_frame
+from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.settings import PreferencePairsSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 
 

@@ -9,8 +9,9 @@ from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.files import SourceFileError
 from cai_dagster.inputs.prompts import collect_prompts, prompt_row
+from cai_dagster.inputs.settings import DecontaminationSettings, PromptsSettings
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
-from cai_dagster.settings import DecontaminationSettings, PromptsSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

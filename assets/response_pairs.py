@@ -14,7 +14,8 @@ from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import response_pairs_stage
 from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
-from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
+from cai_dagster.recipes.settings import PairSource, ResponsePairsSettings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -8,7 +8,8 @@ from assets.common.stage import run_stage
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import revision_rounds_stage
-from cai_dagster.settings import RevisionRoundsSettings, active_settings
+from cai_dagster.recipes.settings import RevisionRoundsSettings
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

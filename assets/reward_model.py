@@ -9,15 +9,12 @@ from assets.common.launchpad import defaults_from
 from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, stage_rows
 from assets.common.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
+from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import (
-    RewardModelBase,
-    RewardModelEvaluationSettings,
-    RewardModelSettings,
-    active_settings,
-)
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.settings import RewardModelBase, RewardModelSettings
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource

@@ -10,8 +10,9 @@ from assets.common.training import checkpoint_in_use, current_checkpoint, requir
 from cai_dagster.hashing import content_hash
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import RlaifModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.settings import RlaifModelSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

@@ -5,8 +5,10 @@ import dagster as dg
 from assets.common.launchpad import defaults_from
 from assets.common.partitions import constitution_versions
 from assets.common.stage import stage_frame
+from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.settings import SftDatasetSettings, Split, active_settings
+from cai_dagster.settings import active_settings
+from cai_dagster.training.settings import SftDatasetSettings
 from resources.lake import LakeResource
 
 

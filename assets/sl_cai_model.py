@@ -7,9 +7,11 @@ import dagster as dg
 from assets.common.launchpad import defaults_from
 from assets.common.partitions import constitution_versions
 from assets.common.training import stage_checkpoint
+from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.settings import Split, TrainedRounds, TrainingSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.settings import TrainedRounds, TrainingSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

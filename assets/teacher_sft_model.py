@@ -13,8 +13,10 @@ from assets.common.stage import run_stage
 from assets.common.training import stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import teacher_responses_stage
-from cai_dagster.settings import InitialResponsesSettings, TrainingSettings, active_settings
+from cai_dagster.recipes.settings import InitialResponsesSettings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.settings import TrainingSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 

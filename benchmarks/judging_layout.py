@@ -7,10 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from benchmarks.offline_engine import engine_settings, offline_weights
-from cai_dagster.calls.requests import Message, Messages, Request, Slot
+from cai_dagster.calls.requests import Request, Slot
 from cai_dagster.constitution.constitution import Principle, load_constitution
 from cai_dagster.home import PROJECT
-from cai_dagster.judging import LABELS, PREFILL, STAGE, Order, Pair, judge_messages
+from cai_dagster.inputs.pairs import Order, Pair
+from cai_dagster.judging import LABELS, PREFILL, STAGE, judge_messages
+from cai_dagster.models.messages import Message, Messages
 from resources.engines.vllm import VllmEngine
 
 PAIRS = 3

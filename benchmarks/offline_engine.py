@@ -3,8 +3,9 @@
 from typing import Any
 
 from cai_dagster.home import Home
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights
-from cai_dagster.settings import LanguageModelSettings, active_settings
+from cai_dagster.settings import active_settings
 
 
 def offline_weights() -> Weights:

@@ -12,8 +12,9 @@ from dataclasses import replace
 from typing import Any
 
 from benchmarks.offline_engine import engine_settings, offline_weights
-from cai_dagster.calls.requests import Answer, Message, Messages, Request, Sampling, Slot
+from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.hashing import unit_interval
+from cai_dagster.models.messages import Message, Messages
 from resources.engines.vllm import VllmEngine
 
 SLOTS = 24

@@ -6,25 +6,14 @@ Servers that are elsewhere need no lock; they are kept here all the same, so tha
 """
 
 import contextlib
-from collections.abc import Callable, Generator
-from typing import Protocol
+from collections.abc import Generator
 
 from filelock import FileLock, Timeout
 
-from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import EngineKind, LanguageModelSettings
-
-Log = Callable[[str], None]
-
-
-class StartedEngine(Engine, Protocol):
-    """An engine that holds memory, processes or connections until it is closed."""
-
-    def close(self) -> None:
-        """Give back what it holds."""
-        ...
+from resources.engines.protocol import Log, StartedEngine
 
 
 class _Accelerator:

@@ -13,9 +13,10 @@ from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
 from cai_dagster.models.configured import ConfiguredModel
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import LanguageModelSettings
-from resources.accelerator import ACCELERATOR, Log
+from resources.accelerator import ACCELERATOR
+from resources.engines.protocol import Log
 
 if TYPE_CHECKING:
     from cai_dagster.calls.ledger import Ledger

@@ -101,8 +101,9 @@ def run_training(base: str) -> None:
     from transformers import PreTrainedModel, Trainer
 
     from cai_dagster.home import Home
-    from cai_dagster.settings import TrainingSettings, active_settings
+    from cai_dagster.settings import active_settings
     from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome, train_once
+    from cai_dagster.training.settings import TrainingSettings
     from cai_dagster.training.supervised import TokenRow
     from cai_dagster.training.trainers import train_supervised
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import polars as pl
 
-from cai_dagster.calls.requests import Messages
+from cai_dagster.models.messages import Messages
 from cai_dagster.tables.schemas import TABLES
 
 

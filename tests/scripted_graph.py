@@ -10,17 +10,18 @@ from typing import Any
 
 import dagster as dg
 
-from cai_dagster.calls.requests import Answer, Messages, Request
+from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.definitions import build_definitions
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.models.chat_format import fitting
 from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.messages import Messages
 from cai_dagster.models.weights import Weights
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CODE_VERSION, CheckpointRecord
-from resources.accelerator import Log
+from resources.engines.protocol import Log
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
 from tests.fault_marks import append

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 
-from cai_dagster.calls.requests import Answer, ContextTooLongError, Request
+from cai_dagster.calls.requests import Answer, Request
+from cai_dagster.models.chat_format import ContextTooLongError
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import LanguageModelSettings
 from tests.scripted import ScriptedEngine
 
 

@@ -12,10 +12,10 @@ import numpy as np
 import safetensors.numpy
 
 from cai_dagster.hashing import content_hash, seed_of
-from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
 from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.supervised import TokenRow
 from tests.fault_marks import mark
 

@@ -4,18 +4,12 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash, seed_of
-
-
-class ContextTooLongError(RowError):
-    """The prompt and the tokens asked for do not fit the model's context."""
-
-    code = "context_too_long"
+from cai_dagster.models.messages import Messages
 
 
 class EmptyCompletionError(RowError):
@@ -34,22 +28,6 @@ class RefusedRequestError(RowError):
     """A server refused this row's request, or failed at it every time while it answered others."""
 
     code = "refused_request"
-
-
-@dataclass(frozen=True)
-class Message:
-    """One turn of a dialogue."""
-
-    role: str
-    content: str
-
-
-Messages = tuple[Message, ...]
-
-
-def to_messages(turns: Sequence[Mapping[str, str]]) -> Messages:
-    """Messages from rows of a `messages` column."""
-    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import polars as pl
 from cai_dagster.checks.languages import language
 from cai_dagster.checks.refusals import refuses
 from cai_dagster.constitution.constitution import previous_version
-from cai_dagster.inputs.prompts import FORGOTTEN
 from cai_dagster.inputs.word_sequences import near_duplicates as nearly_equal
 from cai_dagster.inputs.word_sequences import repeated_shares, shared_phrases, signatures
 from cai_dagster.judging.label_policies import SOFT_MEAN, p_first_under
+from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.text import printable
 
 EXPECTED_DRAWS = 5

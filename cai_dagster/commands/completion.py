@@ -31,12 +31,8 @@ def complete_reward_model(incomplete: str) -> list[str]:
 
 def complete_reason(incomplete: str) -> list[str]:
     """How calls end badly, as `cai retry` takes it."""
-    from cai_dagster.calls.requests import (
-        ContextTooLongError,
-        EmptyCompletionError,
-        MissingLabelError,
-        RefusedRequestError,
-    )
+    from cai_dagster.calls.requests import EmptyCompletionError, MissingLabelError, RefusedRequestError
+    from cai_dagster.models.chat_format import ContextTooLongError
 
     errors = (EmptyCompletionError, MissingLabelError, ContextTooLongError, RefusedRequestError)
     return [reason for reason in ("length", *(error.code for error in errors)) if reason.startswith(incomplete)]

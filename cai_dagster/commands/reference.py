@@ -16,8 +16,9 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from cai_dagster.checks.declarations import CHECKS
+from cai_dagster.checks.settings import CheckSettings
 from cai_dagster.home import PROJECT
-from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, CheckSettings, Settings, load_settings
+from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, Settings, load_settings
 
 if TYPE_CHECKING:
     from cai_dagster.tables.schemas import Table

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.evaluation.intervals import mean_interval
+from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.judging.label_policies import p_first
-from cai_dagster.recipes.policies import pair_id
-from cai_dagster.settings import ConstitutionDiffSettings
 
 Row = Mapping[str, Any]
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from cai_dagster.checks.measurements import Tables, label_mass, position_bias
 from cai_dagster.evaluation.intervals import mean_interval
-from cai_dagster.inputs.human_preferences import seated
+from cai_dagster.inputs.pairs import in_hash_order
 from cai_dagster.judging.label_policies import p_first
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _consensus(humans: pl.DataFrame) -> pl.DataFrame:
             {
                 "pair_id": row["pair_id"],
                 "category": row["category"],
-                "chosen_first": seated(chosen, rejected)[0] == chosen,
+                "chosen_first": in_hash_order(chosen, rejected)[0] == chosen,
                 "chosen_is_longer": None if len(chosen) == len(rejected) else len(chosen) > len(rejected),
                 "y": votes_chosen / votes if votes else 1.0,
                 "votes": votes or 1,

@@ -17,9 +17,9 @@ import polars as pl
 
 from cai_dagster.checks.refusals import is_refusal
 from cai_dagster.evaluation.intervals import Interval, mean_interval
+from cai_dagster.evaluation.settings import PolicyEvaluationSettings
 from cai_dagster.judging.label_policies import p_first
 from cai_dagster.pages.plots import interval_plot
-from cai_dagster.settings import PolicyEvaluationSettings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,10 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from cai_dagster.calls.requests import Messages
 from cai_dagster.errors import RowError
 from cai_dagster.inputs.files import Expected, source_rows
-from cai_dagster.settings import DecontaminationSettings
+from cai_dagster.inputs.settings import DecontaminationSettings
+from cai_dagster.models.messages import Messages
 
 GRAM_WORDS = 13
 _WORD = re.compile(r"\w+")

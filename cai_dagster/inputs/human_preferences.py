@@ -8,11 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from cai_dagster.calls.requests import Messages
 from cai_dagster.errors import RowError
-from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
 from cai_dagster.inputs.decontamination import NO_EVALUATION_SETS, EvaluationSets
 from cai_dagster.inputs.files import Expected, source_rows
+from cai_dagster.inputs.pairs import in_hash_order, pair_id
 from cai_dagster.inputs.preference_rows import BadPairError, split_pair
 from cai_dagster.inputs.prompts import (
     NONE_FORGOTTEN,
@@ -23,7 +22,8 @@ from cai_dagster.inputs.prompts import (
     split_of,
     turn_message,
 )
-from cai_dagster.settings import HumanPreferencesSettings, PreferenceFilesSettings, PromptsSettings
+from cai_dagster.inputs.settings import HumanPreferencesSettings, PreferenceFilesSettings, PromptsSettings
+from cai_dagster.models.messages import Messages
 
 Made = TypeVar("Made")
 
@@ -56,7 +56,7 @@ class PreferencePair:
     @property
     def pair_id(self) -> str:
         """As in `response_pairs`: hash of the prompt id and both completions."""
-        return content_hash([self.prompt_id, *seated(self.chosen, self.rejected)], ROW_ID_DIGITS)
+        return pair_id(self.prompt_id, *in_hash_order(self.chosen, self.rejected))
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,6 @@ class RejectedPair:
     source: str
     reason: str
     row: Mapping[str, Any]
-
-
-def seated(chosen: str, rejected: str) -> tuple[str, str]:
-    """The completions as completion_0 and completion_1: in the order of their hashes, which knows no preference.
-
-    Where the chosen one always came first, a judge that likes (A) would seem to agree with everybody.
-    """
-    first, second = sorted((chosen, rejected), key=content_hash)
-    return first, second
 
 
 def read_pairs(

@@ -10,10 +10,10 @@ from typing import Any
 from cai_dagster.calls.requests import Completion
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
-from cai_dagster.inputs.human_preferences import PreferencePair, RejectedPair, read_pairs, seated
+from cai_dagster.inputs.human_preferences import PreferencePair, RejectedPair, read_pairs
+from cai_dagster.inputs.pairs import in_hash_order, pair_row
 from cai_dagster.inputs.prompts import NONE_FORGOTTEN
-from cai_dagster.recipes.response_pairs import pair_row
-from cai_dagster.settings import ResponsePairsSettings, Split
+from cai_dagster.inputs.settings import PreferenceFilesSettings, Split
 
 FINISH_REASON = "imported"
 
@@ -34,7 +34,7 @@ class ImportedPairs:
 
 
 def import_pairs(
-    settings: ResponsePairsSettings, splits: Mapping[str, str], forgotten: Set[str] = NONE_FORGOTTEN
+    settings: PreferenceFilesSettings, splits: Mapping[str, str], forgotten: Set[str] = NONE_FORGOTTEN
 ) -> ImportedPairs:
     """The pairs of the sources whose prompts are in `splits` (prompt id → split), each pair once.
 
@@ -56,7 +56,7 @@ def import_pairs(
             of_sft_prompts += 1
             return
         # No call made these texts: their hash stands where the id of a call does.
-        texts = seated(pair.chosen, pair.rejected)
+        texts = in_hash_order(pair.chosen, pair.rejected)
         first, second = (Completion(text, FINISH_REASON, content_hash(text)) for text in texts)
         pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
 

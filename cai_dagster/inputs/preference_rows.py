@@ -13,7 +13,7 @@ from typing import Any, cast
 from cai_dagster.calls.requests import EmptyCompletionError
 from cai_dagster.errors import RowError
 from cai_dagster.inputs.preference_formats import PreferenceFormat
-from cai_dagster.settings import PreferenceColumns
+from cai_dagster.inputs.settings import PreferenceColumns
 
 Turn = Mapping[str, Any]
 

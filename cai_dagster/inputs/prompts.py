@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from cai_dagster.calls.requests import Message, Messages
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
 from cai_dagster.inputs.decontamination import NO_EVALUATION_SETS, EvaluationSets
 from cai_dagster.inputs.files import Expected, source_rows
 from cai_dagster.inputs.preference_rows import split_pair
-from cai_dagster.settings import PromptsSettings
+from cai_dagster.inputs.settings import PromptsSettings
+from cai_dagster.lake.forgotten_prompts import FORGOTTEN
+from cai_dagster.models.messages import Message, Messages
 
 ROLES = ("system", "user", "assistant")
-FORGOTTEN = "forgotten"  # the code of rows whose prompt was removed for good; their text is not kept
 NONE_FORGOTTEN: frozenset[str] = frozenset()
 _SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
 

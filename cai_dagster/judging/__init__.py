@@ -6,16 +6,17 @@ chooses. It knows no label policy: it returns evidence.
 
 from cai_dagster.calls.requests import LanguageModel
 from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.inputs.pairs import Order, Pair
 from cai_dagster.judging.direct import prefer_the_revision
-from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.judging.judgement import STAGE, Judgement
 from cai_dagster.judging.one_principle import judge_messages, judge_one_principle
 from cai_dagster.judging.questions import LABELS, PREFILL, quote
 from cai_dagster.judging.rationale import judge_after_a_rationale
 from cai_dagster.judging.scoring import judge_by_scores
+from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
 from cai_dagster.judging.several_principles import judge_several_principles
-from cai_dagster.settings import JudgementsSettings, JudgingMethod
 
-__all__ = ["LABELS", "PREFILL", "STAGE", "Judgement", "Order", "Pair", "judge", "judge_messages", "quote"]
+__all__ = ["LABELS", "PREFILL", "STAGE", "Judgement", "judge", "judge_messages", "quote"]
 
 
 async def judge(

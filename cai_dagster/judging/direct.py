@@ -8,8 +8,9 @@ import math
 from cai_dagster.calls.requests import ChoiceLogprobs
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.errors import RowError
-from cai_dagster.judging.judgement import Judgement, Pair
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging.judgement import Judgement
+from cai_dagster.judging.settings import JudgingMethod
 
 
 class NotARevisionError(RowError):

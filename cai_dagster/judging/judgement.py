@@ -2,33 +2,15 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from cai_dagster.calls.requests import ChoiceLogprobs, Completion, Messages
+from cai_dagster.calls.requests import ChoiceLogprobs, Completion
 from cai_dagster.constitution.constitution import Principle
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.inputs.pairs import Order
+from cai_dagster.judging.settings import JudgingMethod
 
 STAGE = "judgements"
-
-Order = Literal["01", "10"]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two completions of one prompt. `revision_request_id`: the call that made completion_1 out of completion_0."""
-
-    pair_id: str
-    prompt_id: str
-    prompt: Messages
-    completion_0: str
-    completion_1: str
-    revision_request_id: str | None = None
-
-    def shown(self, order: Order) -> tuple[str, str]:
-        """What stands as (A) and as (B)."""
-        texts = (self.completion_0, self.completion_1)
-        return texts if order == "01" else (texts[1], texts[0])
 
 
 @dataclass(frozen=True)

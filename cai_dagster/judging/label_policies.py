@@ -7,7 +7,7 @@ policy is a query over `judgements`, so another policy is another query and no o
 
 import polars as pl
 
-from cai_dagster.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
+from cai_dagster.judging.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
 
 SOFT_MEAN = PreferencePairsSettings(label_policy=LabelPolicy.soft, ensemble=PrincipleEnsemble.mean, clamp_at=1)
 

@@ -7,9 +7,10 @@ principles and in which orders is said by the caller.
 
 from collections.abc import Sequence
 
-from cai_dagster.calls.requests import LanguageModel, Messages, Request, Slot
+from cai_dagster.calls.requests import LanguageModel, Request, Slot
 from cai_dagster.constitution.constitution import Comparison, Principle
-from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.inputs.pairs import Order, Pair
+from cai_dagster.judging.judgement import STAGE, Judgement
 from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
@@ -19,7 +20,8 @@ from cai_dagster.judging.questions import (
     dialogue,
     example_question,
 )
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.judging.settings import JudgingMethod
+from cai_dagster.models.messages import Messages
 
 
 async def judge_one_principle(

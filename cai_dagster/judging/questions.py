@@ -6,9 +6,9 @@ the principle, so that one cached prefix serves every principle judged on them. 
 
 from collections.abc import Sequence
 
-from cai_dagster.calls.requests import Message, Messages
 from cai_dagster.constitution.constitution import Comparison
-from cai_dagster.judging.judgement import Order, Pair
+from cai_dagster.inputs.pairs import Order, Pair
+from cai_dagster.models.messages import Message, Messages
 
 LABELS = ("A", "B")
 PREFILL = "The better response is ("

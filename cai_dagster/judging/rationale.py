@@ -7,9 +7,10 @@ is why Bai et al. clamp them: see `label_policies`.
 
 from collections.abc import Sequence
 
-from cai_dagster.calls.requests import LanguageModel, Message, Messages, Request, Sampling, Slot
+from cai_dagster.calls.requests import LanguageModel, Request, Sampling, Slot
 from cai_dagster.constitution.constitution import Comparison, Principle
-from cai_dagster.judging.judgement import STAGE, Judgement, Order, Pair
+from cai_dagster.inputs.pairs import Order, Pair
+from cai_dagster.judging.judgement import STAGE, Judgement
 from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
@@ -19,7 +20,8 @@ from cai_dagster.judging.questions import (
     dialogue,
     example_question,
 )
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.judging.settings import JudgingMethod
+from cai_dagster.models.messages import Message, Messages
 
 RATIONALE = f"{STAGE}/rationale"
 THINKING = "Let's think step by step:"

@@ -8,19 +8,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cai_dagster.calls.requests import (
-    ChoiceLogprobs,
-    LanguageModel,
-    Message,
-    Messages,
-    MissingLabelError,
-    Request,
-    Slot,
-)
+from cai_dagster.calls.requests import ChoiceLogprobs, LanguageModel, MissingLabelError, Request, Slot
 from cai_dagster.constitution.constitution import Comparison, Principle
-from cai_dagster.judging.judgement import STAGE, Judgement, Pair, Score
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging.judgement import STAGE, Judgement, Score
 from cai_dagster.judging.questions import dialogue, quote, quote_turns
-from cai_dagster.settings import JudgingMethod
+from cai_dagster.judging.settings import JudgingMethod
+from cai_dagster.models.messages import Message, Messages
 
 SCORES = tuple(str(score) for score in range(1, 11))
 SCORE_PREFILL = "The score is ("

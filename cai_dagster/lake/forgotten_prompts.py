@@ -11,6 +11,8 @@ from filelock import FileLock
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 
+FORGOTTEN = "forgotten"  # the code of rows whose prompt was removed for good; their text is not kept
+
 
 class ForgottenListError(MendableError):
     """The list cannot be read; the message says what to do."""

@@ -10,7 +10,7 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 import contextlib
 import shutil
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +26,6 @@ from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
 from cai_dagster.lake.reader import (
     LOST_CATALOG,
-    RESTORE,
     RETRY_SECONDS,
     LakeError,
     has_committed_files,
@@ -34,6 +33,7 @@ from cai_dagster.lake.reader import (
     literal,
     retry_conflicts,
     started_duckdb,
+    unreadable_catalog,
 )
 from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
 from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
@@ -44,9 +44,6 @@ STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
 SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
-_OTHER_VERSION = (
-    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
-)
 
 Rows = TableSnapshot | StagedRows
 
@@ -84,10 +81,10 @@ class Lake:
         count, total = self._connection.execute(query).fetchall()[0]
         return count, _data_version(count, total)
 
-    def data_versions(self, snapshot: TableSnapshot, columns: Sequence[str]) -> dict[str | None, str]:
-        """The data version that a table's rows have, of each constitution version with rows, by these columns."""
+    def data_versions(self, snapshot: TableSnapshot) -> dict[str | None, str]:
+        """The data version that a table's rows have, of each constitution version with rows."""
         version = "constitution_version" if TABLES[snapshot.table].versioned else "NULL"
-        listed = ", ".join(f'r."{name}"' for name in columns)
+        listed = ", ".join(f'r."{name}"' for name in TABLES[snapshot.table].schema)
         query = f"SELECT {version}, count(*), sum(hash(row({listed}))::HUGEINT) FROM rows r GROUP BY 1"
         return {one: _data_version(count, total) for one, count, total in self.query(query, rows=snapshot).iter_rows()}
 
@@ -444,8 +441,7 @@ def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
         retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
         retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
-        advice = _OTHER_VERSION if "version mismatch" in str(error) else RESTORE
-        raise LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}") from error
+        raise unreadable_catalog(home, error) from error
 
 
 def _widen_text_bounds(catalog: Path) -> None:
@@ -475,10 +471,7 @@ def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], No
 
 
 def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the tables that are missing, and the columns that an earlier version of the program did not know yet.
-
-    Raises LakeError when a table has other columns.
-    """
+    """Create the tables that are missing. Raises LakeError when a table has other columns than its declaration."""
     query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
     query += "WHERE database_name = 'lake' GROUP BY table_name"
     present = dict(connection.execute(query).fetchall())
@@ -488,14 +481,11 @@ def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
         if table.name not in present:
             connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
             continue
-        added = list(types)[len(present[table.name]) :]
-        if present[table.name] + added != list(types) or not table.nullable.issuperset(added):
+        if present[table.name] != list(types):
             raise LakeError(
                 f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
                 f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
             )
-        for name in added:
-            connection.execute(f'ALTER TABLE lake.{table.name} ADD COLUMN "{name}" {types[name]}')
 
 
 def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:

@@ -33,6 +33,11 @@ RESTORE = (
 LOST_CATALOG = f"the catalog {{catalog}} is gone, but the tables that it described are not. {RESTORE}"
 
 
+OTHER_VERSION = (
+    "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
+)
+
+
 class LakeError(MendableError):
     """The lake cannot do what was asked; the message says why and what to do."""
 
@@ -53,28 +58,15 @@ class LakeReader:
                 raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
             raise LakeError(f"nothing has been materialized in {home.root} yet (CAI_HOME); materialize something first")
         self._home = home
-        self._mended = False
-        self._connection = self._opened()
+        try:
+            self._connection = retry_conflicts(self._attached)
+        except duckdb.Error as error:
+            raise unreadable_catalog(home, error) from error
 
     def rows(self, sql: str, **parameters: str | Sequence[str]) -> list[Row]:
         """The rows of a SELECT. `$name` stands for a text, or for the texts of a list, with commas between them."""
         # Not bound: DuckDB would import numpy and pandas to see what a parameter is.
         statement = _PARAMETER.sub(lambda name: _values(parameters[name.group(1)]), sql)
-        try:
-            return self._rows(statement)
-        except (duckdb.BinderException, duckdb.CatalogException):
-            if self._mended:
-                raise
-            self.close()
-            self._open_for_writing()
-            self._connection = self._opened()
-            return self._rows(statement)
-
-    def close(self) -> None:
-        """End the look."""
-        self._connection.close()
-
-    def _rows(self, statement: str) -> list[Row]:
         try:
             result = retry_conflicts(lambda: self._connection.execute(statement))
             names = [name for name, *_ in result.description]
@@ -84,16 +76,16 @@ class LakeReader:
             self._connection.execute("BEGIN")
             if "No snapshot found" in str(error):
                 raise NoSuchSnapshotError(f"{error}; it has been expired") from error
+            if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+                raise LakeError(
+                    f"the tables in {self._home.tables} are not those of this version of cai_dagster; set CAI_HOME to "
+                    f"a new folder, or use the version that wrote them. DuckDB says: {str(error).splitlines()[0]}"
+                ) from error
             raise
 
-    def _opened(self) -> duckdb.DuckDBPyConnection:
-        try:
-            return retry_conflicts(self._attached)
-        except duckdb.Error:
-            if self._mended:
-                raise
-            self._open_for_writing()
-            return retry_conflicts(self._attached)
+    def close(self) -> None:
+        """End the look."""
+        self._connection.close()
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
         connection = started_duckdb()
@@ -101,12 +93,11 @@ class LakeReader:
         connection.execute(f"ATTACH {literal(f'ducklake:sqlite:{self._home.catalog}')} AS lake ({options})")
         return connection.execute("BEGIN")
 
-    def _open_for_writing(self) -> None:
-        """Opening it for writing adds what an older program did not know, and says what is wrong with a damaged one."""
-        from cai_dagster.lake.lake import Lake
 
-        self._mended = True
-        Lake(self._home).select("SELECT 1", {})
+def unreadable_catalog(home: Home, error: duckdb.Error) -> LakeError:
+    """The error for a catalog that DuckDB cannot attach: damaged, or written by another version of DuckLake."""
+    advice = OTHER_VERSION if "version mismatch" in str(error) else RESTORE
+    return LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}")
 
 
 def has_committed_files(home: Home) -> bool:

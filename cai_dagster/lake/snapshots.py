@@ -3,22 +3,37 @@
 Light on purpose: assets name this type in their signatures, and loading them must not import duckdb or pandera.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import polars as pl
 
-    from cai_dagster.lake.lake import Lake
-
 FORGET_RUN = "forget"  # the run_id in `materializations` of rows that `cai forget` removed: no run made them
+
+
+class SnapshotReader(Protocol):
+    """What reads the rows of a snapshot: `lake.Lake`, which documents the methods."""
+
+    def read(self, snapshot: "TableSnapshot", /) -> "pl.DataFrame":
+        """All rows, ordered by the table's key."""
+        ...
+
+    def query(self, sql: str, /, **tables: "TableSnapshot") -> "pl.DataFrame":
+        """The result of a SELECT on snapshots."""
+        ...
+
+    def stream(self, sql: str, /, **tables: "TableSnapshot") -> Iterator[dict[str, Any]]:
+        """The rows of a SELECT on snapshots, one at a time."""
+        ...
 
 
 @dataclass(frozen=True)
 class TableSnapshot:
     """One table (of one constitution version, or of all) as it was at one snapshot of the lake."""
 
-    lake: "Lake" = field(repr=False)
+    lake: SnapshotReader = field(repr=False)
     table: str
     constitution_version: str | None
     snapshot_id: int

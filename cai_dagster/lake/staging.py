@@ -14,7 +14,7 @@ import pandera.errors
 import polars as pl
 
 from cai_dagster.disk import full_disk_named
-from cai_dagster.inputs.prompts import FORGOTTEN
+from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.lake.scratch import new_scratch_folder
 from cai_dagster.tables.schemas import TABLES, Table
 

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from cai_dagster.calls.requests import ContextTooLongError, Message, Messages
 from cai_dagster.errors import MendableError, RowError
+from cai_dagster.models.messages import Message, Messages
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -31,6 +31,12 @@ _PLACEHOLDER = "\ue000{}\ue001"  # private-use characters: no template contains 
 
 class ChatFormatError(MendableError):
     """The model's tokenizer or template cannot be used; the message says why."""
+
+
+class ContextTooLongError(RowError):
+    """The prompt and the tokens asked for do not fit the model's context."""
+
+    code = "context_too_long"
 
 
 class ControlTokenError(RowError):

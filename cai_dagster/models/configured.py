@@ -8,8 +8,8 @@ from pathlib import Path
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, with_adapter
-from cai_dagster.settings import EngineKind, LanguageModelSettings
 
 
 class ConfiguredModel(LanguageModelSettings):

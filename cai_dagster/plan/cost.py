@@ -30,6 +30,7 @@ from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.human_preferences import collect_human_preferences
 from cai_dagster.inputs.imported_pairs import import_pairs
 from cai_dagster.inputs.prompts import collect_prompts, prompt_row
+from cai_dagster.inputs.settings import Split
 from cai_dagster.judging.label_policies import label_pairs, preference_rows
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.lake import Lake, Rows
@@ -46,10 +47,12 @@ from cai_dagster.plan.stages import (
     revision_rounds_stage,
 )
 from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
-from cai_dagster.settings import PairSource, RewardModelBase, Settings, Split
+from cai_dagster.recipes.settings import PairSource
+from cai_dagster.settings import Settings
 from cai_dagster.tables.schemas import TABLES
 from cai_dagster.training.checkpoints import Ingredients, checkpoint_folder, folder_of_row, read_record
 from cai_dagster.training.reward_modelling import pairs_hash, training_pairs, training_settings
+from cai_dagster.training.settings import RewardModelBase
 from cai_dagster.training.supervised import dialogues_of, examples_hash, supervised_examples
 
 PLANNED = (

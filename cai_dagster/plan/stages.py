@@ -9,21 +9,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cai_dagster.calls.requests import LanguageModel, Message, Request, Slot, to_messages
+from cai_dagster.calls.requests import LanguageModel, Request, Slot
+from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.constitution import Constitution
-from cai_dagster.inputs.human_preferences import seated
-from cai_dagster.judging import Pair, judge
+from cai_dagster.evaluation.settings import JudgeCalibrationSettings
+from cai_dagster.inputs.pairs import Pair, in_hash_order
+from cai_dagster.judging import judge
+from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
+from cai_dagster.models.messages import Message, to_messages
 from cai_dagster.recipes.best_of_n import sample_candidates
 from cai_dagster.recipes.critique_revision import revise
 from cai_dagster.recipes.policies import COMPARED, answer, given_answers, pair_to_judge
 from cai_dagster.recipes.response_pairs import sample_pairs
-from cai_dagster.settings import (
+from cai_dagster.recipes.settings import (
     BestOfNSettings,
-    ConstitutionDiffSettings,
     InitialResponsesSettings,
-    JudgeCalibrationSettings,
-    JudgementsSettings,
-    JudgingMethod,
     PairSource,
     PolicyResponsesSettings,
     ResponsePairsSettings,
@@ -260,7 +260,7 @@ def calibration_stage(
     settings = _with_a_judge(settings)
 
     async def compare(model: LanguageModel, row: "Row") -> "list[Row]":
-        texts = seated(*(row[name][0]["content"] for name in ("chosen", "rejected")))
+        texts = in_hash_order(*(row[name][0]["content"] for name in ("chosen", "rejected")))
         pair = Pair(row["pair_id"], row["prompt_id"], to_messages(row["prompt"]), *texts)
         judged = await judge(model, constitution, pair, settings)
         return [{"pair_id": pair.pair_id, "feedback_model": model.model_id, **made.to_row()} for made in judged]

@@ -7,8 +7,9 @@ its divergence from the sampled policy is at most log n − (n − 1)/n nats). I
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from cai_dagster.calls.requests import LanguageModel, Messages, Request, Slot
-from cai_dagster.settings import BestOfNSettings
+from cai_dagster.calls.requests import LanguageModel, Request, Slot
+from cai_dagster.models.messages import Messages
+from cai_dagster.recipes.settings import BestOfNSettings
 
 if TYPE_CHECKING:
     import polars as pl

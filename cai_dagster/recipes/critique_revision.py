@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cai_dagster.calls.requests import Completion, LanguageModel, Message, Messages, Request, Slot
+from cai_dagster.calls.requests import Completion, LanguageModel, Request, Slot
 from cai_dagster.constitution.constitution import Constitution, Dialogue, Principle
-from cai_dagster.settings import RevisionRoundsSettings
+from cai_dagster.models.messages import Message, Messages
+from cai_dagster.recipes.settings import RevisionRoundsSettings
 
 CRITIQUE = "revision_rounds/critique"
 REVISION = "revision_rounds/revision"

@@ -6,10 +6,10 @@ A policy is named after the table that its answers or its weights come from. It 
 from collections.abc import Mapping
 from typing import Any
 
-from cai_dagster.calls.requests import LanguageModel, Messages, Request, Slot, to_messages
-from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
-from cai_dagster.judging import Pair
-from cai_dagster.settings import PolicyResponsesSettings
+from cai_dagster.calls.requests import LanguageModel, Request, Slot
+from cai_dagster.inputs.pairs import Pair, pair_id
+from cai_dagster.models.messages import Messages, to_messages
+from cai_dagster.recipes.settings import PolicyResponsesSettings
 
 STAGE = "policy_responses"
 
@@ -75,8 +75,3 @@ def pair_to_judge(row: Mapping[str, Any]) -> Pair:
         completion_0=row["completion_0"],
         completion_1=row["completion_1"],
     )
-
-
-def pair_id(prompt_id: str, completion_0: str, completion_1: str) -> str:
-    """As in `response_pairs`."""
-    return content_hash([prompt_id, completion_0, completion_1], ROW_ID_DIGITS)

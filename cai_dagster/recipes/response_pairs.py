@@ -7,9 +7,10 @@ principle feedback, Castricato et al. 2024). It knows no judge.
 from collections.abc import Mapping
 from typing import Any
 
-from cai_dagster.calls.requests import Completion, LanguageModel, Messages, Request, Slot
-from cai_dagster.hashing import ROW_ID_DIGITS, content_hash
-from cai_dagster.settings import ResponsePairsSettings
+from cai_dagster.calls.requests import Completion, LanguageModel, Request, Slot
+from cai_dagster.inputs.pairs import pair_row
+from cai_dagster.models.messages import Messages
+from cai_dagster.recipes.settings import ResponsePairsSettings
 
 STAGE = "response_pairs"
 FIRST_AND_LAST_RESPONSES = """
@@ -32,21 +33,6 @@ async def sample_pairs(
         pair = pair_row(prompt_id, "sl_cai_model", first, second)
         pairs[pair["pair_id"]] = pair
     return list(pairs.values())
-
-
-def pair_row(prompt_id: str, source: str, first: Completion, second: Completion) -> dict[str, Any]:
-    """One row of `response_pairs`; its id follows the texts, so an unchanged pair keeps its judgements."""
-    return {
-        "pair_id": content_hash([prompt_id, first.text, second.text], ROW_ID_DIGITS),
-        "prompt_id": prompt_id,
-        "source": source,
-        "completion_0": first.text,
-        "completion_1": second.text,
-        "finish_reason_0": first.finish_reason,
-        "finish_reason_1": second.finish_reason,
-        "request_id_0": first.request_id,
-        "request_id_1": second.request_id,
-    }
 
 
 def revision_pair(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cai_dagster.calls.requests import Message, Messages, to_messages
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.hashing import content_hash
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.messages import Message, Messages, to_messages
 from cai_dagster.training.reward_modelling import conditioned
 
 if TYPE_CHECKING:

@@ -21,12 +21,12 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
-from cai_dagster.calls.requests import Messages
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
+from cai_dagster.models.messages import Messages
 from cai_dagster.training.checkpoints import Curve, TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
 from cai_dagster.training.scoring import Scorer
+from cai_dagster.training.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.trainers import Progress, Report, lora_config, save_model, trainer_arguments
 
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]

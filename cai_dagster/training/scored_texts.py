@@ -13,10 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-from cai_dagster.calls.requests import Message, Messages
 from cai_dagster.errors import MendableError, RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.messages import Message, Messages
 from cai_dagster.models.weights import has_weights
 from cai_dagster.training.checkpoints import CheckpointError, read_record
 from cai_dagster.training.reward_modelling import TokenPair, conditioned

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from cai_dagster.calls.requests import Messages, to_messages
 from cai_dagster.hashing import content_hash
+from cai_dagster.inputs.settings import Split
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import Split, TrainedRounds
+from cai_dagster.models.messages import Messages, to_messages
+from cai_dagster.training.settings import TrainedRounds
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.hardware import has_fast_bfloat16
-from cai_dagster.settings import TrainingSettings
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.settings import TrainingSettings
 from cai_dagster.training.supervised import TokenRow
 
 Report = Callable[[str], None]

@@ -32,6 +32,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.models.offline import NAME
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import (
     OFFLINE,
     Weights,
@@ -44,7 +45,7 @@ from cai_dagster.models.weights import (
     locate_weights,
     with_adapter,
 )
-from cai_dagster.settings import DEFAULT_PROFILE, EngineKind, LanguageModelSettings, SettingsError, load_settings
+from cai_dagster.settings import DEFAULT_PROFILE, SettingsError, load_settings
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, warning
 from cai_dagster.upkeep.integrity import examine_integrity, reading
 

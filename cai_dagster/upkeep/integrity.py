@@ -233,14 +233,8 @@ def _damaged_rows(lake: Any) -> list[Finding]:
     findings: list[Finding] = []
     for table in TABLES.values():
         told = {version: data_version for name, version, data_version in accounts.iter_rows() if name == table.name}
-        columns = list(table.schema)
-        while True:
-            found = lake.data_versions(TableSnapshot(lake, table.name, None, now), columns)
-            told = {version: told[version] for version in told if found.get(version, "empty") != told[version]}
-            if not told or columns[-1] not in table.nullable:
-                break
-            columns.pop()  # rows may have been written before the table had its last columns
-        for version in told:
+        found = lake.data_versions(TableSnapshot(lake, table.name, None, now))
+        for version in (one for one in told if found.get(one, "empty") != told[one]):
             of_version = f" of {version}" if version else ""
             text = f"the rows of {table.name}{of_version} are not those that were committed: a file is damaged"
             findings.append(problem("lake", text, _RESTORE))

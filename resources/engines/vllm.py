@@ -16,8 +16,8 @@ from typing import Any
 from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.models.chat_format import ChatFormat, fitting, keep_to_this_machine
 from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights, lora_rank
-from cai_dagster.settings import LanguageModelSettings
 
 
 @dataclass

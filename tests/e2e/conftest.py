@@ -17,9 +17,11 @@ import psutil
 import pytest
 
 from cai_dagster.home import Home
+from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights
-from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings, active_settings
-from resources.accelerator import ACCELERATOR, StartedEngine
+from cai_dagster.settings import active_settings
+from resources.accelerator import ACCELERATOR
+from resources.engines.protocol import StartedEngine
 from resources.engines.vllm import VllmEngine
 from tests.misbehaving_server import free_port
 

@@ -15,14 +15,17 @@ from typing import Any
 import psutil
 import pytest
 
-from cai_dagster.calls.requests import Answer, ContextTooLongError, Message, Request, Sampling, Slot
+from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
-from cai_dagster.judging import LABELS, PREFILL, Pair, judge_messages
-from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging import LABELS, PREFILL, judge_messages
+from cai_dagster.models.chat_format import ChatFormat, ContextTooLongError
+from cai_dagster.models.messages import Message
+from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of, with_adapter
-from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings
-from resources.accelerator import ACCELERATOR, StartedEngine
+from resources.accelerator import ACCELERATOR
+from resources.engines.protocol import StartedEngine
 from tests.e2e.conftest import PROJECT_HOME, serving, together
 
 PRINCIPLES = load_constitution(PROJECT / "constitutions/v1.yaml").principles

@@ -9,14 +9,16 @@ import pytest
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import Message
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
-from cai_dagster.judging import Judgement, Pair, judge
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging import Judgement, judge
 from cai_dagster.judging.label_policies import p_first
+from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.messages import Message
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import JudgingMethod, active_settings
+from cai_dagster.settings import active_settings
 from resources.engines.vllm import VllmEngine
 
 PAIR = Pair(

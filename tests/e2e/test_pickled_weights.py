@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cai_dagster.calls.requests import Message
+from cai_dagster.models.messages import Message
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from cai_dagster.training.policy_trainers import _policy
 from cai_dagster.training.scoring import Scorer

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cai_dagster.calls.requests import Message, Messages
-from cai_dagster.settings import DpoModelSettings, RlaifModelSettings, active_settings
+from cai_dagster.models.messages import Message, Messages
+from cai_dagster.settings import active_settings
 from cai_dagster.training.policy_optimization import CompletionPair, TrainingPrompt
+from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings
 from tests.fault_workloads import make_tiny_model
 
 PAIRS = [CompletionPair([5, 30 + number], [40, 41, 42], [50, 51], 0.6 + number / 40) for number in range(8)]

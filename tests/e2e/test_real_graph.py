@@ -10,8 +10,9 @@ import pytest
 from cai_dagster.definitions import ASSETS, build_definitions
 from cai_dagster.home import Home
 from cai_dagster.models.configured import ConfiguredModel
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.plan.cost import plan
-from cai_dagster.settings import LanguageModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CheckpointRecord
 from resources.engines.vllm import VllmEngine
 from resources.lake import open_lake
@@ -67,7 +68,7 @@ def plan_of(home: Home, engine_settings: LanguageModelSettings, prompts: Path, v
 @pytest.fixture(autouse=True)
 def checks_only_warn(monkeypatch: pytest.MonkeyPatch) -> None:
     """So short completions of so small a model fail the checks, as they should; here they must not stop the graph."""
-    from cai_dagster.settings import CheckSettings
+    from cai_dagster.checks.settings import CheckSettings
 
     monkeypatch.setattr(CheckSettings, "passes", lambda self, value: True)
 

@@ -14,9 +14,10 @@ import pytest
 
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.settings import RewardModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CheckpointRecord, Ingredients, train_once
 from cai_dagster.training.reward_modelling import TokenPair, pairs_hash, token_pairs, training_pairs, training_settings
+from cai_dagster.training.settings import RewardModelSettings
 from tests.labelled_pairs import human_preferences, preference_pairs
 from tests.tiny_models import write_tiny_network
 

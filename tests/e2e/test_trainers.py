@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import TrainingSettings, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
+from cai_dagster.training.settings import TrainingSettings
 from cai_dagster.training.supervised import TokenRow
 
 PAIRS = [TokenPair([1, 30 + number, 40, 41], [1, 30 + number, 50], 0.55 + number / 20, 10, 5) for number in range(8)]

@@ -1,7 +1,7 @@
 import polars as pl
 import pytest
 
-from cai_dagster.calls.requests import Message
+from cai_dagster.models.messages import Message
 from cai_dagster.recipes.best_of_n import best_of_n, sample_candidates
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES

@@ -15,7 +15,7 @@ import pytest
 
 from cai_dagster.evaluation.calibration import calibrate, reliability
 from cai_dagster.home import Home
-from cai_dagster.inputs.human_preferences import seated
+from cai_dagster.inputs.pairs import in_hash_order
 from cai_dagster.plan.cost import plan
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES
@@ -89,7 +89,7 @@ class Recomputed:
         for row in judgements:
             chosen, rejected = (self.people[row["pair_id"]][side][0]["content"] for side in ("chosen", "rejected"))
             odds = math.exp(row["logp_a"] - row["logp_b"])
-            shown_as_a = seated(chosen, rejected)[0 if row["order"] == "01" else 1]
+            shown_as_a = in_hash_order(chosen, rejected)[0 if row["order"] == "01" else 1]
             p = odds / (1 + odds) if shown_as_a == chosen else 1 / (1 + odds)
             self.p[row["pair_id"]][row["principle_id"]][row["order"]] = p
             self.letters[row["pair_id"], row["principle_id"]].append(odds)
@@ -255,7 +255,7 @@ def test_one_order_leaves_out_what_needs_two() -> None:
 def test_a_judge_that_is_always_right_and_sure_has_no_error() -> None:
     judgements, humans, constitution = tables_of(20, 1)
     sides = {row["pair_id"]: [row[side][0]["content"] for side in ("chosen", "rejected")] for row in humans.to_dicts()}
-    first = {pair_id: seated(*texts)[0] == texts[0] for pair_id, texts in sides.items()}
+    first = {pair_id: in_hash_order(*texts)[0] == texts[0] for pair_id, texts in sides.items()}
     rows = []
     for row in judgements.to_dicts():
         says_a = first[row["pair_id"]] == (row["order"] == "01")

@@ -6,7 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.checks.declarations import CHECKS, Check, measurements
+from cai_dagster.checks import measurements
+from cai_dagster.checks.declarations import CHECKS, Check
 from cai_dagster.checks.measurements import (
     EXAMPLES,
     EXCERPT,
@@ -33,7 +34,8 @@ from cai_dagster.checks.measurements import (
     undecided_pairs,
     unfinished_completions,
 )
-from cai_dagster.settings import SETTINGS_FILE, ChecksSettings, load_settings
+from cai_dagster.checks.settings import ChecksSettings
+from cai_dagster.settings import SETTINGS_FILE, load_settings
 from cai_dagster.tables.schemas import TABLES
 from tests.hostile import HOSTILE
 

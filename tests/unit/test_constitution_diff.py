@@ -33,7 +33,7 @@ from cai_dagster.compare.diff import (
 )
 from cai_dagster.compare.views import markdown_summary, page, print_diff
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle, previous_version
-from cai_dagster.recipes.policies import pair_id
+from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES
 from tests.hostile import HOSTILE

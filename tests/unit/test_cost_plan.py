@@ -7,8 +7,9 @@ import pytest
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.home import Home
+from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.plan.cost import CostPlan, PlanError, StagePlan, plan
-from cai_dagster.settings import JudgingMethod, Settings, active_settings
+from cai_dagster.settings import Settings, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import (
     WITHOUT_TRAINING,

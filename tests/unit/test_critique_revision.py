@@ -1,5 +1,6 @@
-from cai_dagster.calls.requests import Message, Request
+from cai_dagster.calls.requests import Request
 from cai_dagster.constitution.constitution import Constitution, Dialogue, Principle
+from cai_dagster.models.messages import Message
 from cai_dagster.recipes.critique_revision import (
     CRITIQUE,
     REVISION,
@@ -8,7 +9,7 @@ from cai_dagster.recipes.critique_revision import (
     revise,
     revision_messages,
 )
-from cai_dagster.settings import RevisionRoundsSettings
+from cai_dagster.recipes.settings import RevisionRoundsSettings
 from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 

@@ -23,7 +23,6 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.reader import LakeError
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
-from cai_dagster.tables.schemas import TABLES
 from cai_dagster.training.checkpoints import folder_of_row
 from cai_dagster.upkeep import doctor, integrity
 from cai_dagster.upkeep.doctor import examine
@@ -176,15 +175,6 @@ def test_a_file_of_a_table_that_was_damaged_at_the_same_size(broken: Home, colum
     finding = only(examine_integrity(broken, full=True), Level.problem, "")
     assert finding.topic == "lake"
     assert "copy ledger.sqlite* there" in str(finding.remedy)
-
-
-def test_rows_of_before_a_table_had_its_last_column_are_whole(broken: Home) -> None:
-    lake = Lake(broken)
-    snapshot = lake.snapshot("judgements", "v1")
-    (before,) = lake.data_versions(snapshot, list(TABLES["judgements"].schema)[:-1]).values()
-    connection = lake._connection
-    connection.execute("UPDATE lake.materializations SET data_version = ? WHERE table_name = 'judgements'", [before])
-    assert bad(examine_integrity(broken, full=True)) == []
 
 
 def test_a_file_of_an_earlier_snapshot_that_is_gone_is_a_warning(broken: Home, tmp_path: Path) -> None:

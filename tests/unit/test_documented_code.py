@@ -72,8 +72,8 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def judging_names(_: Path) -> dict[str, Any]:
     """What the code of docs/judging.md is handed."""
-    from cai_dagster.calls.requests import Message
     from cai_dagster.constitution.constitution import Principle
+    from cai_dagster.models.messages import Message
     from tests.scripted import ScriptedEngine, ScriptedModel
 
     scores = tuple(-4.0 if number != 8 else -0.1 for number in range(1, 11))

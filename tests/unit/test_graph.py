@@ -14,8 +14,10 @@ import pytest
 
 from assets.common.failures import LONGEST_DESCRIPTION
 from cai_dagster.calls.ledger import Ledger
+from cai_dagster.checks.settings import CheckOverride, Severity
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.settings import CheckOverride, JudgingMethod, Severity, active_settings
+from cai_dagster.judging.settings import JudgingMethod
+from cai_dagster.settings import active_settings
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts

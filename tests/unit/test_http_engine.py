@@ -20,9 +20,7 @@ from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import (
     Answer,
-    ContextTooLongError,
     LanguageModel,
-    Message,
     MissingLabelError,
     RefusedRequestError,
     Request,
@@ -33,9 +31,11 @@ from cai_dagster.calls.row_stream import Row, run_rows
 from cai_dagster.home import Home
 from cai_dagster.judging import LABELS, PREFILL
 from cai_dagster.lake.staging import StagedRows
-from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.chat_format import ChatFormat, ContextTooLongError
+from cai_dagster.models.messages import Message
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, weights_of
-from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.engines.http import pool as http_pool
 from resources.engines.http.engine import HttpEngine
 from resources.engines.http.models import ServersError

@@ -8,14 +8,17 @@ import pytest
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import Message, MissingLabelError, Request, Slot
+from cai_dagster.calls.requests import MissingLabelError, Request, Slot
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
-from cai_dagster.judging import LABELS, PREFILL, Order, Pair, judge, judge_messages, quote
+from cai_dagster.inputs.pairs import Order, Pair
+from cai_dagster.judging import LABELS, PREFILL, judge, judge_messages, quote
+from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
+from cai_dagster.models.messages import Message
 from cai_dagster.plan.stages import calibration_stage, policy_judgements_stage
-from cai_dagster.settings import JudgementsSettings, JudgingMethod, active_settings
+from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 

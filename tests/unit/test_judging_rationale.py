@@ -1,8 +1,9 @@
-from cai_dagster.calls.requests import Message, Request
+from cai_dagster.calls.requests import Request
 from cai_dagster.constitution.constitution import Comparison, Principle
-from cai_dagster.judging.judgement import Pair
+from cai_dagster.inputs.pairs import Pair
 from cai_dagster.judging.questions import ANSWER, LABELS, PREFILL
 from cai_dagster.judging.rationale import THINKING, judge_after_a_rationale
+from cai_dagster.models.messages import Message
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PAIR = Pair("ab", "cd", (Message("user", "the question"),), "the first text", "the second text")

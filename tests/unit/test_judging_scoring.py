@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.calls.requests import Message, MissingLabelError, Request
+from cai_dagster.calls.requests import MissingLabelError, Request
 from cai_dagster.constitution.constitution import Comparison, Principle
-from cai_dagster.judging.judgement import Pair, Score
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging.judgement import Score
 from cai_dagster.judging.scoring import SCORE_PREFILL, SCORES, judge_by_scores, preference, score_completion
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.messages import Message
 from tests.scripted import ScriptedEngine, ScriptedModel
 from tests.tiny_models import write_tiny_model
 

@@ -15,23 +15,25 @@ import pytest
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import Message, MissingLabelError, Request
+from cai_dagster.calls.requests import MissingLabelError, Request
 from cai_dagster.calls.row_stream import run_rows
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
 from cai_dagster.home import Home
-from cai_dagster.judging import Pair, judge
+from cai_dagster.inputs.pairs import Pair
+from cai_dagster.judging import judge
 from cai_dagster.judging.label_policies import disregarded, label_pairs
 from cai_dagster.judging.scoring import score_completion
-from cai_dagster.lake.staging import StagedRows
-from cai_dagster.plan.stages import judgements_stage
-from cai_dagster.settings import (
+from cai_dagster.judging.settings import (
     JudgementsSettings,
     JudgingMethod,
     LabelPolicy,
     PreferencePairsSettings,
     PrincipleEnsemble,
-    active_settings,
 )
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.messages import Message
+from cai_dagster.plan.stages import judgements_stage
+from cai_dagster.settings import active_settings
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(Principle(f"p{number}", "c", "r", f"Which is better by rule {number}?") for number in range(3))

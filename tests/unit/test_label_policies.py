@@ -15,7 +15,7 @@ from cai_dagster.judging.label_policies import (
     policy_text,
     preference_rows,
 )
-from cai_dagster.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
+from cai_dagster.judging.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
 from cai_dagster.tables.schemas import TABLES
 
 # pair, principle, order, log P(A), log P(B)

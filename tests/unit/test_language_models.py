@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from cai_dagster.home import Home
+from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, WeightsError, weights_of
-from cai_dagster.settings import Dtype, EngineKind, LanguageModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources import language_models
 from resources.language_models import LanguageModelResource, LedgerResource
 from tests.scripted import ScriptedEngine

@@ -9,17 +9,9 @@ import pytest
 from cai_dagster.calls import ledgered_model as model_calls
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
-from cai_dagster.calls.requests import (
-    Answer,
-    EmptyCompletionError,
-    Engine,
-    Message,
-    MissingLabelError,
-    Request,
-    Sampling,
-    Slot,
-)
+from cai_dagster.calls.requests import Answer, EmptyCompletionError, Engine, MissingLabelError, Request, Sampling, Slot
 from cai_dagster.home import Home
+from cai_dagster.models.messages import Message
 from tests.scripted import ScriptedEngine
 
 MODEL = "scripted@0123"

@@ -14,7 +14,8 @@ from cai_dagster.evaluation.policies import (
     markdown_table,
     win_rate_plot,
 )
-from cai_dagster.recipes.policies import COMPARED, pair_id, pair_to_judge
+from cai_dagster.inputs.pairs import pair_id
+from cai_dagster.recipes.policies import COMPARED, pair_to_judge
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES
 
@@ -150,7 +151,7 @@ def test_the_table_names_the_best_first_and_who_beats_whom() -> None:
 def test_a_pair_of_policies_has_the_id_of_the_same_two_texts_elsewhere() -> None:
     row = {"prompt_id": "ab", "messages": [{"role": "user", "content": "x"}], "completion_0": "a", "completion_1": "b"}
     from cai_dagster.calls.requests import Completion
-    from cai_dagster.recipes.response_pairs import pair_row
+    from cai_dagster.inputs.pairs import pair_row
 
     elsewhere = pair_row("ab", "sl_cai_model", Completion("a", "stop", "0"), Completion("b", "stop", "1"))
     assert pair_to_judge(row).pair_id == elsewhere["pair_id"]

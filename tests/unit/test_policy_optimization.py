@@ -6,8 +6,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.calls.requests import Message
 from cai_dagster.constitution.constitution import Constitution, Principle
+from cai_dagster.models.messages import Message
 from cai_dagster.training.policy_optimization import (
     RewardReading,
     completion_pairs,

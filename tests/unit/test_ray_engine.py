@@ -15,14 +15,17 @@ import pytest
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import Answer, ContextTooLongError, LanguageModel, Message, Request, Slot
+from cai_dagster.calls.requests import Answer, LanguageModel, Request, Slot
 from cai_dagster.calls.row_stream import Row, run_rows
 from cai_dagster.errors import RowError
 from cai_dagster.home import Home
 from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.chat_format import ContextTooLongError
 from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.messages import Message
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of
-from cai_dagster.settings import EngineKind, LanguageModelSettings, active_settings
+from cai_dagster.settings import active_settings
 from resources.engines.ray import engine as ray_engine
 from resources.engines.ray.engine import RayEngine
 from resources.engines.ray.replica import Replica, ReplicaError

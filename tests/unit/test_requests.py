@@ -7,16 +7,15 @@ import pytest
 
 from cai_dagster.calls.requests import (
     ChoiceLogprobs,
-    ContextTooLongError,
     EmptyCompletionError,
-    Message,
     MissingLabelError,
     Request,
     RowError,
     Sampling,
     Slot,
-    to_messages,
 )
+from cai_dagster.models.chat_format import ContextTooLongError
+from cai_dagster.models.messages import Message, to_messages
 
 MODEL = "model@0123/bfloat16/format-1"
 DIALOGUE = (Message("user", "Hello?"), Message("assistant", "Hi."), Message("user", "How are you?"))

@@ -1,8 +1,11 @@
 import pytest
 
-from cai_dagster.calls.requests import Completion, Message
-from cai_dagster.recipes.response_pairs import STAGE, pair_row, sample_pairs
-from cai_dagster.settings import PairSource, ResponsePairsSettings, active_settings
+from cai_dagster.calls.requests import Completion
+from cai_dagster.inputs.pairs import pair_row
+from cai_dagster.models.messages import Message
+from cai_dagster.recipes.response_pairs import STAGE, sample_pairs
+from cai_dagster.recipes.settings import PairSource, ResponsePairsSettings
+from cai_dagster.settings import active_settings
 from cai_dagster.tables.schemas import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 

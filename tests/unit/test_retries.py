@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 
 from cai_dagster.calls.ledger import Ledger
-from cai_dagster.calls.requests import Message, Request, Sampling, Slot
+from cai_dagster.calls.requests import Request, Sampling, Slot
 from cai_dagster.calls.retries import RetryError, calls_to_retry
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.models.messages import Message
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 

@@ -25,7 +25,7 @@ from cai_dagster.evaluation.reward_model import (
     scores_table,
     with_intervals,
 )
-from cai_dagster.settings import RewardModelEvaluationSettings
+from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.tables.schemas import TABLES
 from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
 from tests.labelled_pairs import CharacterFormat, human_preferences, judged_tables, preference_pairs

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cai_dagster.calls.requests import Message
 from cai_dagster.hashing import content_hash
-from cai_dagster.settings import RewardModelSettings, active_settings
+from cai_dagster.models.messages import Message
+from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import Ingredients
 from cai_dagster.training.reward_modelling import (
     ai_pairs,
@@ -22,6 +22,7 @@ from cai_dagster.training.reward_modelling import (
     training_pairs,
     training_settings,
 )
+from cai_dagster.training.settings import RewardModelSettings
 from tests.labelled_pairs import FORMAT, human_preferences, judged_tables, preference_pairs
 
 MARGINS = np.random.default_rng(7).normal(0, 5, 200)

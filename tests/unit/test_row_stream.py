@@ -11,7 +11,7 @@ import pytest
 from cai_dagster.calls import row_stream
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import ContextTooLongError, LanguageModel, Message, Request, Slot
+from cai_dagster.calls.requests import LanguageModel, Request, Slot
 from cai_dagster.calls.row_stream import (
     HOW_TO_GO_ON,
     Progress,
@@ -22,6 +22,8 @@ from cai_dagster.calls.row_stream import (
 )
 from cai_dagster.home import Home
 from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.chat_format import ContextTooLongError
+from cai_dagster.models.messages import Message
 from tests.scripted import ScriptedEngine
 
 STAGE = "initial_responses"

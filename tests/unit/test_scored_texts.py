@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from cai_dagster.calls.requests import Message
 from cai_dagster.home import Home
+from cai_dagster.models.messages import Message
 from cai_dagster.training.checkpoints import CheckpointError, find_checkpoint
 from cai_dagster.training.scored_texts import (
     BenchmarkError,

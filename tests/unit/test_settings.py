@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 
 from cai_dagster.calls.requests import Sampling
-from cai_dagster.settings import (
-    SETTINGS_FILE,
-    CheckSettings,
-    Settings,
-    SettingsError,
-    Severity,
-    active_settings,
-    load_settings,
-)
+from cai_dagster.checks.settings import CheckSettings, Severity
+from cai_dagster.settings import SETTINGS_FILE, Settings, SettingsError, active_settings, load_settings
 
 SHIPPED = SETTINGS_FILE.read_text(encoding="utf-8")
 DEFAULT = load_settings(SETTINGS_FILE, "default")

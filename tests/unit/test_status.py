@@ -21,6 +21,7 @@ from cai_dagster.commands.status import NEWEST, print_status, short_number, shor
 from cai_dagster.constitution.constitution import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.reader import LakeError
 from cai_dagster.tables.graph import ON_DEMAND, SHARED, UPSTREAM
 from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
 from resources.lake import open_lake
@@ -192,11 +193,12 @@ def test_a_real_lake_tells_an_edited_file_from_a_touched_one(
     assert version.assets[0].state == State.fresh
 
 
-def test_a_lake_of_an_older_program_has_no_check_results_yet(home: Home) -> None:
+def test_a_lake_of_another_version_of_the_program_is_refused_in_one_line(home: Home) -> None:
     materialize(["constitution"], {})
     open_lake(home)._connection.execute("DROP TABLE lake.check_results")
-    (version,) = read_status(home, PROJECT / "constitutions", ["v1"]).versions
-    assert version.assets[0].state == State.fresh
+    with pytest.raises(LakeError, match=r"not those of this version of cai_dagster; .*check_results") as one:
+        read_status(home, PROJECT / "constitutions", ["v1"])
+    assert "\n" not in str(one.value)
 
 
 def shown(found: Status, details: bool = False, every: bool = False, width: int = 140) -> str:

@@ -4,9 +4,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from cai_dagster.calls.requests import Message, Messages
-from cai_dagster.settings import Split, TrainedRounds
+from cai_dagster.inputs.settings import Split
+from cai_dagster.models.messages import Message, Messages
 from cai_dagster.tables.schemas import TABLES
+from cai_dagster.training.settings import TrainedRounds
 from cai_dagster.training.supervised import TokenRow, dialogues_of, supervised_examples, token_rows
 
 

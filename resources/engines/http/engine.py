@@ -11,11 +11,12 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from cai_dagster.calls.requests import Answer, Message, Request
+from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.judging import LABELS, PREFILL
 from cai_dagster.models.chat_format import ChatFormat, ChatFormatError, fitting
+from cai_dagster.models.messages import Message
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import LanguageModelSettings
 from resources.engines.http.labels import TokenNames
 from resources.engines.http.models import ExpectedModel, ServersError
 from resources.engines.http.pool import Probe, ServerPool

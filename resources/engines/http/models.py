@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel
 
 from cai_dagster.home import Home
+from cai_dagster.models.settings import Dtype, LanguageModelSettings
 from cai_dagster.models.weights import Weights, WeightsError, has_weights, lora_rank, weights_of, with_adapter
-from cai_dagster.settings import Dtype, LanguageModelSettings
 
 
 class ServersError(RuntimeError):

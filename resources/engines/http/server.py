@@ -19,8 +19,9 @@ from typing import Any, TypeVar, cast
 from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, Timeout
 from pydantic import BaseModel, Field, ValidationError
 
-from cai_dagster.calls.requests import ContextTooLongError, RefusedRequestError
-from cai_dagster.settings import LanguageModelSettings
+from cai_dagster.calls.requests import RefusedRequestError
+from cai_dagster.models.chat_format import ContextTooLongError
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.text import printable
 from resources.engines.http.labels import LabelQuery
 from resources.engines.http.models import ModelCard, ServersError

@@ -21,9 +21,9 @@ from cai_dagster.errors import RowError
 from cai_dagster.hashing import unit_interval
 from cai_dagster.home import Home
 from cai_dagster.models.hardware import resolve_dtype
+from cai_dagster.models.settings import Dtype, LanguageModelSettings
 from cai_dagster.models.weights import Weights
-from cai_dagster.settings import Dtype, LanguageModelSettings
-from resources.accelerator import Log
+from resources.engines.protocol import Log
 from resources.engines.ray.replica import Replica, ReplicaError, StartEngine, start_vllm
 
 DEATHS = 3  # of a replica in a row, none of its processes having answered: then it cannot run at all

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.home import Home
+from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of, with_adapter
-from cai_dagster.settings import LanguageModelSettings
-from resources.accelerator import StartedEngine
+from resources.engines.protocol import StartedEngine
 
 StartEngine = Callable[[Weights, LanguageModelSettings], StartedEngine]
 
