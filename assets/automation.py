@@ -11,10 +11,8 @@ from assets.prompts import prompts
 from cai_dagster.home import Home
 from cai_dagster.inputs.files import SourceFileError, fingerprint
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.selections import CONSTITUTIONAL_AI
+from cai_dagster.tables.registry import TABLES, selection_of_required_assets
 from cai_dagster.upkeep.failures import FailedRun, record_failure
-
-ON_DEMAND = ("cost_plan",)
 
 new_version = (
     dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
@@ -27,7 +25,7 @@ def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition
     """The assets; those that belong to a version, with the condition under which `new_versions` materializes them."""
     return [
         asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=new_version))
-        if asset.partitions_def is not None and asset.key.to_user_string() not in ON_DEMAND
+        if asset.partitions_def is not None and not TABLES[asset.key.to_user_string()].on_demand
         else asset
         for asset in assets
     ]
@@ -35,7 +33,7 @@ def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition
 
 new_versions = dg.AutomationConditionSensorDefinition(
     "new_versions",
-    target=CONSTITUTIONAL_AI,
+    target=selection_of_required_assets(),
     description="Materializes the graph of a constitution version whose file appeared, once definitions are reloaded. "
     "Stops where a blocking check fails. Leaves alone the versions that were there when it was first turned on.",
 )

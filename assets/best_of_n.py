@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import best_of_n_candidates_stage
@@ -20,14 +20,7 @@ class BestOfNCandidatesConfig(BestOfNSettings, dg.Config):
     """How the candidates are sampled."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def best_of_n_candidates(
     context: dg.AssetExecutionContext,
     config: BestOfNCandidatesConfig,
@@ -42,14 +35,7 @@ def best_of_n_candidates(
     return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"pytorch", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def best_of_n(
     context: dg.AssetExecutionContext,
     best_of_n_candidates: TableSnapshot,

@@ -18,6 +18,7 @@ from cai_dagster.checks.declarations import CHECKS, Check
 from cai_dagster.checks.settings import CheckSettings, Severity
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
+from cai_dagster.tables.registry import TABLES
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:
@@ -27,14 +28,13 @@ if TYPE_CHECKING:
 # Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
-_UNVERSIONED = ("prompts", "human_preferences", "initial_responses", "teacher_responses")
 _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 
 def _spec(check: Check) -> dg.AssetCheckSpec:
     checks = active_settings().checks.of(check.name)
     severities = {checks.held_to(check.table, version).severity for version in (None, *checks.versions)}
-    unversioned = check.table in _UNVERSIONED
+    unversioned = not TABLES[check.table].versioned
     bounds = checks.held_to(check.table).told if unversioned else checks.told_of(check.table)
     return dg.AssetCheckSpec(
         check.name,
@@ -50,7 +50,7 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{table}_checks", specs=[_spec(check) for check in checks], can_subset=True)
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
-        version = None if table in _UNVERSIONED else context.partition_key
+        version = context.partition_key if TABLES[table].versioned else None
         store = lake.open()
         snapshot = store.snapshot(table, version)
         data_version = store.data_version_of(snapshot)

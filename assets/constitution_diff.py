@@ -7,8 +7,9 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import CONSTITUTIONS, constitution_versions
+from assets.common.partitions import CONSTITUTIONS
 from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.table_asset import table_asset
 from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.constitution import Constitution, previous_version
 from cai_dagster.constitution.constitution import constitution_versions as versions_in
@@ -29,14 +30,7 @@ class VersionJudgementsConfig(ConstitutionDiffSettings, JudgementsSettings, dg.C
     """Which version is compared with. The feedback model is asked as for `judgements`, and always in both orders."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="comparison",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def version_judgements(
     context: dg.AssetExecutionContext,
     config: VersionJudgementsConfig,
@@ -73,17 +67,7 @@ class ConstitutionDiffConfig(ConstitutionDiffSettings, dg.Config):
     """Which version is compared with, and how much is shown."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="comparison",
-    kinds={"polars", "ducklake"},
-    owners=["team:post-training"],
-    code_version="2",
-    deps=[  # each but the constitution may be absent
-        *("constitution", "prompts", "revision_rounds", "sft_dataset", "response_pairs"),
-        *("judgements", "preference_pairs", version_judgements, "reward_model_evaluation", "policy_evaluation"),
-    ],
-)
+@table_asset(code_version="2")
 def constitution_diff(
     context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
 ) -> dg.MaterializeResult:

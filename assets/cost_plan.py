@@ -5,8 +5,8 @@ from dataclasses import asdict
 import dagster as dg
 
 from assets.common.failures import failure_of
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, stage_rows
+from assets.common.table_asset import table_asset
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.settings import active_settings
@@ -14,13 +14,7 @@ from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="inputs",
-    kinds={"polars", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-)
+@table_asset(code_version="1")
 def cost_plan(
     context: dg.AssetExecutionContext,
     policy: LanguageModelResource,

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
+from assets.common.table_asset import table_asset
 from assets.common.training import current_checkpoint, require, stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
@@ -23,14 +23,7 @@ class DpoModelConfig(DpoModelSettings, dg.Config):
     """How the policy is optimized."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"pytorch", "huggingface"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def dpo_model(
     context: dg.AssetExecutionContext,
     config: DpoModelConfig,

@@ -5,6 +5,7 @@ import dagster as dg
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
 from assets.common.stage import new_rows, stage_rows
+from assets.common.table_asset import table_asset
 from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.files import SourceFileError
@@ -21,7 +22,7 @@ class HumanPreferencesConfig(HumanPreferencesSettings, DecontaminationSettings, 
     """Where human-labelled pairs come from."""
 
 
-@dg.asset(group_name="inputs", kinds={"ducklake", "polars"}, owners=["team:post-training"], code_version="1")
+@table_asset(code_version="1")
 def human_preferences(
     context: dg.AssetExecutionContext, config: HumanPreferencesConfig, lake: LakeResource
 ) -> dg.MaterializeResult:

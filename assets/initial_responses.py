@@ -4,6 +4,7 @@ import dagster as dg
 
 from assets.common.launchpad import defaults_from
 from assets.common.stage import run_stage
+from assets.common.table_asset import table_asset
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import initial_responses_stage
 from cai_dagster.recipes.settings import InitialResponsesSettings
@@ -17,13 +18,7 @@ class InitialResponsesConfig(InitialResponsesSettings, dg.Config):
     """How first responses y^0 are drawn."""
 
 
-@dg.asset(
-    group_name="supervised_stage",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def initial_responses(
     context: dg.AssetExecutionContext,
     config: InitialResponsesConfig,

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.table_asset import table_asset
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.evaluation.settings import JudgeCalibrationSettings
 from cai_dagster.judging.settings import JudgementsSettings
@@ -26,14 +26,7 @@ class CalibrationJudgementsConfig(JudgeCalibrationSettings, JudgementsSettings, 
     """Which human pairs are judged; how, is the default of `judgements` but for the number of principles."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="feedback_stage",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def calibration_judgements(
     context: dg.AssetExecutionContext,
     config: CalibrationJudgementsConfig,
@@ -49,13 +42,7 @@ def calibration_judgements(
     return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="feedback_stage",
-    kinds={"polars", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-)
+@table_asset(code_version="1")
 def judge_calibration(
     context: dg.AssetExecutionContext,
     constitution: TableSnapshot,

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import run_stage
+from assets.common.table_asset import table_asset
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -19,14 +19,7 @@ class JudgementsConfig(JudgementsSettings, dg.Config):
     """How the feedback model is asked."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="feedback_stage",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def judgements(
     context: dg.AssetExecutionContext,
     config: JudgementsConfig,

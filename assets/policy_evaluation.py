@@ -5,14 +5,10 @@ Whichever policies have been materialized for a version are compared; the others
 
 import dagster as dg
 
-from assets.best_of_n import best_of_n
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, run_stage, run_stages, stage_rows
+from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint
-from assets.dpo_model import dpo_model
-from assets.rlaif_model import rlaif_model
-from assets.teacher_sft_model import teacher_sft_model
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.evaluation.settings import PolicyEvaluationSettings
 from cai_dagster.judging.settings import JudgementsSettings
@@ -31,15 +27,7 @@ class PolicyResponsesConfig(PolicyResponsesSettings, dg.Config):
     """How each policy answers the evaluation prompts."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-    deps=[dpo_model, rlaif_model, best_of_n, teacher_sft_model],  # each may be absent
-)
+@table_asset(code_version="1")
 def policy_responses(
     context: dg.AssetExecutionContext,
     config: PolicyResponsesConfig,
@@ -74,14 +62,7 @@ class PolicyJudgementsConfig(JudgementsSettings, dg.Config):
     """How the feedback model is asked: by default as for judgements, and in both orders whatever is said here."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def policy_judgements(
     context: dg.AssetExecutionContext,
     config: PolicyJudgementsConfig,
@@ -103,14 +84,7 @@ class PolicyEvaluationConfig(PolicyEvaluationSettings, dg.Config):
     """How sure a win rate is."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"pytorch", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def policy_evaluation(
     context: dg.AssetExecutionContext,
     config: PolicyEvaluationConfig,

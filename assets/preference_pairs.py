@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import stage_frame
+from assets.common.table_asset import table_asset
 from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
@@ -16,14 +16,8 @@ class PreferencePairsConfig(PreferencePairsSettings, dg.Config):
     """How judgements become labels."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="feedback_stage",
-    kinds={"polars", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    deps=["judge_calibration"],  # its blocking check keeps the labels of a bad judge out
-)
+# It also depends on judge_calibration, whose blocking check keeps the labels of a bad judge out.
+@table_asset(code_version="1")
 def preference_pairs(
     context: dg.AssetExecutionContext,
     config: PreferencePairsConfig,

@@ -4,8 +4,8 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.table_asset import table_asset
 from assets.common.training import current_checkpoint
 from cai_dagster.home import Home
 from cai_dagster.inputs.files import SourceFileError
@@ -25,14 +25,7 @@ class ResponsePairsConfig(ResponsePairsSettings, dg.Config):
     """Where the two completions of a pair come from."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="feedback_stage",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def response_pairs(
     context: dg.AssetExecutionContext,
     config: ResponsePairsConfig,

@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import run_stage
+from assets.common.table_asset import table_asset
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import revision_rounds_stage
@@ -19,14 +19,7 @@ class RevisionRoundsConfig(RevisionRoundsSettings, dg.Config):
     """How critiques and revisions are drawn."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="supervised_stage",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def revision_rounds(
     context: dg.AssetExecutionContext,
     config: RevisionRoundsConfig,

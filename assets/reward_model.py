@@ -6,8 +6,8 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import new_rows, stage_rows
+from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -25,15 +25,7 @@ class RewardModelConfig(RewardModelSettings, dg.Config):
     """How the reward model is trained."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    deps=["human_preferences"],
-    group_name="reward_modelling",
-    kinds={"pytorch", "huggingface"},
-    owners=["team:post-training"],
-    code_version="2",
-    pool="gpu",
-)
+@table_asset(code_version="2")
 def reward_model(
     context: dg.AssetExecutionContext,
     config: RewardModelConfig,
@@ -100,15 +92,7 @@ class RewardModelEvaluationConfig(RewardModelEvaluationSettings, dg.Config):
     """How the reward model is measured."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    deps=["human_preferences"],
-    group_name="reward_modelling",
-    kinds={"pytorch", "ducklake"},
-    owners=["team:post-training"],
-    code_version="3",
-    pool="gpu",
-)
+@table_asset(code_version="3")
 def reward_model_evaluation(
     context: dg.AssetExecutionContext,
     config: RewardModelEvaluationConfig,

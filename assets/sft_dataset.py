@@ -3,8 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import stage_frame
+from assets.common.table_asset import table_asset
 from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
@@ -17,13 +17,7 @@ class SftDatasetConfig(SftDatasetSettings, dg.Config):
     """Which revisions become supervised examples."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="supervised_stage",
-    kinds={"polars", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-)
+@table_asset(code_version="1")
 def sft_dataset(
     context: dg.AssetExecutionContext,
     config: SftDatasetConfig,

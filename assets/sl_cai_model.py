@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
+from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
 from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -21,14 +21,7 @@ class SlCaiModelConfig(TrainingSettings, dg.Config):
     """How the policy is fine-tuned."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="supervised_stage",
-    kinds={"pytorch", "huggingface"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def sl_cai_model(
     context: dg.AssetExecutionContext,
     config: SlCaiModelConfig,

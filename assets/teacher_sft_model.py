@@ -8,8 +8,8 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.partitions import constitution_versions
 from assets.common.stage import run_stage
+from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import teacher_responses_stage
@@ -26,13 +26,7 @@ class TeacherResponsesConfig(InitialResponsesSettings, dg.Config):
     """How the feedback model answers."""
 
 
-@dg.asset(
-    group_name="policy_optimization",
-    kinds={"vllm", "ducklake"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def teacher_responses(
     context: dg.AssetExecutionContext,
     config: TeacherResponsesConfig,
@@ -51,14 +45,7 @@ class TeacherSftModelConfig(TrainingSettings, dg.Config):
     """How the policy is fine-tuned: by default exactly as sl_cai_model."""
 
 
-@dg.asset(
-    partitions_def=constitution_versions,
-    group_name="policy_optimization",
-    kinds={"pytorch", "huggingface"},
-    owners=["team:post-training"],
-    code_version="1",
-    pool="gpu",
-)
+@table_asset(code_version="1")
 def teacher_sft_model(
     context: dg.AssetExecutionContext,
     config: TeacherSftModelConfig,

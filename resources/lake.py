@@ -8,7 +8,8 @@ import dagster as dg
 
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
-from cai_dagster.tables.column_lineage import columns_made_from
+from cai_dagster.tables.registry import columns_made_from
+from cai_dagster.tables.table import Table
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
         everything = TableSnapshot(lake, table.name, None, snapshot_id)
         metadata: dict[str, Any] = {
             "dagster/row_count": lake.count(f"FROM {table.name}", **{table.name: everything}),
-            "dagster/column_schema": _column_schema(table.schema, table.descriptions),
+            "dagster/column_schema": _column_schema(table),
             "dagster/table_name": f"lake.{table.name}",
             "dagster/uri": f"ducklake:sqlite:{home.catalog}",
             "snapshot_id": snapshot_id,
@@ -78,9 +79,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
         return open_lake(Home.from_environment()).snapshot(context.asset_key.to_user_string(), version)
 
 
-def _column_schema(schema: "pl.Schema", descriptions: dict[str, str]) -> dg.TableSchema:
+def _column_schema(table: Table) -> dg.TableSchema:
+    types = table.schema
     return dg.TableSchema(
-        columns=[dg.TableColumn(name, str(dtype), description=descriptions.get(name)) for name, dtype in schema.items()]
+        columns=[dg.TableColumn(one.name, str(types[one.name]), description=one.description) for one in table.columns]
     )
 
 

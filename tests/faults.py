@@ -26,7 +26,7 @@ from cai_dagster.calls.ledgered_model import COMMIT_CALLS
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.models.weights import weights_of
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.fault_marks import DONE, WORKING
 
 PATIENCE_SECONDS = 300

@@ -13,7 +13,8 @@ import pytest
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
-from cai_dagster.tables.schemas import TABLES, Table
+from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.table import Table
 from cai_dagster.training.checkpoints import CODE_VERSION, CheckpointRecord
 from tests.hostile import HOSTILE
 

@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 
 from cai_dagster.models.messages import Messages
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 
 class CharacterFormat:

@@ -7,7 +7,7 @@ import re
 
 from cai_dagster.errors import MendableError
 from cai_dagster.lake.lake import Lake
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
 
 LONGEST_REASON = 80
@@ -23,9 +23,9 @@ def calls_to_retry(lake: Lake, table: str, reason: str, constitution_version: st
 
     Raises RetryError where no call of that table ended so.
     """
-    ends = [name for name in TABLES[table].schema.names() if "finish_reason" in name] if table in TABLES else []
-    if table not in TABLES or not (ends or "request_id" in TABLES[table].schema.names()):
-        made_of_calls = [name for name, one in TABLES.items() if any("request_id" in name for name in one.schema)]
+    ends = TABLES[table].finish_reasons if table in TABLES else ()
+    if table not in TABLES or not TABLES[table].call_columns:
+        made_of_calls = [one.name for one in TABLES.values() if one.call_columns]
         raise RetryError(f"{table} is not made of calls; --table takes {', '.join(made_of_calls)}")
     rows = lake.snapshot(table, constitution_version).frame()
     found: dict[str, list[str]] = {}

@@ -7,6 +7,9 @@ settings.toml; it knows no Dagster, `assets.checks` puts these on the graph. doc
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cai_dagster.tables.registry import graph, made_by
+from cai_dagster.tables.table import Maker
+
 
 @dataclass(frozen=True)
 class Check:
@@ -24,34 +27,26 @@ def _on(tables: Iterable[str], name: str, description: str, advice: str) -> list
     return [Check(name, table, description, advice.format(table=table)) for table in tables]
 
 
+def _read_row_by_row() -> list[str]:
+    """The tables whose rows are set aside one by one: those that files or a language model give."""
+    return [table.name for table in graph() if table.maker in (Maker.file, Maker.model) and table.prompt_columns]
+
+
+def _with_completions() -> list[str]:
+    """The tables of completions that a language model writes: judgements are none, though they may have rationales."""
+    completions = {table.name: set(table.finish_reasons) - {"rationale_finish_reason"} for table in graph()}
+    return [name for name in made_by(Maker.model) if completions[name]]
+
+
 _CHECKS = (
     *_on(
-        (
-            "prompts",
-            "human_preferences",
-            "initial_responses",
-            "revision_rounds",
-            "response_pairs",
-            "judgements",
-            "calibration_judgements",
-            "teacher_responses",
-            "best_of_n_candidates",
-            "policy_responses",
-            "policy_judgements",
-        ),
+        _read_row_by_row(),
         "rejected_share",
         "Share of the prompts, responses or pairs worked on that were set aside.",
         "Read their reasons: FROM rejected_rows WHERE table_name = '{table}'.",
     ),
     *_on(
-        (
-            "initial_responses",
-            "revision_rounds",
-            "response_pairs",
-            "teacher_responses",
-            "best_of_n_candidates",
-            "policy_responses",
-        ),
+        _with_completions(),
         "unfinished_completions",
         "Share of completions that were cut at max_tokens instead of ended by the model.",
         "Raise max_tokens of this stage; SL-CAI and the reward model learn from cut texts otherwise.",

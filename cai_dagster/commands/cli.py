@@ -30,8 +30,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.exports.formats import ExportFormat, FileFormat
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.inputs.preference_formats import PreferenceFormat
-from cai_dagster.tables.graph import SHARED, UPSTREAM
-from cai_dagster.tables.selections import CONSTITUTIONAL_AI
+from cai_dagster.tables.registry import TABLES, selection_of_required_assets
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -139,7 +138,7 @@ def demo(version: Version = "v1") -> None:
     active_settings()  # what is wrong there is said at once, and not at the end of Dagster's log
     setup()
     paid_before = _calls_paid()
-    materialize(CONSTITUTIONAL_AI, version)
+    materialize(selection_of_required_assets(), version)
     summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console = _console()
@@ -200,7 +199,7 @@ def retry(
     from cai_dagster.lake.lake import Lake
     from cai_dagster.settings import DEFAULT_PROFILE
 
-    if table in UPSTREAM and (version is None) != (table in SHARED):
+    if table in TABLES and (version is not None) != TABLES[table].versioned:
         raise typer.BadParameter(
             f"{table} belongs to a constitution version: add --version"
             if version is None

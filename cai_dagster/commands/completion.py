@@ -3,7 +3,7 @@
 from contextlib import suppress
 
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.tables.graph import UPSTREAM
+from cai_dagster.tables.registry import graph
 
 
 def complete_version(incomplete: str) -> list[str]:
@@ -16,7 +16,7 @@ def complete_version(incomplete: str) -> list[str]:
 
 def complete_table(incomplete: str) -> list[str]:
     """Tables that begin so, in the order of the graph."""
-    return [table for table in UPSTREAM if table.startswith(incomplete)]
+    return [table.name for table in graph() if table.name.startswith(incomplete)]
 
 
 def complete_exported(incomplete: str) -> list[str]:

@@ -21,11 +21,9 @@ from cai_dagster.home import PROJECT
 from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, Settings, load_settings
 
 if TYPE_CHECKING:
-    from cai_dagster.tables.schemas import Table
+    from cai_dagster.tables.table import Column, Table
 
 DOCS = PROJECT / "docs"
-
-_Column = tuple[str, str, str]  # name, type, rules
 
 ENVIRONMENT = {
     "CAI_HOME": "The folder of tables, ledger, models and Dagster instance. A relative path counts from the project "
@@ -76,20 +74,13 @@ _TABLES = """\
 
 The data dictionary of the lake: every table, what a row of it is, its key and its columns. Types are those of polars.
 The rules are checked when a row is written; a row that breaks one goes to [`rejected_rows`](#rejected_rows) with the
-reason. Columns are only ever added, at the end, and are null in older rows.
+reason.
 
 A table *of a version* holds the rows of all constitution versions, and materializing a version replaces that version's
 rows. An *unversioned* table is replaced whole. To an *appended* table rows are only added.
 """
 _CHECKS = "<!-- checks: written by `make docs` from cai_dagster/checks/declarations.py and settings.toml -->"
 _END_OF_CHECKS = "<!-- end of checks -->"
-_RULES = {
-    "greater_than_or_equal_to": "≥ {min_value:g}",
-    "greater_than": "> {min_value:g}",
-    "less_than_or_equal_to": "≤ {max_value:g}",
-    "less_than": "< {max_value:g}",
-}
-_HEX = "^[0-9a-f]+$"
 
 
 def configuration_page() -> str:
@@ -117,27 +108,22 @@ def configuration_page() -> str:
 
 def tables_page() -> str:
     """docs/tables.md: every table of the lake."""
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
-    parts = [_WRITTEN.format(source="cai_dagster/tables/schemas.py"), _TABLES]
+    parts = [_WRITTEN.format(source="the declarations in cai_dagster/tables/"), _TABLES]
     parts.append("Tables: " + ", ".join(f"[`{name}`](#{name})" for name in TABLES) + ".\n")
     described: list[Table] = []
-    meanings: dict[_Column, str] = {}
     for table in TABLES.values():
-        parts.append(f"## `{table.name}`\n\n{_docstring(table.model)}\n\n{_kind(table)}\n")
-        alike = next((other for other in described if issubclass(table.model, other.model)), None)
-        known = set(alike.schema) if alike else set[str]()
-        columns = [column for column in _columns(table) if column[0] not in known]
-        for column in columns:
-            meanings.setdefault(column, table.descriptions.get(column[0], ""))
+        parts.append(f"## `{table.name}`\n\n{table.row}\n\n{_kind(table)}\n")
+        rows = [_described(column, table) for column in table.columns]
+        alike = next(
+            (one for one in described if rows[: len(one.columns)] == [_described(c, one) for c in one.columns]), None
+        )
         if alike:
-            more = ", and these:" if columns else "."
+            rows = rows[len(alike.columns) :]
+            more = ", and these:" if rows else "."
             parts.append(f"It has the columns of [`{alike.name}`](#{alike.name}){more}\n")
-        if columns:
-            rows = [
-                (f"`{column[0]}`", f"`{column[1]}`", column[2], table.descriptions.get(column[0], meanings[column]))
-                for column in columns
-            ]
+        if rows:
             parts.append(_grid(("column", "type", "rules", "meaning"), rows))
         described.append(table)
     return "\n".join(parts)
@@ -237,31 +223,23 @@ def _literal(value: Any) -> str:
 def _kind(table: "Table") -> str:
     key = ", ".join(f"`{column}`" for column in table.key)
     kind = "Appended" if table.appended else "Of a version" if table.versioned else "Unversioned"
-    if table.name == "rejected_rows":
+    if table.forget_by_text:
         kind = "Replaced with the rows that they were meant to stand beside"
     return f"{kind}. Key: {key}."
 
 
-def _columns(table: "Table") -> list[_Column]:
-    """Name, type and rules of each column. One that says no more means what it means where it stands first."""
-    return [
-        (name, str(column.dtype.type), ", ".join(["may be null"] * column.nullable + [*map(_rule, column.checks)]))
-        for name, column in table.model.to_schema().columns.items()
+def _described(column: "Column", table: "Table") -> tuple[str, str, str, str]:
+    """Name, type, rules and meaning of a column."""
+    rules = [
+        *(["may be null"] if column.nullable else []),
+        *(["hex digits"] if column.type == "identifier" else []),
+        *(["not empty"] if column.not_empty else []),
+        *([" ".join(f"`{value}`" for value in column.isin)] if column.isin else []),
+        *([f"≥ {column.ge:g}"] if column.ge is not None else []),
+        *([f"> {column.gt:g}"] if column.gt is not None else []),
+        *([f"≤ {column.le:g}"] if column.le is not None else []),
     ]
-
-
-def _rule(check: Any) -> str:
-    """A pandera check in words."""
-    statistics = cast("dict[str, Any]", check.statistics)
-    if check.name in _RULES:
-        return _RULES[check.name].format(**statistics)
-    if check.name == "isin":
-        return " ".join(f"`{value}`" for value in statistics["allowed_values"])
-    if check.name == "str_matches" and statistics["pattern"] == _HEX:
-        return "hex digits"
-    if check.name == "str_length" and statistics.get("min_value") == 1 and statistics.get("max_value") is None:
-        return "not empty"
-    return f"`{check.error or check.name}`"
+    return f"`{column.name}`", f"`{table.schema[column.name]}`", ", ".join(rules), column.description
 
 
 def _docstring(model: type) -> str:

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from cai_dagster.commands.completion import complete_version
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.tables.graph import ON_DEMAND
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def _checks(asset: "AssetStatus") -> Text:
 
 def _legend(found: "Status") -> Text:
     order = next((one.assets for one in found.versions), ())
-    required = [asset.asset for asset in order if asset.asset not in ON_DEMAND]
+    required = [asset.asset for asset in order if not TABLES[asset.asset].on_demand]
     text = Text(f"\nassets, in order: {', '.join(required)}, then what was made on demand", "dim")
     text.append(f"; shared: {', '.join(asset.asset for asset in found.shared)}\n", "dim")
     for state, (mark, style) in _MARKS.items():

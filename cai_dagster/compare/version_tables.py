@@ -11,7 +11,7 @@ from cai_dagster.constitution.constitution import Constitution, load_constitutio
 from cai_dagster.errors import MendableError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import FORGET_RUN
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 _CHECKS = """
     FROM lake.check_results WHERE constitution_version = $version

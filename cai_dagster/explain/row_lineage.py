@@ -19,10 +19,9 @@ from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.history import LakeHistory
 from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row, literal
 from cai_dagster.lake.snapshots import FORGET_RUN
-from cai_dagster.tables.column_lineage import COLUMN_LINEAGE
+from cai_dagster.tables.registry import TABLES, graph, made_by
+from cai_dagster.tables.table import Maker, Table
 
-MODELS = ("sl_cai_model", "teacher_sft_model", "reward_model", "dpo_model", "rlaif_model")
-TABLES_OF_PAIRS = ("response_pairs", "human_preferences", "policy_judgements", "version_judgements")
 _NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
 
 _PREFERENCE_SPLIT = "t.split = 'preference'"
@@ -30,19 +29,13 @@ _PREFERENCE_SPLIT = "t.split = 'preference'"
 _JUDGED_PREFERENCES = """t.pair_id IN (
     SELECT p.pair_id FROM {response_pairs} p JOIN {prompts} q USING (prompt_id) WHERE q.split = 'preference')"""
 _UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), [$ids])"
-_UNDER_PRINCIPLE = {
-    "constitution": "t.principle_id IN ($ids)",
-    "revision_rounds": "t.principle_id IN ($ids)",
+_THROUGH_OTHERS = {
     "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
         AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round AND r.principle_id IN ($ids))""",
     "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
         AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
-    "judgements": _UNDER,
-    "calibration_judgements": _UNDER,
-    "policy_judgements": _UNDER,
-    "version_judgements": _UNDER,
 }
-"""Which rows have to do with the principles `$ids`: revised under one in their round or before, judged under one."""
+"""Of tables that name no principle: rows revised under one of `$ids` in their round or before, or judged under one."""
 _OF_REVISIONS_BY_PROMPT = """t.source = 'revisions' AND (t.constitution_version, t.prompt_id) IN (
     SELECT (r.constitution_version, r.prompt_id) FROM {revision_rounds} r WHERE r.principle_id IN ($ids))"""
 _OF_REVISIONS_BY_SAMPLE = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
@@ -54,7 +47,7 @@ _OF_REVISIONS_BY_SAMPLE = """t.source = 'revisions' AND (t.constitution_version,
 _MADE_UNDER_PRINCIPLE = {
     by: {
         "response_pairs": of_revisions,
-        "preference_pairs": f"({_UNDER_PRINCIPLE['preference_pairs']} OR {of_revisions})",
+        "preference_pairs": f"({_THROUGH_OTHERS['preference_pairs']} OR {of_revisions})",
     }
     for by, of_revisions in (("prompt", _OF_REVISIONS_BY_PROMPT), ("sample", _OF_REVISIONS_BY_SAMPLE))
 }
@@ -62,6 +55,28 @@ _MADE_UNDER_PRINCIPLE = {
 
 Of a single sample a prompt says which; of several only the call does, and in a million rows that takes seconds.
 """
+
+
+def tables_of_pairs() -> list[str]:
+    """The names of the tables in which pairs of a prompt's completions begin; others copy their ids."""
+    return [
+        table.name
+        for table in graph()
+        if table.has("prompt_id", "pair_id")
+        and not any(source.endswith(".pair_id") for source in table.column("pair_id").sources)
+    ]
+
+
+def _training_condition(table: Table) -> str:
+    """SQL for the rows of a table that training reads: of tables that know splits, those of the split `preference`."""
+    return _PREFERENCE_SPLIT if table.has("split") else "true"
+
+
+def _under_principle(table: Table) -> str | None:
+    """SQL for the rows that have to do with the principles `$ids`; None where a table has none."""
+    if table.has("principle_ids"):
+        return _UNDER
+    return "t.principle_id IN ($ids)" if table.has("principle_id") else _THROUGH_OTHERS.get(table.name)
 
 
 @dataclass(frozen=True)
@@ -78,7 +93,7 @@ class Rows:
     @property
     def tables(self) -> list[str]:
         """Every table that is read."""
-        return [self.table, *(name for name in COLUMN_LINEAGE if f"{{{name}}}" in self.condition)]
+        return [self.table, *(name for name in TABLES if f"{{{name}}}" in self.condition)]
 
     def select(self, what: str, tables: Mapping[str, str] | None = None) -> str:
         """SQL that reads each table from what `tables` says in its place: from the lake as it is, without it."""
@@ -100,13 +115,14 @@ class Sought:
 
     def among(self, rows: Rows) -> Rows | None:
         """Those of the rows that are sought; None where the table can have none."""
-        has = COLUMN_LINEAGE[rows.table]
+        table = TABLES[rows.table]
         if self.kind == "principle":
-            under = _UNDER_PRINCIPLE | (_MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {})
-            return rows.and_also(under[rows.table]) if rows.table in under else None
-        if self.kind == "prompt" and "prompt_id" in has:
+            through = _MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {}
+            under = through.get(table.name) or _under_principle(table)
+            return rows.and_also(under) if under else None
+        if self.kind == "prompt" and table.has("prompt_id"):
             return rows.and_also("t.prompt_id IN ($ids)")
-        if "pair_id" in has:
+        if table.has("pair_id"):
             return rows.and_also(f"t.pair_id IN ({'$pair_ids' if self.kind == 'prompt' else '$ids'})")
         return None
 
@@ -117,10 +133,9 @@ class Sought:
 
     def example(self, table: str) -> str:
         """SQL of an id in a table's rows that is not the one that is sought."""
-        has = COLUMN_LINEAGE[table]
-        if self.kind != "pair" and "pair_id" in has:
+        if self.kind != "pair" and TABLES[table].has("pair_id"):
             return "min(t.pair_id)"
-        return "min(t.prompt_id)" if self.kind == "principle" and "prompt_id" in has else "NULL"
+        return "min(t.prompt_id)" if self.kind == "principle" and TABLES[table].has("prompt_id") else "NULL"
 
 
 @dataclass(frozen=True)
@@ -167,23 +182,15 @@ class Checkpoint:
     @property
     def rows(self) -> list[Rows]:
         """The rows it was trained on: what the trainers of `assets` read. None where its record names no snapshot."""
-        settings: Mapping[str, Any] = self.record["settings"]
         if not self.snapshots:
             return []
-        match self.asset:
-            case "sl_cai_model":
-                return [Rows("sft_dataset")]
-            case "teacher_sft_model":
-                return [Rows("teacher_responses")]
-            case "dpo_model":
-                return [Rows("preference_pairs", _PREFERENCE_SPLIT)]
-            case "rlaif_model":
-                return [Rows("prompts", _PREFERENCE_SPLIT)]
-            case _:
-                conditioned = Rows("judgements", _JUDGED_PREFERENCES)
-                labelled = Rows("preference_pairs", _PREFERENCE_SPLIT)
-                by_people = [Rows("human_preferences", _PREFERENCE_SPLIT)] if settings.get("human_weight") else []
-                return [conditioned if settings.get("principle_conditioned") else labelled, *by_people]
+        settings: Mapping[str, Any] = self.record["settings"]
+        rows = {name: Rows(name, _training_condition(TABLES[name])) for name in TABLES[self.asset].trained_on}
+        if not settings.get("human_weight"):
+            rows.pop("human_preferences", None)
+        if settings.get("principle_conditioned"):
+            rows["preference_pairs"] = Rows("judgements", _JUDGED_PREFERENCES)
+        return list(rows.values())
 
     def snapshot_of(self, table: str) -> int:
         """The snapshot at which it read a table, or what the tables it read were made from."""
@@ -268,14 +275,14 @@ class RowLineage:
     def filled(self) -> list[str]:
         """The tables that were ever materialized: a look at one of the others is lost time."""
         written = {table for table, _ in self.written}
-        return [table for table in COLUMN_LINEAGE if table in written]
+        return [table for table in TABLES if table in written]
 
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Those in use, and those whose folder is still there; the newest first."""
         records: dict[tuple[str, str], Mapping[str, Any]] = {}
         versions: dict[tuple[str, str], list[str]] = {}
-        models = [asset for asset in MODELS if asset in self.filled]
+        models = [asset for asset in made_by(Maker.training) if asset in self.filled]
         selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in models]
         for row in self._reader.rows(" UNION ALL ".join(selects)) if selects else []:
             record = json.loads(row["record"])
@@ -290,14 +297,14 @@ class RowLineage:
         return sorted(found, key=lambda checkpoint: checkpoint.record["created_at"], reverse=True)
 
     def _folders(self) -> Iterable[tuple[str, Path]]:
-        for asset in MODELS:
+        for asset in made_by(Maker.training):
             for record in (self._home.models / asset).glob("*/record.json"):
                 yield asset, record.parent
 
     def of_prompt(self, prompt_id: str) -> Sought:
         """All rows of a prompt and of its pairs."""
         prompt = Sought("prompt", (prompt_id,))
-        rows = [Rows(table, "t.prompt_id IN ($ids)") for table in TABLES_OF_PAIRS if table in self.filled]
+        rows = [Rows(table, "t.prompt_id IN ($ids)") for table in tables_of_pairs() if table in self.filled]
         found = self._grouped(rows, prompt, "list(DISTINCT t.pair_id) AS pair_ids")
         pair_ids = {pair_id for row in found if row["n"] for pair_id in row["pair_ids"]}
         sought = Sought("prompt", (prompt_id,), tuple(sorted(pair_ids)))
@@ -359,7 +366,7 @@ class RowLineage:
         selects: list[str] = []
         for rows in held:
             version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
-            trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if "split" in COLUMN_LINEAGE[rows.table] else "count(*)"
+            trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if TABLES[rows.table].has("split") else "count(*)"
             example = sought.example(rows.table) if sought else "NULL"
             what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
             what += f", max(t.snapshot_id) AS snapshot, {example} AS example{f', {also}' if also else ''}"
@@ -375,8 +382,7 @@ class RowLineage:
         for table in {rows.table for rows in held}:
             counted = [row for row in found if row["table_name"] == table]
             self._counted[sought, table] = counted
-            condition = _PREFERENCE_SPLIT if "split" in COLUMN_LINEAGE[table] else "true"
-            training = sought.among(Rows(table, condition))
+            training = sought.among(Rows(table, _training_condition(TABLES[table])))
             if training is not None:
                 self._now[sought, training] = {row["version"]: row["trained"] for row in counted}
 
@@ -515,7 +521,7 @@ class RowLineage:
 
 def _row_counts(grouped: Iterable[Row]) -> list[RowCount]:
     """In the order of the graph, then of the versions' names."""
-    order = list(COLUMN_LINEAGE)
+    order = list(TABLES)
     names = ("table_name", "version", "n", "snapshot", "example")
     counts = [RowCount(*(row[name] for name in names)) for row in grouped if row["n"]]
     return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
@@ -523,4 +529,4 @@ def _row_counts(grouped: Iterable[Row]) -> list[RowCount]:
 
 def is_versioned(table: str) -> bool:
     """Whether a table's rows belong to a constitution version."""
-    return "constitution_version" in COLUMN_LINEAGE[table]
+    return TABLES[table].versioned

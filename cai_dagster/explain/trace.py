@@ -15,8 +15,6 @@ from typing import Any, Literal
 from cai_dagster.calls.ledger_reader import LedgerCall, LedgerReader
 from cai_dagster.errors import MendableError
 from cai_dagster.explain.row_lineage import (
-    MODELS,
-    TABLES_OF_PAIRS,
     Checkpoint,
     RowCount,
     RowLineage,
@@ -24,11 +22,12 @@ from cai_dagster.explain.row_lineage import (
     Sought,
     Trained,
     is_versioned,
+    tables_of_pairs,
 )
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import LakeReader, Row, literal
-from cai_dagster.tables.column_lineage import COLUMN_LINEAGE, tables_with
+from cai_dagster.tables.registry import TABLES, tables_with, tables_with_calls_of
 
 Kind = Literal["prompt", "pair", "principle", "checkpoint", "request"]
 
@@ -37,21 +36,6 @@ FEWEST_DIGITS = 4
 ROW_ID, REQUEST_ID = 32, 64  # digits of an id that nothing is missing of
 _HEX = re.compile(r"[0-9a-f]+")
 _FIRST_RESPONSES = {"initial_responses": "first response", "teacher_responses": "teacher's response"}
-COLUMNS_OF_REQUESTS = {
-    table: columns
-    for table, lineage in COLUMN_LINEAGE.items()
-    if (columns := [name for name in lineage if re.search(r"request_id(_\d|s)?$", name)])
-}
-_CALLS_OF = {
-    "initial_responses": ("initial_responses", "response_pairs", "policy_responses"),
-    "teacher_responses": ("teacher_responses",),
-    "revision_rounds": ("revision_rounds", "response_pairs", "policy_responses"),
-    "response_pairs": ("response_pairs",),
-    "judgements": ("judgements", "calibration_judgements", "policy_judgements", "version_judgements"),
-    "best_of_n_candidates": ("best_of_n_candidates", "best_of_n", "policy_responses"),
-    "policy_responses": ("policy_responses",),
-}
-"""Stage, as the ledger has it before any slash → the tables that may name its calls: a look at another is lost time."""
 
 
 class TraceError(MendableError):
@@ -190,7 +174,7 @@ class _Tracer:
         return self._beginning_with("prompt", identifier, "prompt_id", tables_with("prompt_id"))
 
     def _pairs(self, identifier: str) -> Iterable[Found]:
-        return self._beginning_with("pair", identifier, "pair_id", TABLES_OF_PAIRS)
+        return self._beginning_with("pair", identifier, "pair_id", tables_of_pairs())
 
     def _checkpoints(self, identifier: str) -> Iterable[Found]:
         if _is_beginning(identifier, ROW_ID):
@@ -290,13 +274,13 @@ class _Tracer:
     def _rows_of_call(self, call: LedgerCall) -> list[RowCount]:
         """The rows that hold a call's id; the ledger knows its stage and its prompt, so only those are looked at."""
         tables = [table for table in tables_with_calls_of(call.stage) if table in self._lineage.filled]
-        has_prompts = all("prompt_id" in COLUMN_LINEAGE[table] for table in tables)
+        has_prompts = all(TABLES[table].has("prompt_id") for table in tables)
         prompt = Sought("prompt", (call.prompt_id,)) if has_prompts else self._lineage.of_prompt(call.prompt_id)
         held: list[Rows] = []
         for table in tables:
             rows = prompt.among(Rows(table))
             if rows is not None:
-                held.append(rows.and_also(f"({' OR '.join(map(_holds_request, COLUMNS_OF_REQUESTS[table]))})"))
+                held.append(rows.and_also(f"({' OR '.join(map(_holds_request, TABLES[table].call_columns))})"))
         return self._lineage.count(held, prompt, request=call.request_id)
 
     def _trace_checkpoint(self, key: str, version: str | None, examples: int) -> Trace:
@@ -308,7 +292,7 @@ class _Tracer:
         return Trace("checkpoint", key, chosen, versions, backwards, self._rows_of_checkpoint(key), made)
 
     def _rows_of_checkpoint(self, key: str) -> list[RowCount]:
-        held = [Rows(table, "t.checkpoint_key = $key") for table in (*MODELS, "reward_model_evaluation")]
+        held = [Rows(table, "t.checkpoint_key = $key") for table in tables_with("checkpoint_key")]
         held.append(Rows("best_of_n", "t.reward_model = $key"))
         return self._lineage.count([rows for rows in held if rows.table in self._lineage.filled], key=key)
 
@@ -569,7 +553,7 @@ class _Tracer:
 
     def _training_rows(self, checkpoint: Checkpoint, rows: Rows, examples: int) -> Iterable[Node]:
         """How many rows of a table it was trained on, the SQL that gives them back, and the first of them."""
-        ids = [name for name in ("pair_id", "prompt_id", "sample", "round") if name in COLUMN_LINEAGE[rows.table]]
+        ids = [name for name in ("pair_id", "prompt_id", "sample", "round") if TABLES[rows.table].has(name)]
         counted, exact = self._lineage.read(checkpoint, rows, "count(*) AS n")
         sql = rows.select("t.*", checkpoint.as_of(rows.tables))
         facts = {"table": rows.table, "rows": counted[0]["n"], "exact": exact, "sql": " ".join(sql.split())}
@@ -601,11 +585,6 @@ def dialogue(turns: Sequence[Mapping[str, str]]) -> str:
     if len(turns) == 1:
         return turns[0]["content"]
     return "\n".join(f"{turn['role']}: {turn['content']}" for turn in turns)
-
-
-def tables_with_calls_of(stage: str) -> Sequence[str]:
-    """The tables whose rows may name a call of a stage."""
-    return _CALLS_OF.get(stage.partition("/")[0], tuple(COLUMNS_OF_REQUESTS))
 
 
 def _holds_request(column: str) -> str:

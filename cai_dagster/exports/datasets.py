@@ -34,7 +34,7 @@ from cai_dagster.exports.formats import (
 from cai_dagster.lake.lake import STREAM_ROWS, Lake
 from cai_dagster.lake.scratch import scratch_folder
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 if TYPE_CHECKING:
     from datasets import Features
@@ -312,7 +312,7 @@ def _features(layout: Layout) -> "Features":
 
 
 def _label_policies(rows: TableSnapshot) -> dict[str, int]:
-    if "label_policy" not in TABLES[rows.table].schema:
+    if not TABLES[rows.table].has("label_policy"):
         return {}
     counts = rows.lake.query("SELECT label_policy, count(*) FROM rows GROUP BY ALL ORDER BY ALL", rows=rows)
     return dict(counts.iter_rows())

@@ -38,7 +38,8 @@ from cai_dagster.lake.reader import (
 from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
 from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
 from cai_dagster.lake.staging import StagedRows
-from cai_dagster.tables.schemas import TABLES, Table
+from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.table import Table
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
@@ -416,10 +417,10 @@ def of_prompts(table: Table, ids: Iterable[str]) -> str | None:
     A row that was set aside belongs to those that its id, its reason or its texts name.
     """
     listed = sorted(ids)
-    if table.name == "rejected_rows":
+    if table.forget_by_text:
         return " OR ".join(f"contains(concat_ws(' ', row_id, reason, row), {literal(one)})" for one in listed)
     values = ", ".join(map(literal, listed))
-    return " OR ".join(f"{name} IN ({values})" for name in ("prompt_id", "pair_id") if name in table.schema) or None
+    return " OR ".join(f"{name} IN ({values})" for name in table.prompt_columns) or None
 
 
 def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:

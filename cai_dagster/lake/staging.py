@@ -16,7 +16,9 @@ import polars as pl
 from cai_dagster.disk import full_disk_named
 from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.lake.scratch import new_scratch_folder
-from cai_dagster.tables.schemas import TABLES, Table
+from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.table import Table
+from cai_dagster.tables.validation import pandera_schema
 
 CHUNK_ROWS = 20_000  # of rows that come one by one
 FRAME_ROWS = 250_000  # of a frame, which is in memory anyway: few files are cheaper than many
@@ -131,7 +133,7 @@ class StagedRows:
 
     def _write_valid(self, frame: pl.DataFrame) -> None:
         try:
-            self.table.model.validate(frame, lazy=True)
+            pandera_schema(self.table).validate(frame, lazy=True)
         except pandera.errors.SchemaErrors as errors:
             frame = self._set_aside(frame, cast("pl.DataFrame", errors.failure_cases))  # pyright: ignore[reportUnknownMemberType]
         self.row_count += frame.height

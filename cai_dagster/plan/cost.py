@@ -49,7 +49,7 @@ from cai_dagster.plan.stages import (
 from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import Ingredients, checkpoint_folder, folder_of_row, read_record
 from cai_dagster.training.reward_modelling import pairs_hash, training_pairs, training_settings
 from cai_dagster.training.settings import RewardModelBase

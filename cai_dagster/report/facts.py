@@ -22,7 +22,7 @@ from cai_dagster.report.examples import (
     shortened_principle,
 )
 from cai_dagster.report.tables import EARLIER_WORDING, ReportTables
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import KEY_DIGITS, CheckpointRecord
 from cai_dagster.upkeep.status import ACCOUNTS, CHECKS, AssetStatus, State, standing
 
@@ -227,7 +227,7 @@ def _funnel(tables: ReportTables) -> list[Stage]:
     for name in FUNNEL:
         if not tables.have(name):
             continue
-        knows_prompts = "prompt_id" in TABLES[name].schema
+        knows_prompts = TABLES[name].has("prompt_id")
         prompts = "count(DISTINCT prompt_id)" if knows_prompts else "NULL::BIGINT"
         (counted,) = tables.rows(f"SELECT count(*) AS n, {prompts} AS prompts FROM {name}", name)
         stages.append(Stage(name, counted["n"], counted["prompts"], rejected.get(name, {})))

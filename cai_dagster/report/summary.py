@@ -17,7 +17,7 @@ from rich.text import Text
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.plan.cost import CostPlan
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
 
 LONGEST_TEXT = 700

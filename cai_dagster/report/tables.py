@@ -7,7 +7,7 @@ import polars as pl
 
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 # SQL for the name of a principle that the constitution does not have (any more).
 EARLIER_WORDING = "'(an earlier wording, ' || left(principle_id, 8) || ')'"

@@ -21,8 +21,7 @@ from cai_dagster.lake.history import LakeHistory
 from cai_dagster.lake.lake import Lake, of_prompts
 from cai_dagster.lake.reader import LakeReader, literal
 from cai_dagster.lake.snapshots import FORGET_RUN
-from cai_dagster.tables.column_lineage import tables_with
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES, tables_with
 
 _SPEAKERS = ("Human", "Assistant")
 _PARAGRAPH = r"\n\n"  # in JSON
@@ -174,7 +173,7 @@ class _History:
 
 
 def _version_of(table: str) -> str:
-    return "constitution_version" if "constitution_version" in TABLES[table].schema else "NULL"
+    return "constitution_version" if TABLES[table].has("constitution_version") else "NULL"
 
 
 def _prompt_id(reader: LakeReader, prompt: str) -> str:

@@ -27,7 +27,8 @@ from cai_dagster.lake.reader import has_committed_files
 from cai_dagster.lake.scratch import abandoned, is_of_this_machine
 from cai_dagster.models.weights import WeightsError, fresh_digest, is_whole, known_digest, lacking
 from cai_dagster.settings import DEFAULT_PROFILE
-from cai_dagster.tables.column_lineage import tables_with
+from cai_dagster.tables.registry import tables_with
+from cai_dagster.tables.table import Maker
 from cai_dagster.training.checkpoints import checkpoint_folder, folder_of_row, read_record
 from cai_dagster.upkeep.findings import Finding, Level, good, problem, quoted, warning
 
@@ -114,7 +115,7 @@ def remove_leftovers(home: Home) -> Leftovers:
 def mend_filters(home: Home) -> list[str]:
     """Make filters find every row of the tables whose rows they miss; the names of these tables."""
     from cai_dagster.lake.lake import Lake
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     if not _is_begun(home.catalog) or _database("lake", home.catalog, _RESTORE):
         return []
@@ -199,7 +200,7 @@ def _rows(home: Home, with_ledger: bool, full: bool) -> list[Finding]:
 
 def _hidden_rows(lake: Any) -> list[Finding]:
     """Tables of which a filter finds fewer rows than there are: the catalog's bounds of a column are too narrow."""
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     hidden = {table.name: columns for table in TABLES.values() if (columns := lake.hidden_from_filters(table))}
     return [
@@ -210,7 +211,7 @@ def _hidden_rows(lake: Any) -> list[Finding]:
 
 def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
     """Versions that were materialized again while filters missed their rows: they have the old rows and the new."""
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     return [
         problem(
@@ -225,7 +226,7 @@ def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
 def _damaged_rows(lake: Any) -> list[Finding]:
     """Every row is read, and the rows of a table have to be those that their account tells of."""
     from cai_dagster.lake.snapshots import TableSnapshot
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     now = lake.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()  # of a commit all or nothing
     last = "SELECT table_name, constitution_version, arg_max(data_version, materialized_at) FROM accounts GROUP BY ALL"
@@ -245,16 +246,14 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
     """Of a home without a ledger they are all lost, if rows name any."""
     import polars as pl
 
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     known = pl.Series("id", _calls_in(home.ledger), pl.String)
     any_named = False
     findings: list[Finding] = []
     for table in TABLES.values():
         lists = [
-            f'"{name}"' if isinstance(dtype, pl.List) else f'["{name}"]'
-            for name, dtype in table.schema.items()
-            if "request_id" in name
+            f'"{name}"' if isinstance(table.schema[name], pl.List) else f'["{name}"]' for name in table.call_columns
         ]
         if not lists:
             continue
@@ -295,11 +294,11 @@ def _remembered(lake: Any, home: Home) -> list[Finding]:
 
 
 def _lost_checkpoints(lake: Any, home: Home) -> list[Finding]:
-    from cai_dagster.tables.schemas import TABLES
+    from cai_dagster.tables.registry import TABLES
 
     findings: list[Finding] = []
     for table in TABLES.values():
-        if "checkpoint_key" not in table.schema or "path" not in table.schema:
+        if table.maker != Maker.training:
             continue
         named = f"SELECT constitution_version, checkpoint_key, path FROM lake.{table.name}"
         for row in lake.select(named, {}).iter_rows(named=True):

@@ -21,7 +21,7 @@ from cai_dagster.constitution.constitution import (
 )
 from cai_dagster.home import Home
 from cai_dagster.lake.reader import LakeReader, has_committed_files
-from cai_dagster.tables.graph import ON_DEMAND, SHARED, UPSTREAM
+from cai_dagster.tables.registry import TABLES, graph
 
 ACCOUNTS = """
     SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
@@ -184,10 +184,10 @@ class _Judge:
         self._stale: set[Key] = set()
 
     def tables(self, version: str | None) -> Iterable[AssetStatus]:
-        for table in UPSTREAM:
-            made = (table, version) in self._history
-            if (table in SHARED) == (version is None) and (made or table not in ON_DEMAND):
-                yield self._status(table, version)
+        for table in graph():
+            made = (table.name, version) in self._history
+            if table.versioned == (version is not None) and (made or not table.on_demand):
+                yield self._status(table.name, version)
 
     def _status(self, table: str, version: str | None) -> AssetStatus:
         history = self._history.get((table, version))
@@ -221,15 +221,15 @@ class _Judge:
         """
         if table == "constitution" and version is not None and version in self._changed:
             return self._changed[version]
-        for upstream in UPSTREAM[table]:
-            key = (upstream, None if upstream in SHARED else version)
-            history = self._history.get(key, [])
+        reads = [(name, version if TABLES[name].versioned else None) for name in TABLES[table].reads]
+        for upstream, of_version in reads:
+            history = self._history.get((upstream, of_version), [])
             read = [account for account in history if _was_read(account, latest)]
             if history and (not read or read[-1]["data_version"] != history[-1]["data_version"]):
                 return f"{upstream} changed since"
-        for upstream in UPSTREAM[table]:
-            if (upstream, None if upstream in SHARED else version) in self._stale:
-                return f"{upstream} is stale"
+        for key in reads:
+            if key in self._stale:
+                return f"{key[0]} is stale"
         return ""
 
 

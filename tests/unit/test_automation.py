@@ -15,7 +15,7 @@ from assets.common.partitions import constitution_versions
 from cai_dagster.definitions import ASSETS, build_definitions
 from cai_dagster.home import Home
 from cai_dagster.settings import SETTINGS_FILE, load_settings
-from cai_dagster.tables.selections import CONSTITUTIONAL_AI
+from cai_dagster.tables.registry import selection_of_required_assets
 from tests.scripted_graph import materialize
 
 INPUTS = ("prompts", "initial_responses", "human_preferences")
@@ -54,7 +54,7 @@ class Automation:
 
     def requested(self) -> set[tuple[str, str | None]]:
         """What one evaluation of the sensor's target asks for."""
-        target = dg.AssetSelection.from_string(CONSTITUTIONAL_AI)
+        target = dg.AssetSelection.from_string(selection_of_required_assets())
         result = dg.evaluate_automation_conditions(
             build_definitions(), self.instance, asset_selection=target, cursor=self._cursor
         )
@@ -129,7 +129,7 @@ def test_everything_is_off_by_default_and_says_what_it_does() -> None:
 def test_assets_on_demand_have_no_condition() -> None:
     graph = build_definitions().resolve_asset_graph()
     automated = {key for key in graph.materializable_asset_keys if graph.get(key).automation_condition}
-    target = dg.AssetSelection.from_string(CONSTITUTIONAL_AI).resolve(graph)
+    target = dg.AssetSelection.from_string(selection_of_required_assets()).resolve(graph)
     assert automated == {key for key in target if graph.get(key).is_partitioned}
 
 

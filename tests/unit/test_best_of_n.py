@@ -4,7 +4,7 @@ import pytest
 from cai_dagster.models.messages import Message
 from cai_dagster.recipes.best_of_n import best_of_n, sample_candidates
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 SETTINGS = active_settings().best_of_n_candidates.model_copy(update={"n": 3})

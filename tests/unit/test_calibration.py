@@ -18,7 +18,7 @@ from cai_dagster.home import Home
 from cai_dagster.inputs.pairs import in_hash_order
 from cai_dagster.plan.cost import plan
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from resources.lake import open_lake
 from tests.scripted_graph import (
     WITHOUT_TRAINING,

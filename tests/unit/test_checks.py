@@ -36,7 +36,7 @@ from cai_dagster.checks.measurements import (
 )
 from cai_dagster.checks.settings import ChecksSettings
 from cai_dagster.settings import SETTINGS_FILE, load_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.hostile import HOSTILE
 
 DEFAULT_SETTINGS = load_settings(SETTINGS_FILE, "default")

@@ -19,7 +19,7 @@ from cai_dagster.constitution.constitution import (
     load_constitution,
 )
 from cai_dagster.home import PROJECT
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 GOOD = """\
 title: Two principles

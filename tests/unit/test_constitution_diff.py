@@ -35,7 +35,7 @@ from cai_dagster.compare.views import markdown_summary, page, print_diff
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle, previous_version
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.hostile import HOSTILE
 
 SETTINGS = active_settings().constitution_diff.model_copy(update={"resamples": 300, "examples": 3})

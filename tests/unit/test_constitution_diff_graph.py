@@ -13,7 +13,7 @@ from cai_dagster.compare.version_tables import VersionsError, diff_versions
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts

@@ -10,7 +10,7 @@ from cai_dagster.recipes.critique_revision import (
     revision_messages,
 )
 from cai_dagster.recipes.settings import RevisionRoundsSettings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(

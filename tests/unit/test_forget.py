@@ -23,7 +23,7 @@ from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.forget import ForgetError, expire_snapshots, forget, remembered
 from cai_dagster.upkeep.integrity import examine_integrity

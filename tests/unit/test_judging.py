@@ -19,7 +19,7 @@ from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
 from cai_dagster.models.messages import Message
 from cai_dagster.plan.stages import calibration_stage, policy_judgements_stage
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PRINCIPLES = tuple(Principle(f"p{number}", "c", "r", f"Which is better by rule {number}?") for number in range(5))

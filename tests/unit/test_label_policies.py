@@ -16,7 +16,7 @@ from cai_dagster.judging.label_policies import (
     preference_rows,
 )
 from cai_dagster.judging.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 # pair, principle, order, log P(A), log P(B)
 Evidence = tuple[str, str, str, float, float]

@@ -17,7 +17,7 @@ from cai_dagster.evaluation.policies import (
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.recipes.policies import COMPARED, pair_to_judge
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 SETTINGS = active_settings().policy_evaluation.model_copy(update={"resamples": 300})
 

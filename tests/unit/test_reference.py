@@ -10,7 +10,7 @@ from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.commands import reference
 from cai_dagster.home import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 PROGRAM = [
     *(PROJECT / "cai_dagster").rglob("*.py"),
@@ -72,7 +72,7 @@ def test_every_column_has_a_meaning() -> None:
         inherits = "It has the columns of" in page.split(f"## `{name}`\n", 1)[1].split("\n## ", 1)[0]
         assert inherits or list(found) == list(table.schema)
         silent = [column for column, row in found.items() if not row[-1].strip()]
-        assert not silent, f"{name}: say in cai_dagster/tables/schemas.py what {silent} mean"
+        assert not silent, f"{name}: say in its declaration what {silent} mean"
 
 
 def test_a_column_is_described_as_it_is_checked() -> None:

@@ -27,7 +27,7 @@ from cai_dagster.report.charts import _safe, charts_of
 from cai_dagster.report.facts import Facts, facts_of, thinned
 from cai_dagster.report.page import report_path, write_report
 from cai_dagster.report.tables import ReportTables
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from resources.lake import open_lake
 from tests.hostile import LOOPING
 from tests.hostile_lake import VERSION, hostile_row

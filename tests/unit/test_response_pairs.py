@@ -6,7 +6,7 @@ from cai_dagster.models.messages import Message
 from cai_dagster.recipes.response_pairs import STAGE, sample_pairs
 from cai_dagster.recipes.settings import PairSource, ResponsePairsSettings
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from tests.scripted import ScriptedEngine, ScriptedModel
 
 PROMPT = (Message("system", "be brief"), Message("user", "the question"))

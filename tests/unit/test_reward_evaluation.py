@@ -26,7 +26,7 @@ from cai_dagster.evaluation.reward_model import (
     with_intervals,
 )
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
 from tests.labelled_pairs import CharacterFormat, human_preferences, judged_tables, preference_pairs
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import cai_dagster.lake.staging
 from cai_dagster.lake.scratch import new_scratch_folder, remove_abandoned
 from cai_dagster.lake.staging import StagedRows
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 
 RESPONSE = {
     "prompt_id": "ab",

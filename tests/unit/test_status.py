@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner
@@ -22,7 +23,7 @@ from cai_dagster.constitution.constitution import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.reader import LakeError
-from cai_dagster.tables.graph import ON_DEMAND, SHARED, UPSTREAM
+from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
@@ -35,7 +36,7 @@ CHAIN = ("constitution", "prompts", "initial_responses", "revision_rounds", "sft
 def account(table: str, minute: float, data: str = "a", run: str = "r", version: str | None = "v1") -> dict[str, Any]:
     return {
         "table_name": table,
-        "constitution_version": None if table in SHARED else version,
+        "constitution_version": version if TABLES[table].versioned else None,
         "run_id": run,
         "materialized_at": NOON + timedelta(minutes=minute),
         "rows": 10,
@@ -48,7 +49,7 @@ def account(table: str, minute: float, data: str = "a", run: str = "r", version:
 
 
 def result(table: str, name: str, passed: bool, severity: str = "ERROR", data: str = "a") -> dict[str, Any]:
-    names = {"table_name": table, "constitution_version": None if table in SHARED else "v1", "check_name": name}
+    names = {"table_name": table, "constitution_version": "v1" if TABLES[table].versioned else None, "check_name": name}
     return {**names, "passed": passed, "severity": severity, "data_version": data}
 
 
@@ -69,23 +70,16 @@ def states(found: Mapping[str, AssetStatus]) -> dict[str, str]:
     return {table: found[table].state.value for table in CHAIN}
 
 
-def test_the_edges_are_those_of_the_graph() -> None:
-    graph = build_definitions().resolve_asset_graph()
-    planned = {asset.key for asset in (*ASSETS, *POLICY_OPTIMIZATION, version_judgements)}
-    edges = {
-        key.to_user_string(): {parent.to_user_string() for parent in graph.get(key).parent_keys}
-        for key in planned
-        if key.to_user_string() != "cost_plan"
-    }
-    assert {table: set(upstream) for table, upstream in UPSTREAM.items()} == edges
-    unpartitioned = {key.to_user_string() for key in planned if not graph.get(key).is_partitioned}
-    assert unpartitioned == SHARED
+def test_the_declarations_are_the_graph_that_dagster_sees() -> None:
+    assets = build_definitions().resolve_asset_graph()
+    for table in graph():
+        node = assets.get(dg.AssetKey(table.name))
+        assert {parent.to_user_string() for parent in node.parent_keys} == set(table.reads)
+        assert node.is_partitioned == table.versioned
     on_demand = {asset.key.to_user_string() for asset in (*POLICY_OPTIMIZATION, version_judgements)}
-    assert on_demand == ON_DEMAND
-    seen: set[str] = set()
-    for table, upstream in UPSTREAM.items():
-        assert set(upstream) <= seen
-        seen.add(table)
+    assert {table.name for table in graph() if table.on_demand} == on_demand
+    required = {asset.key.to_user_string() for asset in ASSETS} - {"cost_plan"}
+    assert {table.name for table in graph() if not table.on_demand} == required
 
 
 def test_what_one_run_made_is_fresh_and_the_rest_never_made() -> None:
@@ -174,7 +168,7 @@ def test_a_real_lake_tells_an_edited_file_from_a_touched_one(
     assert [newest.constitution_version, oldest.constitution_version] == ["v2", "v1"]
     assert {asset.state for asset in newest.assets} == {State.never_made}
     assert [asset.asset for asset in oldest.assets if asset.state == State.fresh] == [
-        table for table in CHAIN if table not in SHARED
+        table for table in CHAIN if TABLES[table].versioned
     ]
     file = folder / "v1.yaml"
     now = file.stat().st_mtime

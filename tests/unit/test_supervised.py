@@ -6,7 +6,7 @@ import pytest
 
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.messages import Message, Messages
-from cai_dagster.tables.schemas import TABLES
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.settings import TrainedRounds
 from cai_dagster.training.supervised import TokenRow, dialogues_of, supervised_examples, token_rows
 

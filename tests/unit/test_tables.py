@@ -1,8 +1,14 @@
+from typing import Any
+
+import pandera.errors
 import polars as pl
 import pytest
 
 from cai_dagster.constitution.constitution import Constitution, Dialogue, Principle
-from cai_dagster.tables.schemas import TABLES, Table
+from cai_dagster.tables.column_types import ColumnType
+from cai_dagster.tables.registry import TABLES, in_graph_order
+from cai_dagster.tables.table import COMPUTED, Column, Maker, Table
+from cai_dagster.tables.validation import pandera_schema
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
@@ -111,19 +117,49 @@ def test_a_versioned_table_has_the_version_in_its_key(table: Table) -> None:
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
 def test_an_empty_frame_of_its_schema_is_valid(table: Table) -> None:
-    assert table.model.validate(table.schema.to_frame()).height == 0
-    assert None not in table.schema.values()
+    frame = table.schema.to_frame()
+    assert pandera_schema(table).validate(frame).equals(frame)
+    assert list(table.schema) == list(table.names)
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)
-def test_descriptions_name_columns(table: Table) -> None:
-    assert set(table.descriptions) <= set(table.schema.names())
-    assert all(table.descriptions.values())
-    assert table.model.__doc__
+def test_a_declaration_is_complete(table: Table) -> None:
+    assert table.row
+    assert all(column.description for column in table.columns)
+    assert len(set(table.names)) == len(table.names)
+    assert bool(table.trained_on) == (table.maker == Maker.training)
+    assert set(table.trained_on) <= set(table.reads)
 
 
-def test_table_names_are_their_keys() -> None:
-    assert all(name == table.name for name, table in TABLES.items())
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        (Column("id", ColumnType.identifier, "", COMPUTED), ["0af9"], ["", "xyz", "0AF9", None]),
+        (Column("text", ColumnType.text, "", COMPUTED, not_empty=True), ["a", "longer"], ["", None]),
+        (Column("word", ColumnType.text, "", COMPUTED, isin=("a", "b"), nullable=True), ["a", "b", None], ["c"]),
+        (Column("share", ColumnType.number, "", COMPUTED, ge=0, le=1), [0.0, 1.0], [-0.1, 1.1, None]),
+        (Column("weight", ColumnType.number, "", COMPUTED, gt=0), [0.1], [0.0]),
+        (Column("count", ColumnType.integer, "", COMPUTED, ge=1), [1], [0]),
+    ],
+    ids=lambda value: value.name if isinstance(value, Column) else "",
+)
+def test_a_row_that_breaks_a_rule_of_its_column_is_refused(column: Column, good: list[Any], bad: list[Any]) -> None:
+    table = Table("t", "a row", "", Maker.file, (column.name,), (column,))
+    frame = pl.DataFrame({column.name: good}, schema=table.schema)
+    assert pandera_schema(table).validate(frame).equals(frame)
+    for value in bad:
+        with pytest.raises(pandera.errors.SchemaErrors):
+            pandera_schema(table).validate(pl.DataFrame({column.name: [value]}, schema=table.schema), lazy=True)
+
+
+def test_tables_are_in_the_order_of_the_graph_however_they_are_given() -> None:
+    def table(name: str, *reads: str) -> Table:
+        return Table(name, "a row", "", Maker.computation, ("id",), (), reads)
+
+    given = [table("labels", "judged", "pairs"), table("judged", "pairs"), table("pairs"), table("other")]
+    assert list(in_graph_order(given)) == ["pairs", "judged", "labels", "other"]
+    with pytest.raises(ValueError, match="one that is not declared: labels, judged"):
+        in_graph_order(given[:2])
 
 
 def test_the_rows_of_a_constitution_fit_its_table_and_come_back() -> None:
@@ -134,5 +170,5 @@ def test_the_rows_of_a_constitution_fit_its_table_and_come_back() -> None:
     constitution = Constitution("v1", principles, (Dialogue("p", "r", "cr", "c", "rr", "v"),))
     table = TABLES["constitution"]
     frame = pl.DataFrame(constitution.to_rows(), schema=table.schema)
-    assert table.model.validate(frame).equals(frame)
+    assert pandera_schema(table).validate(frame).equals(frame)
     assert Constitution.from_rows(frame.to_dicts()) == constitution

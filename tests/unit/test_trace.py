@@ -15,11 +15,13 @@ from typer.testing import CliRunner
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
-from cai_dagster.explain.row_lineage import MODELS, RowLineage, Sought
-from cai_dagster.explain.trace import COLUMNS_OF_REQUESTS, Node, Trace, TraceError, tables_with_calls_of, trace
+from cai_dagster.explain.row_lineage import RowLineage, Sought
+from cai_dagster.explain.trace import Node, Trace, TraceError, trace
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.reader import LakeError, LakeReader
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.tables.registry import TABLES, made_by, tables_with_calls_of
+from cai_dagster.tables.table import Maker
 from cai_dagster.upkeep.forget import forget, remembered
 from resources.lake import open_lake
 from tests.explained_home import copied
@@ -135,7 +137,7 @@ def test_a_prompt_leads_forward_to_the_checkpoints_that_were_trained_on_it(expla
 
 def test_counts_of_training_rows_are_those_of_the_records(explained: Home) -> None:
     lineage = RowLineage(LakeReader(explained), explained)
-    assert {checkpoint.asset for checkpoint in lineage.checkpoints} == set(MODELS)
+    assert {checkpoint.asset for checkpoint in lineage.checkpoints} == set(made_by(Maker.training))
     for checkpoint in lineage.checkpoints:
         counted = sum(lineage.read(checkpoint, rows, "count(*) AS n")[0][0]["n"] for rows in checkpoint.rows)
         assert counted == checkpoint.record["row_counts"]["trained"], checkpoint.asset
@@ -353,15 +355,17 @@ def test_every_row_that_names_a_call_is_in_a_table_that_is_searched_for_its_stag
     reader = LakeReader(explained)
     filled = RowLineage(reader, explained).filled
     seen: set[tuple[str, str]] = set()
-    for name, columns in COLUMNS_OF_REQUESTS.items():
-        for column in columns if name in filled else ():
+    for name in filled:
+        for column in TABLES[name].call_columns:
             values = f"unnest({column})" if column.endswith("s") else column
             for row in reader.rows(f"SELECT DISTINCT {values} AS request_id FROM lake.{name}"):
                 if row["request_id"] in stages:
                     assert name in tables_with_calls_of(stages[row["request_id"]]), (column, stages[row["request_id"]])
                     seen.add((name, stages[row["request_id"]]))
     assert {name for name, _ in seen} >= {"revision_rounds", "response_pairs", "judgements", "policy_responses"}
-    assert tables_with_calls_of("a stage of another version") == tuple(COLUMNS_OF_REQUESTS)
+    assert tables_with_calls_of("a stage of another version") == [
+        name for name, one in TABLES.items() if one.call_columns
+    ]
 
 
 def test_a_home_without_a_lake_says_so(home: Home) -> None:

@@ -1,0 +1,52 @@
+"""An asset that makes a table: what Dagster is told of it follows from the declaration in `cai_dagster.tables`."""
+
+import inspect
+from collections.abc import Callable, Set
+from typing import Any
+
+import dagster as dg
+
+from assets.common.partitions import constitution_versions
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.table import Maker
+
+_KINDS = {
+    Maker.file: {"polars", "ducklake"},
+    Maker.model: {"vllm", "ducklake"},
+    Maker.training: {"pytorch", "huggingface"},
+    Maker.scoring: {"pytorch", "ducklake"},
+    Maker.computation: {"polars", "ducklake"},
+    Maker.summary: {"polars", "ducklake"},
+}
+
+
+def table_asset(
+    code_version: str, kinds: Set[str] | None = None
+) -> Callable[[Callable[..., Any]], dg.AssetsDefinition]:
+    """Decorator of the function that makes the table of its name.
+
+    Partitions, group, kinds, pool and dependencies are those of the declaration. A table that the asset reads, and that
+    may be absent, is no parameter of the function: the asset depends on it all the same.
+
+    Raises ValueError where a parameter is a table that the declaration does not name among those that are read.
+    """
+
+    def decorate(function: Callable[..., Any]) -> dg.AssetsDefinition:
+        table = TABLES[function.__name__]
+        parameters = inspect.signature(function).parameters.values()
+        handed = {parameter.name for parameter in parameters if parameter.annotation is TableSnapshot}
+        if undeclared := handed - set(table.reads):
+            named = ", ".join(sorted(undeclared))
+            raise ValueError(f"{table.name} reads {named}: name it in `reads` of its declaration")
+        return dg.asset(
+            partitions_def=constitution_versions if table.versioned else None,
+            deps=[name for name in table.reads if name not in handed],
+            group_name=table.group,
+            kinds=set(kinds or _KINDS[table.maker]),
+            owners=["team:post-training"],
+            code_version=code_version,
+            pool="gpu" if table.maker.holds_the_accelerator else None,
+        )(function)
+
+    return decorate

@@ -1,0 +1,98 @@
+"""Every table of the project, in the order of the graph, and what follows from the declarations.
+
+Nothing else lists tables: whoever needs some of them asks here. A table is added by its declaration in one of the
+modules below; `declared` sorts it behind the tables that it reads.
+"""
+
+from collections.abc import Iterable
+
+from cai_dagster.tables import (
+    calibration,
+    comparison,
+    feedback_stage,
+    inputs,
+    plans,
+    policy_optimization,
+    records,
+    reward_modelling,
+    supervised_stage,
+)
+from cai_dagster.tables.table import Maker, Table
+
+_MODULES = (
+    *(inputs, supervised_stage, feedback_stage, calibration, reward_modelling),
+    *(policy_optimization, comparison, plans, records),
+)
+
+
+def in_graph_order(tables: Iterable[Table]) -> dict[str, Table]:
+    """Tables by name, each behind those that it reads; otherwise as they are given.
+
+    Raises ValueError where a table reads itself, directly or through others, or one that is not given.
+    """
+    waiting = {table.name: table for table in tables}
+    ordered: dict[str, Table] = {}
+    while waiting:
+        ready = next((table for table in waiting.values() if ordered.keys() >= set(table.reads)), None)
+        if ready is None:
+            raise ValueError(f"tables that read each other, or one that is not declared: {', '.join(waiting)}")
+        ordered[ready.name] = waiting.pop(ready.name)
+    return ordered
+
+
+TABLES = in_graph_order(table for module in _MODULES for table in vars(module).values() if isinstance(table, Table))
+
+
+def graph() -> list[Table]:
+    """The tables from the constitution to a model, in order."""
+    return [table for table in TABLES.values() if table.in_graph]
+
+
+def made_by(maker: Maker) -> list[str]:
+    """The names of the tables whose rows are made that way, in order."""
+    return [table.name for table in TABLES.values() if table.maker == maker]
+
+
+def shared_tables() -> list[str]:
+    """The names of the tables of the graph that know no constitution: one table for all versions."""
+    return [table.name for table in graph() if not table.versioned]
+
+
+def tables_with(*columns: str) -> list[str]:
+    """The names of the tables made by assets that have all these columns."""
+    return [table.name for table in TABLES.values() if table.maker != Maker.record and table.has(*columns)]
+
+
+def columns_made_from(table: str) -> dict[str, list[tuple[str, str]]]:
+    """Column → the columns it is made from, as (table, column); columns that begin in this table are left out."""
+    return {
+        column.name: [(name, source) for name, _, source in (one.partition(".") for one in column.sources)]
+        for column in TABLES[table].columns
+        if column.sources
+    }
+
+
+def tables_with_calls_of(stage: str) -> list[str]:
+    """The names of the tables whose rows may name a call that the ledger files under a stage, in order.
+
+    What a stage's name has after a slash is a part of the stage. Calls of an unknown stage may be in any table.
+    """
+    calling = [table for table in TABLES.values() if table.call_columns]
+    of_stage = [table.name for table in calling if stage.partition("/")[0] in stages_of_calls(table)]
+    return of_stage or [table.name for table in calling]
+
+
+def stages_of_calls(table: Table) -> set[str]:
+    """The stages of the calls that a table names: its own, and those of the columns that its ids are copied from."""
+    stages = {table.calls} if table.maker == Maker.model else set[str]()
+    for name in table.call_columns:
+        for source in table.column(name).sources:
+            origin, _, column = source.partition(".")
+            if column in TABLES[origin].call_columns:
+                stages |= stages_of_calls(TABLES[origin])
+    return stages
+
+
+def selection_of_required_assets() -> str:
+    """The assets that are no extras, in Dagster's selection syntax: what `cai demo` and the job materialize."""
+    return " or ".join(f"key:{table.name}" for table in graph() if not table.on_demand)
