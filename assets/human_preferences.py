@@ -4,14 +4,10 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, stage_rows
+from assets.common.stage import stage_rows, work_of
 from assets.common.table_asset import table_asset
-from cai_dagster.home import Home
-from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.files import SourceFileError
-from cai_dagster.inputs.human_preferences import collect_human_preferences
 from cai_dagster.inputs.settings import DecontaminationSettings, HumanPreferencesSettings
-from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 
@@ -27,15 +23,11 @@ def human_preferences(
     context: dg.AssetExecutionContext, config: HumanPreferencesConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
     """Every human-labelled pair once; rows that are no pair are in rejected_rows."""
-    splits = active_settings().prompts
+    from cai_dagster.plan.steps import fill_human_preferences
+
+    work = work_of(context, lake)
     try:
-        pairs, rejected = collect_human_preferences(
-            config, splits, evaluation_sets(config), forgotten_prompts(Home.from_environment())
-        )
+        fill_human_preferences(work, config, active_settings().prompts, config)
     except SourceFileError as error:
         raise failure_of(error) from None
-    staged = new_rows(context, lake)
-    staged.add(pairs)
-    for row in rejected:
-        staged.reject(row.source, row.reason, row.row)
-    return stage_rows(context, lake, staged, {"rejected": dict(staged.reasons)}, config.max_rejected_share)
+    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons)}, config.max_rejected_share)

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_frame
+from assets.common.stage import stage_rows, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -27,13 +27,8 @@ def preference_pairs(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Pairs with chosen, rejected and P(chosen); ties, identical texts and unjudged pairs are counted, not kept."""
-    from cai_dagster.judging.label_policies import disregarded, label_pairs, policy_text, preference_rows
+    from cai_dagster.plan.steps import fill_preference_pairs
 
-    pairs, evidence = response_pairs.frame().lazy(), judgements.frame().lazy()
-    labelled = label_pairs(pairs, evidence, config)
-    return stage_frame(
-        context,
-        lake,
-        preference_rows(labelled, prompts.frame().lazy()).collect(),
-        {"label_policy": policy_text(config), **disregarded(pairs, evidence, config)},
-    )
+    work = work_of(context, lake, prompts, response_pairs, judgements)
+    counts = fill_preference_pairs(work, config)
+    return stage_rows(context, lake, work.staged, counts)

@@ -6,14 +6,14 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, stage_rows
+from assets.common.stage import new_rows, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.settings import RewardModelBase, RewardModelSettings
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
@@ -39,22 +39,16 @@ def reward_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
-    from cai_dagster.training.reward_modelling import HUMAN, label_tables, pairs_hash, training_pairs, training_settings
+    from cai_dagster.plan.steps import labelled_training_pairs, reward_model_ingredients
+    from cai_dagster.training.reward_modelling import HUMAN, label_tables
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     given = (preference_pairs, response_pairs, judgements, prompts, constitution)
     read = [table for table in given if table.table in label_tables(config)] + _human_labels(lake)
-    pairs = training_pairs({table.table: table.frame() for table in read}, config)
+    work = work_of(context, lake, *read, sl_cai_model)
+    pairs = labelled_training_pairs(work, config)
     _require_pairs(pairs.height, config.min_pairs)
-    ingredients = Ingredients(
-        asset="reward_model",
-        constitution_version=context.partition_key,
-        base_model=base.model_id("float32"),
-        rows=pairs_hash(pairs),
-        settings=training_settings(config, pairs),
-        lake_snapshots={table.table: table.snapshot_id for table in (*read, sl_cai_model)},
-        label_policy=pairs["label_policy"][0],
-    )
+    ingredients = reward_model_ingredients(work, base, config, pairs)
 
     def train(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.reward_modelling import token_pairs

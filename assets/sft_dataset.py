@@ -3,9 +3,8 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_frame
+from assets.common.stage import stage_rows, work_of
 from assets.common.table_asset import table_asset
-from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
 from cai_dagster.training.settings import SftDatasetSettings
@@ -26,13 +25,14 @@ def sft_dataset(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`."""
-    from cai_dagster.training.supervised import supervised_examples
+    from cai_dagster.plan.steps import fill_sft_dataset
 
-    examples = supervised_examples(revision_rounds.frame(), prompts.frame(), Split.sft, config.rounds)
-    if examples.height < config.min_rows:
+    work = work_of(context, lake, revision_rounds, prompts)
+    examples = fill_sft_dataset(work, config)
+    if examples < config.min_rows:
         raise dg.Failure(
-            f"sft_dataset: {examples.height} examples, and min_rows asks for {config.min_rows}. Add prompts or "
+            f"sft_dataset: {examples} examples, and min_rows asks for {config.min_rows}. Add prompts or "
             "rounds, or lower min_rows if you know that so little data is enough.",
             allow_retries=False,
         )
-    return stage_frame(context, lake, examples)
+    return stage_rows(context, lake, work.staged)

@@ -5,12 +5,13 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
+from assets.common.stage import work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
 from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.settings import TrainedRounds, TrainingSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -32,21 +33,16 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.training.supervised import dialogues_of, examples_hash, supervised_examples, token_rows
+    from cai_dagster.plan.steps import sl_cai_ingredients
+    from cai_dagster.training.supervised import dialogues_of, supervised_examples, token_rows
 
     base = policy.weights()
     examples = dialogues_of(sft_dataset.frame())
     held_out = dialogues_of(
         supervised_examples(revision_rounds.frame(), prompts.frame(), Split.evaluation, TrainedRounds.final)
     )
-    ingredients = Ingredients(
-        asset="sl_cai_model",
-        constitution_version=context.partition_key,
-        base_model=base.model_id("float32"),
-        rows=examples_hash(examples),
-        settings=config.model_dump(),
-        lake_snapshots={table.table: table.snapshot_id for table in (sft_dataset, revision_rounds, prompts)},
-    )
+    work = work_of(context, lake, sft_dataset, revision_rounds, prompts)
+    ingredients = sl_cai_ingredients(work, base, config)
 
     def train(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.trainers import train_supervised

@@ -13,6 +13,7 @@ import pytest
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.tables.column_types import ColumnType
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
 from cai_dagster.training.checkpoints import CODE_VERSION, CheckpointRecord
@@ -57,13 +58,11 @@ def fill_hostile_lake(home: Home) -> Lake:
 def hostile_row(table: Table, number: int) -> dict[str, Any]:
     """A row whose every text is hostile, each column's another one, but for ids and what is one of a few words."""
     row: dict[str, Any] = {}
-    columns = table.model.to_schema().columns
     for offset, (name, dtype) in enumerate(table.schema.items(), number):
-        known = {check.name: check.statistics for check in columns[name].checks}
-        if "isin" in known:
-            words = known["isin"]["allowed_values"]
-            row[name] = words[number % len(words)]
-        elif "str_matches" in known or name in _LISTED_IDS:
+        column = table.column(name)
+        if column.isin:
+            row[name] = column.isin[number % len(column.isin)]
+        elif column.type == ColumnType.identifier or name in _LISTED_IDS:
             row[name] = [_id(number)] if isinstance(dtype, pl.List) else _id(number)
         else:
             row[name] = _value(name, dtype, number, offset)

@@ -11,6 +11,7 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
+from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.plan.stages import Stage
 from resources.lake import LakeResource, StagedTable
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cai_dagster.lake.staging import StagedRows
+    from cai_dagster.plan.steps import Work
 
 Metadata = dict[str, Any]
 
@@ -103,6 +105,15 @@ def stage_frame(
     staged = new_rows(context, lake)
     staged.add_frame(frame)
     return stage_rows(context, lake, staged, metadata)
+
+
+def work_of(context: dg.AssetExecutionContext, lake: LakeResource, *tables: TableSnapshot) -> "Work":
+    """What a step of this asset works with: the tables it reads, and an empty set of rows to fill."""
+    from cai_dagster.plan.steps import Work
+
+    snapshots = {table.table: table for table in tables}
+    version = constitution_version(context) or ""
+    return Work(Home.from_environment(), lake.open(), version, snapshots, new_rows(context, lake))
 
 
 def new_rows(context: dg.AssetExecutionContext, lake: LakeResource) -> "StagedRows":

@@ -7,7 +7,8 @@ store and no Dagster.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cai_dagster.calls.requests import LanguageModel, Request, Slot
 from cai_dagster.compare.settings import ConstitutionDiffSettings
@@ -29,6 +30,7 @@ from cai_dagster.recipes.settings import (
     ResponsePairsSettings,
     RevisionRoundsSettings,
 )
+from cai_dagster.settings import Settings
 
 if TYPE_CHECKING:
     from cai_dagster.calls.row_stream import Recipe, Row
@@ -48,11 +50,50 @@ class Stage:
     max_rejected_share: float
 
 
+class Asked(StrEnum):
+    """The model that a stage asks."""
+
+    policy = "policy"
+    feedback_model = "feedback_model"
+    sl_cai_model = "sl_cai_model"
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage as a plan makes it: of the settings of the profile and of a constitution."""
+
+    asked: Asked
+    make: Callable[[Settings, Constitution], Stage]
+
+
+STAGES: dict[str, PlannedStage] = {}
+"""The stage of each table that one model writes for one version, by the table's name; `planned` adds one."""
+
+MakesStage = TypeVar("MakesStage", bound=Callable[..., Stage])
+
+
+def planned(
+    table: str, asked: Asked, arguments: Callable[[Settings, Constitution], tuple[Any, ...]]
+) -> Callable[[MakesStage], MakesStage]:
+    """Decorator of the function that makes a table's stage: a plan counts the calls of the stage.
+
+    `arguments` are those that the function takes of a profile's settings and a constitution.
+    """
+
+    def add(make: MakesStage) -> MakesStage:
+        STAGES[table] = PlannedStage(asked, lambda settings, constitution: make(*arguments(settings, constitution)))
+        return make
+
+    return add
+
+
+@planned("initial_responses", Asked.policy, lambda settings, _: (settings.initial_responses,))
 def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """y^0: the policy's own answers to each prompt, before any principle has been applied."""
     return _responses_stage("initial_responses", "SELECT prompt_id, messages FROM prompts ORDER BY prompt_id", settings)
 
 
+@planned("teacher_responses", Asked.feedback_model, lambda settings, _: (settings.teacher_responses,))
 def teacher_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """The feedback model's own answers to the prompts of the split `sft` (Sharma et al. 2024)."""
     rows = "SELECT prompt_id, messages FROM prompts WHERE split = 'sft' ORDER BY prompt_id"
@@ -92,6 +133,7 @@ def _responses_stage(table: str, rows: str, settings: InitialResponsesSettings) 
     )
 
 
+@planned("revision_rounds", Asked.policy, lambda settings, constitution: (constitution, settings.revision_rounds))
 def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSettings) -> Stage:
     """y^1 … y^n of every first response."""
 
@@ -113,6 +155,7 @@ def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSe
     )
 
 
+@planned("response_pairs", Asked.sl_cai_model, lambda settings, _: (settings.response_pairs,))
 def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
     """Pairs sampled from the fine-tuned policy."""
 
@@ -128,6 +171,7 @@ def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
     )
 
 
+@planned("judgements", Asked.feedback_model, lambda settings, constitution: (constitution, settings.judgements))
 def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
     """What the feedback model says of each pair whose completions differ."""
 
@@ -155,6 +199,7 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
     )
 
 
+@planned("best_of_n_candidates", Asked.sl_cai_model, lambda settings, _: (settings.best_of_n_candidates,))
 def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
     """The n completions of the fine-tuned policy to each preference and evaluation prompt."""
 
@@ -250,6 +295,15 @@ def _final(rounds: str) -> str:
     return f"FROM {rounds} QUALIFY round = max(round) OVER (PARTITION BY prompt_id, sample)"
 
 
+@planned(
+    "calibration_judgements",
+    Asked.feedback_model,
+    lambda settings, constitution: (
+        constitution,
+        settings.judge_calibration.judging(settings.judgements),
+        settings.judge_calibration,
+    ),
+)
 def calibration_stage(
     constitution: Constitution, settings: JudgementsSettings, calibration: JudgeCalibrationSettings
 ) -> Stage:

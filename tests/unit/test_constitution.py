@@ -20,6 +20,7 @@ from cai_dagster.constitution.constitution import (
 )
 from cai_dagster.home import PROJECT
 from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.validation import pandera_schema
 
 GOOD = """\
 title: Two principles
@@ -113,7 +114,7 @@ def test_few_shot_comparisons_are_read_and_come_back_from_the_table(tmp_path: Pa
         Comparison("Is it late?", "No idea.", "It is nine.", "Which one is more useful?", "B"),
     )
     frame = pl.DataFrame(constitution.to_rows(), schema=TABLES["constitution"].schema)
-    assert TABLES["constitution"].model.validate(frame).equals(frame)
+    assert pandera_schema(TABLES["constitution"]).validate(frame).equals(frame)
     assert Constitution.from_rows(frame.to_dicts()) == constitution
 
 

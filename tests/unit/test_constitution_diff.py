@@ -36,6 +36,7 @@ from cai_dagster.constitution.constitution import Comparison, Constitution, Prin
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.validation import pandera_schema
 from tests.hostile import HOSTILE
 
 SETTINGS = active_settings().constitution_diff.model_copy(update={"resamples": 300, "examples": 3})
@@ -436,7 +437,7 @@ def test_reward_models_and_policies_stand_side_by_side() -> None:
         assert "length correlation" in text
         assert "honest" not in text
     table = frame("constitution_diff", "v2", made.to_rows())
-    rows = TABLES["constitution_diff"].model.validate(table)
+    rows = pandera_schema(TABLES["constitution_diff"]).validate(table)
     assert rows.unique(TABLES["constitution_diff"].key).height == rows.height
     accuracy = rows.filter(
         pl.col("section") == "reward_model", pl.col("measure") == "accuracy", pl.col("name") == "all"
@@ -488,7 +489,7 @@ def test_every_figure_is_a_row_of_the_table() -> None:
     after = labelled("v2", KINDER, {0: 0.8, 1: 0.3}, revision_rounds=rounds("v2", (0, 1, KINDER, "b")))
     made = diff_of(before, after)
     table = frame("constitution_diff", "v2", made.to_rows())
-    assert TABLES["constitution_diff"].model.validate(table).height == len(made.to_rows())
+    assert pandera_schema(TABLES["constitution_diff"]).validate(table).height == len(made.to_rows())
     assert table.unique(TABLES["constitution_diff"].key).height == table.height
     assert set(table["against"]) == {"v1"}
     flipped = table.filter(pl.col("section") == "labels", pl.col("measure") == "flipped")

@@ -18,6 +18,7 @@ from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.recipes.policies import COMPARED, pair_to_judge
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.validation import pandera_schema
 
 SETTINGS = active_settings().policy_evaluation.model_copy(update={"resamples": 300})
 
@@ -112,7 +113,7 @@ def test_results_have_a_row_for_each_opponent_and_one_for_all() -> None:
         [{**score.to_row(), "constitution_version": "v1"} for score in scores],
         schema=TABLES["policy_evaluation"].schema,
     )
-    TABLES["policy_evaluation"].model.validate(frame)
+    pandera_schema(TABLES["policy_evaluation"]).validate(frame)
 
 
 def test_prompts_count_equally_however_many_opponents_answered_them() -> None:

@@ -27,6 +27,7 @@ from cai_dagster.evaluation.reward_model import (
 )
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.validation import pandera_schema
 from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
 from tests.labelled_pairs import CharacterFormat, human_preferences, judged_tables, preference_pairs
 
@@ -117,7 +118,7 @@ def test_scores_are_a_row_of_their_table() -> None:
         [{**row, "constitution_version": "v1", "checkpoint_key": "ab"}], schema=TABLES["reward_model_evaluation"].schema
     )
     assert set(row) == set(frame.columns) - {"constitution_version", "checkpoint_key"}
-    TABLES["reward_model_evaluation"].model.validate(frame)
+    pandera_schema(TABLES["reward_model_evaluation"]).validate(frame)
 
 
 def score_by_length(rows: Sequence[Sequence[int]]) -> list[float]:

@@ -1,0 +1,254 @@
+"""The steps between the stages: how tables that no model writes are filled, and what a training is made of.
+
+An asset runs a step on snapshots of the tables before it; a plan runs the same step on the rows that it has planned.
+A step knows neither Dagster nor whether its inputs are committed.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from cai_dagster.constitution.constitution import Constitution, load_constitution
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.inputs.decontamination import evaluation_sets
+from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.imported_pairs import import_pairs
+from cai_dagster.inputs.prompts import collect_prompts, prompt_row
+from cai_dagster.inputs.settings import (
+    DecontaminationSettings,
+    HumanPreferencesSettings,
+    PreferenceFilesSettings,
+    PromptsSettings,
+    Split,
+)
+from cai_dagster.judging.label_policies import disregarded, label_pairs, policy_text, preference_rows
+from cai_dagster.judging.settings import PreferencePairsSettings
+from cai_dagster.lake.forgotten_prompts import forgotten_prompts
+from cai_dagster.lake.lake import Lake, Rows
+from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.lake.staging import StagedRows
+from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.messages import Messages
+from cai_dagster.models.weights import Weights
+from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
+from cai_dagster.recipes.settings import PairSource
+from cai_dagster.settings import Settings
+from cai_dagster.training.checkpoints import Ingredients
+from cai_dagster.training.reward_modelling import label_tables, pairs_hash, training_pairs, training_settings
+from cai_dagster.training.settings import RewardModelBase, RewardModelSettings, SftDatasetSettings, TrainingSettings
+from cai_dagster.training.supervised import dialogues_of, examples_hash, supervised_examples
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step reads and fills: the tables before it, committed or staged, and the rows of its own table."""
+
+    home: Home
+    lake: Lake
+    version: str
+    tables: Mapping[str, Rows]
+    staged: StagedRows
+
+    def frame(self, table: str) -> "pl.DataFrame":
+        """All rows of a table that it reads, ordered by the table's key."""
+        return self.lake.read(self.tables[table])
+
+    @property
+    def snapshots(self) -> dict[str, int]:
+        """The snapshot of each table that is committed."""
+        return {name: rows.snapshot_id for name, rows in self.tables.items() if isinstance(rows, TableSnapshot)}
+
+
+def fill_constitution(work: Work, file: Path) -> Constitution:
+    """The principles of a constitution's file. Raises ConstitutionError with file, line and field."""
+    constitution = load_constitution(file)
+    work.staged.add(constitution.to_rows())
+    return constitution
+
+
+class Tokenizing(Protocol):
+    """A language model, as far as a prompt has to fit it."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Context length in tokens."""
+        ...
+
+    def chat_format(self) -> ChatFormat:
+        """Its tokenizer and template."""
+        ...
+
+
+def fill_prompts(
+    work: Work, settings: PromptsSettings, decontamination: DecontaminationSettings, model: Tokenizing
+) -> int:
+    """Every prompt of the sources once; how many duplicates were merged.
+
+    Raises SourceFileError for a file that cannot be read or has no such columns.
+    """
+    chat_format = model.chat_format()
+    longest = min(settings.longest_prompt, model.max_model_len)
+
+    def tokens(messages: Messages) -> int:
+        return len(chat_format.prompt_ids(messages))
+
+    collected, rejected = collect_prompts(
+        settings.model_copy(update={"longest_prompt": longest}),
+        tokens,
+        evaluation_sets(decontamination),
+        forgotten_prompts(work.home),
+    )
+    work.staged.add(prompt_row(prompt, settings) for prompt in collected)
+    for row in rejected:
+        work.staged.reject(row.source, row.reason, row.row)
+    return sum(len(prompt.sources) - 1 for prompt in collected)
+
+
+def fill_human_preferences(
+    work: Work, settings: HumanPreferencesSettings, splits: PromptsSettings, decontamination: DecontaminationSettings
+) -> None:
+    """Every human-labelled pair of the sources once. Raises SourceFileError as `fill_prompts`."""
+    sets = evaluation_sets(decontamination)
+    pairs, rejected = collect_human_preferences(settings, splits, sets, forgotten_prompts(work.home))
+    work.staged.add(pairs)
+    for row in rejected:
+        work.staged.reject(row.source, row.reason, row.row)
+
+
+def fill_sft_dataset(work: Work, settings: SftDatasetSettings) -> int:
+    """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`; how many examples there are."""
+    rounds, prompts = work.frame("revision_rounds"), work.frame("prompts")
+    examples = supervised_examples(rounds, prompts, Split.sft, settings.rounds)
+    work.staged.add_frame(examples)
+    return examples.height
+
+
+def fill_pairs_of_revisions(work: Work) -> None:
+    """First response against last revision (direct principle feedback, Castricato et al. 2024)."""
+    tables = {name: work.tables[name] for name in ("prompts", "initial_responses", "revision_rounds")}
+    work.staged.add(revision_pair(row) for row in work.lake.stream(FIRST_AND_LAST_RESPONSES, **tables))
+
+
+def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings) -> int:
+    """The pairs of preference files whose prompts are known; how many were left to the split `sft`.
+
+    Raises SourceFileError as `fill_prompts`.
+    """
+    splits = dict(work.frame("prompts").select("prompt_id", "split").iter_rows())
+    imported = import_pairs(settings, splits, forgotten_prompts(work.home))
+    work.staged.add(imported.rows)
+    for pair in imported.rejected:
+        work.staged.reject(pair.source, pair.reason, pair.row)
+    return imported.of_sft_prompts
+
+
+def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict[str, Any]:
+    """Pairs with chosen, rejected and P(chosen); what was not kept, by reason."""
+    pairs, evidence = work.frame("response_pairs").lazy(), work.frame("judgements").lazy()
+    labelled = label_pairs(pairs, evidence, settings)
+    work.staged.add_frame(preference_rows(labelled, work.frame("prompts").lazy()).collect())
+    return {"label_policy": policy_text(settings), **disregarded(pairs, evidence, settings)}
+
+
+def sl_cai_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:
+    """What SL-CAI is made of: the base model, sft_dataset and the settings."""
+    return Ingredients(
+        asset="sl_cai_model",
+        constitution_version=work.version,
+        base_model=base.model_id("float32"),
+        rows=examples_hash(dialogues_of(work.frame("sft_dataset"))),
+        settings=settings.model_dump(),
+        lake_snapshots=work.snapshots,
+    )
+
+
+def labelled_training_pairs(work: Work, settings: RewardModelSettings) -> "pl.DataFrame":
+    """The pairs that a reward model is trained on: AI-labelled ones, and human-labelled ones where there are any."""
+    read = [*label_tables(settings), *(["human_preferences"] if "human_preferences" in work.tables else [])]
+    return training_pairs({name: work.frame(name) for name in read}, settings)
+
+
+def reward_model_ingredients(
+    work: Work, base: Weights, settings: RewardModelSettings, pairs: "pl.DataFrame"
+) -> Ingredients:
+    """What the reward model is made of: the weights it starts from, its training pairs and the settings."""
+    return Ingredients(
+        asset="reward_model",
+        constitution_version=work.version,
+        base_model=base.model_id("float32"),
+        rows=pairs_hash(pairs),
+        settings=training_settings(settings, pairs),
+        lake_snapshots=work.snapshots,
+        label_policy=pairs["label_policy"][0] if pairs.height else None,
+    )
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a plan fills a table that no model writes: the tables that the step reads, and the step itself."""
+
+    reads: Callable[[Settings], tuple[str, ...]]
+    fill: Callable[[Work, Settings, Tokenizing], object]
+
+
+def _fill_given_pairs(work: Work, settings: Settings, _: Tokenizing) -> None:
+    if settings.response_pairs.source == PairSource.revisions:
+        fill_pairs_of_revisions(work)
+    else:
+        fill_imported_pairs(work, settings.response_pairs)
+
+
+def _given_pairs_read(settings: Settings) -> tuple[str, ...]:
+    revised = settings.response_pairs.source == PairSource.revisions
+    return ("prompts", "initial_responses", "revision_rounds") if revised else ("prompts",)
+
+
+STEPS = {
+    "constitution": Step(
+        lambda _: (),
+        lambda work, _settings, _model: fill_constitution(work, PROJECT / "constitutions" / f"{work.version}.yaml"),
+    ),
+    "prompts": Step(lambda _: (), lambda work, s, model: fill_prompts(work, s.prompts, s.decontamination, model)),
+    "human_preferences": Step(
+        lambda _: (), lambda work, s, _: fill_human_preferences(work, s.human_preferences, s.prompts, s.decontamination)
+    ),
+    "sft_dataset": Step(
+        lambda _: ("revision_rounds", "prompts"), lambda work, s, _: fill_sft_dataset(work, s.sft_dataset)
+    ),
+    "response_pairs": Step(_given_pairs_read, _fill_given_pairs),
+    "preference_pairs": Step(
+        lambda _: ("response_pairs", "judgements", "prompts"),
+        lambda work, s, _: fill_preference_pairs(work, s.preference_pairs),
+    ),
+}
+"""The step of each table that no model writes; of response_pairs, where no pair is sampled."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a plan finds the checkpoint that a run would find or train."""
+
+    reads: Callable[[Settings], tuple[str, ...]]
+    ingredients: Callable[[Work, Weights, Settings], Ingredients]
+    starts_from_sl_cai_model: Callable[[Settings], bool] = field(default=lambda _: False)
+
+
+def _reward_model(work: Work, base: Weights, settings: Settings) -> Ingredients:
+    pairs = labelled_training_pairs(work, settings.reward_model)
+    return reward_model_ingredients(work, base, settings.reward_model, pairs)
+
+
+TRAININGS = {
+    "sl_cai_model": Training(
+        lambda _: ("sft_dataset",), lambda work, base, s: sl_cai_ingredients(work, base, s.sl_cai_model)
+    ),
+    "reward_model": Training(
+        lambda s: (*label_tables(s.reward_model), "human_preferences"),
+        _reward_model,
+        lambda s: s.reward_model.base == RewardModelBase.sl_cai_model,
+    ),
+}
