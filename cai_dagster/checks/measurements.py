@@ -15,6 +15,7 @@ from cai_dagster.checks.refusals import refuses
 from cai_dagster.constitution.constitution import previous_version
 from cai_dagster.inputs.word_sequences import near_duplicates as nearly_equal
 from cai_dagster.inputs.word_sequences import repeated_shares, shared_phrases, signatures
+from cai_dagster.judging import label_statistics
 from cai_dagster.judging.label_policies import SOFT_MEAN, p_first_under
 from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.text import printable
@@ -29,7 +30,6 @@ REPEATED_WORDS = 4
 PHRASE_WORDS = 6
 SHINGLE_WORDS = 3
 NEARLY_EQUAL = 0.8
-UNDECIDED = 0.05
 _BATCH = 4_096
 _SCORES = ("accuracy", "accuracy_low", "longer_wins_accuracy", "length_correlation")
 _IDS = ("prompt_id", "sample", "round", "pair_id", "policy")
@@ -213,9 +213,7 @@ def missing_judgements(tables: Tables) -> Measurement:
 
 def label_mass(tables: Tables) -> Measurement:
     """Mean of P(A) + P(B). Far below 1, the model was about to say something else, and its labels are noise."""
-    mass = tables.rows.select(
-        "pair_id", "principle_id", "order", (pl.col("logp_a").exp() + pl.col("logp_b").exp()).alias("mass")
-    )
+    mass = tables.rows.select("pair_id", "principle_id", "order", label_statistics.label_mass().alias("mass"))
     least = mass.sort("mass", "pair_id", "principle_id", "order").head(EXAMPLES).collect()
     total, rows = mass.select(pl.col("mass").sum(), pl.len()).collect().row(0)
     return Measurement(_share(total, rows), rows, _with_completions(least, tables))
@@ -223,20 +221,15 @@ def label_mass(tables: Tables) -> Measurement:
 
 def position_bias(tables: Tables) -> Measurement:
     """Pairs and principles judged in both orders whose verdict names the same position both times."""
-    prefers_a = (pl.col("logp_a") - pl.col("logp_b")).sign()  # 1, −1, or 0 for neither
-    verdicts = tables.rows.group_by("pair_id", "principle_id").agg(
-        prefers_a.filter(pl.col("order") == order).first().alias(order) for order in ("01", "10")
-    )
-    swapped = verdicts.drop_nulls().collect()
-    same = swapped.filter(pl.col("01") == pl.col("10"), pl.col("01") != 0).sort("pair_id", "principle_id")
-    shown = same.select("pair_id", "principle_id", (pl.col("01") == 1).alias("says_a"))
-    return Measurement(_share(same.height, swapped.height), swapped.height, _with_completions(shown, tables))
+    swapped = label_statistics.same_letter(tables.rows).collect()
+    same = swapped.filter("same").sort("pair_id", "principle_id").drop("same")
+    return Measurement(_share(same.height, swapped.height), swapped.height, _with_completions(same, tables))
 
 
 def undecided_pairs(tables: Tables) -> Measurement:
     """Pairs of which the judgements, both orders and all principles together, say next to nothing."""
     labels = p_first_under(tables.rows, SOFT_MEAN).collect()
-    undecided = labels.filter((pl.col("p_0") - 0.5).abs() < UNDECIDED).sort((pl.col("p_0") - 0.5).abs(), "pair_id")
+    undecided = labels.filter(label_statistics.undecided()).sort((pl.col("p_0") - 0.5).abs(), "pair_id")
     return Measurement(_share(undecided.height, labels.height), labels.height, _with_completions(undecided, tables))
 
 

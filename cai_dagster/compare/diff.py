@@ -21,6 +21,7 @@ from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.judging.label_policies import p_first
+from cai_dagster.judging.label_statistics import win
 
 Row = Mapping[str, Any]
 
@@ -554,7 +555,7 @@ def _judged_win_rates(before: VersionTables, after: VersionTables, settings: Con
         .unique()
         .join(p_first(units), on="pair_id")
         .with_columns((1 - pl.col("p_0")).alias("p_better"))
-        .with_columns((((pl.col("p_better") - 0.5).sign() + 1) / 2).alias("win"))
+        .with_columns(win("p_better").alias("win"))
         .sort("pair_id")
     )
     rates: list[WinRate] = []

@@ -19,6 +19,7 @@ from cai_dagster.checks.measurements import Tables, label_mass, position_bias
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.inputs.pairs import in_hash_order
 from cai_dagster.judging.label_policies import p_first
+from cai_dagster.judging.label_statistics import orders_agree, principles_agree, win
 
 if TYPE_CHECKING:
     import numpy as np
@@ -247,8 +248,7 @@ def _prefers_longer(share: str) -> pl.Expr:
 
 def _length_preference(labels: pl.DataFrame) -> dict[str, float | None]:
     """How often the judge names the longer completion, and how much more often than people do."""
-    verdict = ((pl.col("p") - 0.5).sign() + 1) / 2
-    unequal = labels.filter(pl.col("chosen_is_longer").is_not_null()).with_columns(verdict.alias("verdict"))
+    unequal = labels.filter(pl.col("chosen_is_longer").is_not_null()).with_columns(win("p").alias("verdict"))
     longer = unequal.select(
         (_prefers_longer("verdict") * pl.col("weight")).alias("judge"),
         (_prefers_longer("y") * pl.col("weight")).alias("people"),
@@ -262,16 +262,9 @@ def _length_preference(labels: pl.DataFrame) -> dict[str, float | None]:
 
 def _self_agreement(by_judgement: pl.DataFrame) -> dict[str, float | None]:
     """The judge against itself: over the two orders of a principle, and over the principles of a pair."""
-    sign = (pl.col("p") - 0.5).sign()
-    orders = by_judgement.group_by("pair_id", "principle_id").agg(pl.len().alias("k"), sign.n_unique().alias("signs"))
-    principles = by_judgement.group_by("pair_id", "principle_id").agg(pl.col("p").mean())
-    counts = principles.group_by("pair_id", sign.alias("sign")).agg(pl.len().alias("n"))
-    n, k = pl.col("n"), pl.col("n").sum()
-    agreeing = (n * (n - 1)).sum() / (k * (k - 1))
-    pairs = counts.group_by("pair_id").agg(k.alias("k"), agreeing.alias("agreeing")).filter(pl.col("k") >= 2)
     return {
-        "order_agreement": _mean(orders.filter(pl.col("k") == 2)["signs"] == 1),
-        "principle_agreement": _mean(pairs["agreeing"]),
+        "order_agreement": _mean(orders_agree(by_judgement, "p")),
+        "principle_agreement": _mean(principles_agree(by_judgement, "p")),
     }
 
 

@@ -19,6 +19,7 @@ from cai_dagster.checks.refusals import is_refusal
 from cai_dagster.evaluation.intervals import Interval, mean_interval
 from cai_dagster.evaluation.settings import PolicyEvaluationSettings
 from cai_dagster.judging.label_policies import p_first
+from cai_dagster.judging.label_statistics import win
 from cai_dagster.pages.plots import interval_plot
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def both_ways(compared: pl.DataFrame) -> pl.DataFrame:
         (1 - pl.col("p_better")).alias("p_better"),
         "identical",
     )
-    won = ((pl.col("p_better") - 0.5).sign() + 1) / 2
+    won = win("p_better")
     return pl.concat([one, other]).with_columns(won.alias("win"))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+from cai_dagster.judging.label_statistics import IS_VERDICT, P_A, P_COMPLETION_0
 from cai_dagster.lake.reader import LakeReader, Row
 
 TEXTS = ("critique_request", "revision_request", "comparison_request")
@@ -25,15 +26,15 @@ _DRAWS = """
     GROUP BY ALL HAVING drawn > 0 ORDER BY ALL
 """
 # P(completion_0 is better) of each pair under each principle, averaged over the orders; as label_policies has it.
-_VERDICTS = """
+_VERDICTS = f"""
     verdicts AS (
         SELECT constitution_version, pair_id, list_contains([$ids], one) AS ours,
             avg(p_0) AS p_0, count(*) AS orders, count(DISTINCT p_0 > 0.5) = 1 AS orders_agree, avg(p_a) AS p_a
         FROM (
             SELECT constitution_version, pair_id, principle_id, unnest(coalesce(principle_ids, [principle_id])) AS one,
-                1 / (1 + exp(logp_b - logp_a)) AS p_a, CASE "order" WHEN '01' THEN p_a ELSE 1 - p_a END AS p_0
-            FROM lake.judgements WHERE $version IN ('', constitution_version)
-        ) WHERE NOT isnan(p_0) GROUP BY constitution_version, pair_id, one
+                {P_A} AS p_a, {P_COMPLETION_0} AS p_0
+            FROM lake.judgements WHERE $version IN ('', constitution_version) AND {IS_VERDICT}
+        ) GROUP BY constitution_version, pair_id, one
     )
 """
 _DECISIONS = f"""

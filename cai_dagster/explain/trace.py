@@ -25,6 +25,7 @@ from cai_dagster.explain.row_lineage import (
     tables_of_pairs,
 )
 from cai_dagster.home import Home
+from cai_dagster.judging.label_statistics import p_completion_0_of
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import LakeReader, Row, literal
 from cai_dagster.tables.registry import TABLES, tables_with, tables_with_calls_of
@@ -464,7 +465,7 @@ class _Tracer:
                 "shown_as_a": "completion_0" if row["order"] == "01" else "completion_1",
                 "p_a": math.exp(row["logp_a"]),
                 "p_b": math.exp(row["logp_b"]),
-                "p_completion_0": _p_completion_0(row),
+                "p_completion_0": p_completion_0_of(row["logp_a"], row["logp_b"], row["order"]),
                 "method": row.get("method") or "one_principle",
                 "feedback_model": row["feedback_model"],
                 "snapshot": row["snapshot_id"],
@@ -616,14 +617,6 @@ def _chosen(asked: str | None, versions: Sequence[str], what: str) -> str | None
 
 def _principles_of(judgement: Row) -> list[str]:
     return judgement.get("principle_ids") or [judgement["principle_id"]]
-
-
-def _p_completion_0(judgement: Row) -> float | None:
-    """P(completion_0 is better) by this judgement; None where neither letter is possible."""
-    a, b = math.exp(judgement["logp_a"]), math.exp(judgement["logp_b"])
-    if not a + b:
-        return None
-    return (a if judgement["order"] == "01" else b) / (a + b)
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

@@ -1,12 +1,13 @@
 """Label policies: from judgements (evidence) to P(chosen). Pure functions over tables, no model, no GPU.
 
-P(A) = e^a / (e^a + e^b) of the two label tokens' log probabilities; the orders of one principle are averaged in
-probability, then the principles (Bai et al. 2022, section 4.1; Lee et al. 2023, section 2.1.1). Frames are lazy: a
-policy is a query over `judgements`, so another policy is another query and no other evidence.
+The orders of one principle are averaged in probability, then the principles (Bai et al. 2022, section 4.1; Lee et al.
+2023, section 2.1.1); the formulas are in `label_statistics`. Frames are lazy: a policy is a query over `judgements`, so
+another policy is another query and no other evidence.
 """
 
 import polars as pl
 
+from cai_dagster.judging.label_statistics import averaged_over_orders, side, verdicts
 from cai_dagster.judging.settings import JudgingMethod, LabelPolicy, PreferencePairsSettings, PrincipleEnsemble
 
 SOFT_MEAN = PreferencePairsSettings(label_policy=LabelPolicy.soft, ensemble=PrincipleEnsemble.mean, clamp_at=1)
@@ -34,13 +35,13 @@ def p_first(judgements: pl.DataFrame) -> pl.DataFrame:
 
 def p_first_under(judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
     """`pair_id`, `p_0` under a policy, sorted by pair; a pair of which the policy leaves no judgement is absent."""
-    verdicts = _verdicts(judgements)
+    judged = verdicts(judgements)
     if settings.label_policy == LabelPolicy.clamped:
-        verdicts = _clamped(verdicts, settings.clamp_at)
+        judged = _clamped(judged, settings.clamp_at)
     if settings.label_policy == LabelPolicy.agreement_only:
-        verdicts = _agreeing(verdicts)
+        judged = _agreeing(judged)
     weight = [pl.col("principle_weight").first()] if settings.ensemble == PrincipleEnsemble.weights else []
-    principles = verdicts.group_by("pair_id", "principle_id").agg(pl.col("p_0").mean(), *weight)
+    principles = averaged_over_orders(judged, *weight)
     # Sorted and rounded: the order of the rows and the rounding of floats decide nothing.
     return (
         principles.sort("p_0", *(["principle_weight"] if weight else []))
@@ -88,30 +89,21 @@ def preference_rows(labelled: pl.LazyFrame, prompts: pl.LazyFrame) -> pl.LazyFra
     return labelled.join(prompt, on="prompt_id").with_columns(turn("chosen"), turn("rejected"))
 
 
-def _verdicts(judgements: pl.LazyFrame) -> pl.LazyFrame:
-    """The judgements with `p_0`, without those in which neither letter is possible: they are no verdict."""
-    p_a = 1 / (1 + (pl.col("logp_b") - pl.col("logp_a")).exp())
-    return judgements.filter(p_a.is_not_nan()).with_columns(
-        pl.when(pl.col("order") == "01").then(p_a).otherwise(1 - p_a).alias("p_0")
-    )
-
-
-def _clamped(verdicts: pl.LazyFrame, clamp_at: float) -> pl.LazyFrame:
+def _clamped(judged: pl.LazyFrame, clamp_at: float) -> pl.LazyFrame:
     """Labels that follow a rationale between 1 − clamp_at and clamp_at; the others as they are.
 
     (Bai et al. 2022, section 4.1: their chain of thought makes P(A) nearly 0 or 1.)
     """
     clamped = pl.col("p_0").clip(1 - clamp_at, clamp_at)
-    return verdicts.with_columns(pl.when(pl.col("rationale").is_not_null()).then(clamped).otherwise("p_0").alias("p_0"))
+    return judged.with_columns(pl.when(pl.col("rationale").is_not_null()).then(clamped).otherwise("p_0").alias("p_0"))
 
 
-def _agreeing(verdicts: pl.LazyFrame) -> pl.LazyFrame:
+def _agreeing(judged: pl.LazyFrame) -> pl.LazyFrame:
     """The verdicts of principles that prefer the same completion in both orders, and those that know no order."""
-    side = (pl.col("p_0") - 0.5).sign()
-    agree = (pl.len() == 2) & (side.sum().abs() == 2)
+    agree = (pl.len() == 2) & (side().sum().abs() == 2)
     orderless = pl.col("method").first().is_in(_ORDERLESS).fill_null(value=False)
-    kept = verdicts.group_by("pair_id", "principle_id").agg((agree | orderless).alias("agree"))
-    return verdicts.join(kept.filter("agree"), on=["pair_id", "principle_id"], how="semi")
+    kept = judged.group_by("pair_id", "principle_id").agg((agree | orderless).alias("agree"))
+    return judged.join(kept.filter("agree"), on=["pair_id", "principle_id"], how="semi")
 
 
 def _ensemble(ensemble: PrincipleEnsemble) -> pl.Expr:
@@ -130,7 +122,7 @@ def _ensemble(ensemble: PrincipleEnsemble) -> pl.Expr:
 
 def _outcomes(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: PreferencePairsSettings) -> pl.LazyFrame:
     """Every pair with its `p_0`, and with the `reason` why it gives no preference pair (null where it does)."""
-    judged = _verdicts(judgements).select("pair_id").unique().with_columns(pl.lit(value=True).alias("judged"))
+    judged = verdicts(judgements).select("pair_id").unique().with_columns(pl.lit(value=True).alias("judged"))
     labelled = p_first_under(judgements, settings)
     reasons = (
         pl.when(pl.col("completion_0") == pl.col("completion_1")).then(pl.lit("identical texts"))

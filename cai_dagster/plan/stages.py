@@ -15,7 +15,7 @@ from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.evaluation.settings import JudgeCalibrationSettings
 from cai_dagster.inputs.pairs import Pair, in_hash_order
-from cai_dagster.judging import judge
+from cai_dagster.judging.judge import judge
 from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
 from cai_dagster.models.messages import Message, to_messages
 from cai_dagster.recipes.best_of_n import sample_candidates

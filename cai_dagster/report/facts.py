@@ -11,6 +11,7 @@ from typing import Any
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import CONSTITUTIONS
+from cai_dagster.judging.label_statistics import IS_VERDICT, LABEL_MASS, P_A, P_COMPLETION_0, SAME_LETTER
 from cai_dagster.lake.lake import Lake
 from cai_dagster.report.examples import (
     LONGEST_NAME,
@@ -248,13 +249,10 @@ def _unlabelled(tables: ReportTables) -> dict[str, int]:
     }
 
 
-_P_A = "1 / (1 + exp(logp_b - logp_a))"  # nan where neither letter is possible: no verdict
-
-
 def _p_a(tables: ReportTables) -> Histogram | None:
     query = f"""
         SELECT "order" AS series, {_bin("p", 0, 1)} AS bin, count(*) AS n
-        FROM (SELECT "order", {_P_A} AS p FROM judgements) WHERE NOT isnan(p) GROUP BY ALL
+        FROM (SELECT "order", {P_A} AS p FROM judgements WHERE {IS_VERDICT}) GROUP BY ALL
     """
     return _histogram(tables.rows(query, "judgements"), 0, 1, ORDERS)
 
@@ -314,12 +312,12 @@ def _bias(tables: ReportTables) -> Bias | None:
         return None
     by_order = f"""
         SELECT "order", count(*) AS n, avg(p) AS p_a, avg(mass) AS mass
-        FROM (SELECT "order", {_P_A} AS p, exp(logp_a) + exp(logp_b) AS mass FROM judgements)
-        WHERE NOT isnan(p) GROUP BY ALL ORDER BY "order"
+        FROM (SELECT "order", {P_A} AS p, {LABEL_MASS} AS mass FROM judgements WHERE {IS_VERDICT})
+        GROUP BY ALL ORDER BY "order"
     """
     orders = tables.rows(by_order, "judgements")
     count = sum(row["n"] for row in orders)
-    (swapped,) = tables.rows(f"SELECT avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED})", "judgements")
+    (swapped,) = tables.rows(f"SELECT avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({SAME_LETTER})", "judgements")
     mass = sum(row["mass"] * row["n"] for row in orders) / count if count else None
     return Bias(
         judgements=count,
@@ -331,17 +329,9 @@ def _bias(tables: ReportTables) -> Bias | None:
     )
 
 
-# Pairs and principles judged in both orders: whether the verdict is the same letter both times.
-_SWAPPED = """
-    SELECT pair_id, principle_id, abs(sum(sign(logp_a - logp_b))) = 2 AS same FROM judgements
-    GROUP BY pair_id, principle_id HAVING count(*) = 2
-"""
-
-
 def _length_bias(tables: ReportTables) -> dict[str, Any]:
     """How often the longer completion is preferred, by how much longer it is."""
     begin = ", ".join(str(ratio) for ratio in LENGTH_RATIOS)
-    p_0 = f"""CASE WHEN "order" = '01' THEN {_P_A} ELSE 1 - {_P_A} END"""
     query = f"""
         SELECT list_max(list_filter([{begin}], one -> one <= ratio)) AS ratio, count(*) AS pairs, avg(longer) AS p,
             sum(CASE WHEN longer > 0.5 THEN 1 WHEN longer = 0.5 THEN 0.5 ELSE 0 END) AS preferred
@@ -350,8 +340,8 @@ def _length_bias(tables: ReportTables) -> dict[str, Any]:
             FROM (SELECT pair_id, length(completion_0) AS a, length(completion_1) AS b FROM response_pairs)
             JOIN (
                 SELECT pair_id, avg(p_0) AS p_0 FROM (
-                    SELECT pair_id, principle_id, avg({p_0}) AS p_0 FROM judgements
-                    WHERE NOT isnan({_P_A}) GROUP BY pair_id, principle_id
+                    SELECT pair_id, principle_id, avg({P_COMPLETION_0}) AS p_0 FROM judgements
+                    WHERE {IS_VERDICT} GROUP BY pair_id, principle_id
                 ) GROUP BY pair_id
             ) USING (pair_id) WHERE a <> b
         ) GROUP BY 1 ORDER BY 1
@@ -370,10 +360,11 @@ def _by_principle(tables: ReportTables) -> list[dict[str, Any]]:
         SELECT CASE WHEN several THEN 'several together' ELSE coalesce(c.slug, {EARLIER_WORDING}) END AS slug,
             sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a, avg(same) AS same_letter
         FROM (
-            SELECT principle_id, count(*) AS n, avg({_P_A}) AS p_a, {several} AS several FROM judgements
-            WHERE NOT isnan({_P_A}) GROUP BY principle_id
-        ) LEFT JOIN (SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({_SWAPPED}) GROUP BY ALL)
-            USING (principle_id)
+            SELECT principle_id, count(*) AS n, avg({P_A}) AS p_a, {several} AS several FROM judgements
+            WHERE {IS_VERDICT} GROUP BY principle_id
+        ) LEFT JOIN (
+            SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({SAME_LETTER}) GROUP BY ALL
+        ) USING (principle_id)
         LEFT JOIN constitution c USING (principle_id) GROUP BY 1 ORDER BY judgements DESC, slug LIMIT {MOST_ROWS}
     """
     return tables.rows(query, "judgements", "constitution")

@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cai_dagster.judging.label_statistics import label_mass_of
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.plan.cost import CostPlan
@@ -156,8 +157,9 @@ def _print_pair(row: dict[str, Any], console: Console) -> None:
         text.append(printable(row[title][0]["content"].strip(), LONGEST_TEXT) + "\n\n")
     for judged in row["judged"]:
         a, b = math.exp(judged["logp_a"]), math.exp(judged["logp_b"])
+        mass = label_mass_of(judged["logp_a"], judged["logp_b"])
         shown = "completion 0 as (A)" if judged["order"] == "01" else "completion 1 as (A)"
-        text.append(f"{printable(judged['slug'])}, {shown}: P(A) = {a:.3f}, P(B) = {b:.3f}, mass {a + b:.3f}\n")
+        text.append(f"{printable(judged['slug'])}, {shown}: P(A) = {a:.3f}, P(B) = {b:.3f}, mass {mass:.3f}\n")
     text.append(f"label ({printable(row['label_policy'])}): P(chosen) = {row['p_chosen']:.3f}")
     console.print(Panel(text, title="One preference pair and its label", title_align="left"))
 

@@ -17,8 +17,8 @@ import polars as pl
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.settings import Split
-from cai_dagster.judging import quote
 from cai_dagster.judging.label_policies import SOFT_MEAN, label_pairs, preference_rows
+from cai_dagster.judging.questions import quote
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Message, Messages, to_messages
 from cai_dagster.training.settings import RewardLabels, RewardModelSettings

@@ -19,7 +19,8 @@ from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.inputs.pairs import Pair
-from cai_dagster.judging import LABELS, PREFILL, judge_messages
+from cai_dagster.judging.one_principle import judge_messages
+from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.models.chat_format import ChatFormat, ContextTooLongError
 from cai_dagster.models.messages import Message
 from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings

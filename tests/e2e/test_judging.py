@@ -12,7 +12,8 @@ from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import PROJECT
 from cai_dagster.inputs.pairs import Pair
-from cai_dagster.judging import Judgement, judge
+from cai_dagster.judging.judge import judge
+from cai_dagster.judging.judgement import Judgement
 from cai_dagster.judging.label_policies import p_first
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.models.chat_format import ChatFormat

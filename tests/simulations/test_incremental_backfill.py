@@ -17,7 +17,7 @@ from cai_dagster.calls.requests import Answer, PaidCall, Request
 from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.pairs import Pair
-from cai_dagster.judging import judge
+from cai_dagster.judging.judge import judge
 from cai_dagster.models.messages import Message
 from cai_dagster.recipes.critique_revision import Round, revise
 from cai_dagster.settings import active_settings

@@ -29,7 +29,7 @@ from cai_dagster.calls.requests import (
 )
 from cai_dagster.calls.row_stream import Row, run_rows
 from cai_dagster.home import Home
-from cai_dagster.judging import LABELS, PREFILL
+from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ChatFormat, ContextTooLongError
 from cai_dagster.models.messages import Message

@@ -14,7 +14,9 @@ from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.inputs.pairs import Order, Pair
-from cai_dagster.judging import LABELS, PREFILL, judge, judge_messages, quote
+from cai_dagster.judging.judge import judge
+from cai_dagster.judging.one_principle import judge_messages
+from cai_dagster.judging.questions import LABELS, PREFILL, quote
 from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
 from cai_dagster.models.messages import Message
 from cai_dagster.plan.stages import calibration_stage, policy_judgements_stage

@@ -20,7 +20,7 @@ from cai_dagster.calls.row_stream import run_rows
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
 from cai_dagster.home import Home
 from cai_dagster.inputs.pairs import Pair
-from cai_dagster.judging import judge
+from cai_dagster.judging.judge import judge
 from cai_dagster.judging.label_policies import disregarded, label_pairs
 from cai_dagster.judging.scoring import score_completion
 from cai_dagster.judging.settings import (

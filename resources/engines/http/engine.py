@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from cai_dagster.calls.requests import Answer, Request
-from cai_dagster.judging import LABELS, PREFILL
+from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.models.chat_format import ChatFormat, ChatFormatError, fitting
 from cai_dagster.models.messages import Message
 from cai_dagster.models.settings import LanguageModelSettings
