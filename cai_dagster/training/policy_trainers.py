@@ -27,6 +27,7 @@ from cai_dagster.training.checkpoints import Curve, TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
 from cai_dagster.training.scoring import Scorer
 from cai_dagster.training.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
+from cai_dagster.training.soft_label_collator import SoftLabelCollator
 from cai_dagster.training.trainers import Progress, Report, lora_config, save_model, trainer_arguments
 
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
@@ -70,7 +71,7 @@ def train_dpo(
             trust_remote_code=trust_remote_code,
         ),
         train_dataset=Dataset.from_dict(columns),
-        data_collator=_SoftLabelCollator(pad_token_id=padding),
+        data_collator=SoftLabelCollator(DataCollatorForPreference(pad_token_id=padding), ("p_chosen",)),
         processing_class=tokenizer,
         peft_config=lora_config(settings, TaskType.CAUSAL_LM),
         callbacks=[progress],
@@ -189,13 +190,6 @@ class TokenPromptTrainer(RLOOTrainer):
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}
-
-
-class _SoftLabelCollator(DataCollatorForPreference):
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super().torch_call(examples)
-        batch["p_chosen"] = torch.tensor([example["p_chosen"] for example in examples], dtype=torch.float32)
-        return batch
 
 
 class _CurveKeeper(Progress):

@@ -33,6 +33,7 @@ from cai_dagster.models.hardware import has_fast_bfloat16
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.reward_modelling import TokenPair
 from cai_dagster.training.settings import TrainingSettings
+from cai_dagster.training.soft_label_collator import SoftLabelCollator
 from cai_dagster.training.supervised import TokenRow
 
 Report = Callable[[str], None]
@@ -110,7 +111,7 @@ def train_reward_model(
         model=model,
         args=RewardConfig(**trainer_arguments(settings, len(pairs), folder), max_length=None),
         train_dataset=Dataset.from_dict(columns),
-        data_collator=_SoftLabelCollator(pad_token_id=padding),
+        data_collator=SoftLabelCollator(DataCollatorForPreference(pad_token_id=padding), ("p_chosen", "loss_weight")),
         processing_class=tokenizer,
         peft_config=lora_config(settings, TaskType.SEQ_CLS),
         callbacks=[progress],
@@ -142,16 +143,6 @@ class SoftLabelRewardTrainer(RewardTrainer):
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen", "margin", "loss_weight"]
-
-
-class _SoftLabelCollator(DataCollatorForPreference):
-    """TRL's collator, which knows `margin`, with the other columns of a labelled pair."""
-
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        batch = super().torch_call(examples)
-        for column in ("p_chosen", "loss_weight"):
-            batch[column] = torch.tensor([example[column] for example in examples], dtype=torch.float32)
-        return batch
 
 
 class Progress(TrainerCallback):
