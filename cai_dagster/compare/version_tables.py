@@ -5,8 +5,9 @@ It only reads. What was never made is absent, which is not the same as empty.
 
 from pathlib import Path
 
-from cai_dagster.compare.diff import COMPARED, MEASURED, ConstitutionDiff, VersionTables, compare_versions
+from cai_dagster.compare.diff import ConstitutionDiff, compare_versions
 from cai_dagster.compare.settings import ConstitutionDiffSettings
+from cai_dagster.compare.version import COMPARED, MEASURED, VersionTables
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
 from cai_dagster.lake.lake import Lake

@@ -11,19 +11,12 @@ from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
-from cai_dagster.compare.diff import (
-    CheckResult,
-    CompletionExample,
-    ConstitutionDiff,
-    Cost,
-    CostChange,
-    EarlierWording,
-    PairExample,
-    PolicyWinRate,
-    PrincipleChange,
-    RewardModelChange,
-    WinRate,
-)
+from cai_dagster.compare.completions import CompletionExample
+from cai_dagster.compare.diff import ConstitutionDiff
+from cai_dagster.compare.labels import PairExample
+from cai_dagster.compare.principles import EarlierWording, PrincipleChange
+from cai_dagster.compare.runs import CheckResult, Cost, CostChange
+from cai_dagster.compare.scores import PolicyWinRate, RewardModelChange, WinRate
 from cai_dagster.exports.dataset_card import escaped
 from cai_dagster.pages.html import render
 from cai_dagster.pages.word_diff import word_diff

@@ -12,25 +12,13 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from cai_dagster.compare.diff import (
-    CompletionExample,
-    Completions,
-    ConstitutionDiff,
-    Cost,
-    CostChange,
-    EarlierWording,
-    Labels,
-    PairExample,
-    PolicyChange,
-    PolicyWinRate,
-    PrincipleChange,
-    RewardModelChange,
-    RewardModelScore,
-    TextChange,
-    VersionTables,
-    compare_versions,
-    win_rates,
-)
+from cai_dagster.compare.completions import CompletionExample, Completions
+from cai_dagster.compare.diff import ConstitutionDiff, compare_versions
+from cai_dagster.compare.labels import Labels, PairExample
+from cai_dagster.compare.principles import EarlierWording, PrincipleChange, TextChange
+from cai_dagster.compare.runs import Cost, CostChange
+from cai_dagster.compare.scores import PolicyChange, PolicyWinRate, RewardModelChange, RewardModelScore, win_rates
+from cai_dagster.compare.version import VersionTables
 from cai_dagster.compare.views import markdown_summary, page, print_diff
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle, previous_version
 from cai_dagster.inputs.pairs import pair_id
