@@ -39,7 +39,8 @@ def doctor(
     from cai_dagster.text import printable
     from cai_dagster.upkeep.doctor import examine
     from cai_dagster.upkeep.findings import Level
-    from cai_dagster.upkeep.integrity import mend_filters, remove_leftovers
+    from cai_dagster.upkeep.leftovers import remove_leftovers
+    from cai_dagster.upkeep.tables import mend_filters
 
     home = Home.from_environment()
     removed = remove_leftovers(home) if mend else None

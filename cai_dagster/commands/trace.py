@@ -15,7 +15,8 @@ from cai_dagster.home import Home
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
-    from cai_dagster.explain.row_lineage import RowCount, Trained
+    from cai_dagster.explain.checkpoints import Trained
+    from cai_dagster.explain.rows import RowCount
     from cai_dagster.explain.trace import Node, Trace
 
 LONGEST_TEXT = 300

@@ -9,228 +9,19 @@ import json
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from cai_dagster.explain.checkpoints import Checkpoint, Trained, training_condition
+from cai_dagster.explain.rows import PREFERENCE_SPLIT, RowCount, Rows, Sought, is_versioned, tables_of_pairs
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.history import LakeHistory
 from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row, literal
 from cai_dagster.lake.snapshots import FORGET_RUN
-from cai_dagster.tables.registry import TABLES, graph, made_by
-from cai_dagster.tables.table import Maker, Table
-
-_NAMED_DIGITS = 12  # of a checkpoint's key, in the name of its weights
-
-_PREFERENCE_SPLIT = "t.split = 'preference'"
-# A principle-conditioned reward model reads the judgements themselves.
-_JUDGED_PREFERENCES = """t.pair_id IN (
-    SELECT p.pair_id FROM {response_pairs} p JOIN {prompts} q USING (prompt_id) WHERE q.split = 'preference')"""
-_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), [$ids])"
-_THROUGH_OTHERS = {
-    "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
-        AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round AND r.principle_id IN ($ids))""",
-    "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
-        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
-}
-"""Of tables that name no principle: rows revised under one of `$ids` in their round or before, or judged under one."""
-_OF_REVISIONS_BY_PROMPT = """t.source = 'revisions' AND (t.constitution_version, t.prompt_id) IN (
-    SELECT (r.constitution_version, r.prompt_id) FROM {revision_rounds} r WHERE r.principle_id IN ($ids))"""
-_OF_REVISIONS_BY_SAMPLE = """t.source = 'revisions' AND (t.constitution_version, t.pair_id) IN (
-    SELECT (p.constitution_version, p.pair_id) FROM {response_pairs} p JOIN {revision_rounds} last
-        ON last.constitution_version = p.constitution_version AND last.revision_request_id = p.request_id_1
-    JOIN {revision_rounds} r ON r.constitution_version = last.constitution_version
-        AND r.prompt_id = last.prompt_id AND r.sample = last.sample AND r.round <= last.round
-    WHERE p.source = 'revisions' AND r.principle_id IN ($ids))"""
-_MADE_UNDER_PRINCIPLE = {
-    by: {
-        "response_pairs": of_revisions,
-        "preference_pairs": f"({_THROUGH_OTHERS['preference_pairs']} OR {of_revisions})",
-    }
-    for by, of_revisions in (("prompt", _OF_REVISIONS_BY_PROMPT), ("sample", _OF_REVISIONS_BY_SAMPLE))
-}
-"""The same where pairs are made of revisions: one of the two completions was written under a principle.
-
-Of a single sample a prompt says which; of several only the call does, and in a million rows that takes seconds.
-"""
-
-
-def tables_of_pairs() -> list[str]:
-    """The names of the tables in which pairs of a prompt's completions begin; others copy their ids."""
-    return [
-        table.name
-        for table in graph()
-        if table.has("prompt_id", "pair_id")
-        and not any(source.endswith(".pair_id") for source in table.column("pair_id").sources)
-    ]
-
-
-def _training_condition(table: Table) -> str:
-    """SQL for the rows of a table that training reads: of tables that know splits, those of the split `preference`."""
-    return _PREFERENCE_SPLIT if table.has("split") else "true"
-
-
-def _under_principle(table: Table) -> str | None:
-    """SQL for the rows that have to do with the principles `$ids`; None where a table has none."""
-    if table.has("principle_ids"):
-        return _UNDER
-    return "t.principle_id IN ($ids)" if table.has("principle_id") else _THROUGH_OTHERS.get(table.name)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The rows of one table (`t`) that fulfil a condition; tables in the condition are named in braces."""
-
-    table: str
-    condition: str = "true"
-
-    def and_also(self, condition: str) -> "Rows":
-        """Those of them that fulfil another condition too."""
-        return Rows(self.table, f"{self.condition} AND {condition}")
-
-    @property
-    def tables(self) -> list[str]:
-        """Every table that is read."""
-        return [self.table, *(name for name in TABLES if f"{{{name}}}" in self.condition)]
-
-    def select(self, what: str, tables: Mapping[str, str] | None = None) -> str:
-        """SQL that reads each table from what `tables` says in its place: from the lake as it is, without it."""
-        places = tables or {name: f"lake.{name}" for name in self.tables}
-        return f"SELECT {what} FROM {places[self.table]} t WHERE {self.condition.format_map(places)}"
-
-
-@dataclass(frozen=True)
-class Sought:
-    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
-
-    `through_revisions`: what was written under a principle is looked for in pairs, where some are made of revisions.
-    """
-
-    kind: Literal["prompt", "pair", "principle"]
-    ids: Sequence[str]
-    pair_ids: Sequence[str] = ()
-    through_revisions: Literal["prompt", "sample"] | None = None
-
-    def among(self, rows: Rows) -> Rows | None:
-        """Those of the rows that are sought; None where the table can have none."""
-        table = TABLES[rows.table]
-        if self.kind == "principle":
-            through = _MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {}
-            under = through.get(table.name) or _under_principle(table)
-            return rows.and_also(under) if under else None
-        if self.kind == "prompt" and table.has("prompt_id"):
-            return rows.and_also("t.prompt_id IN ($ids)")
-        if table.has("pair_id"):
-            return rows.and_also(f"t.pair_id IN ({'$pair_ids' if self.kind == 'prompt' else '$ids'})")
-        return None
-
-    @property
-    def parameters(self) -> dict[str, Sequence[str]]:
-        """What stands for the parameters in the SQL of `among`."""
-        return {"ids": self.ids, "pair_ids": self.pair_ids}
-
-    def example(self, table: str) -> str:
-        """SQL of an id in a table's rows that is not the one that is sought."""
-        if self.kind != "pair" and TABLES[table].has("pair_id"):
-            return "min(t.pair_id)"
-        return "min(t.prompt_id)" if self.kind == "principle" and TABLES[table].has("prompt_id") else "NULL"
-
-
-@dataclass(frozen=True)
-class RowCount:
-    """Rows of a table (of one version) that have to do with something, and the snapshot that wrote them.
-
-    `example` is an id to trace next.
-    """
-
-    table: str
-    constitution_version: str | None
-    rows: int
-    snapshot: int
-    example: str | None = None
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A checkpoint's record as it lies in the lake, or beside the weights where it is in use no more."""
-
-    asset: str
-    key: str
-    versions: tuple[str, ...]
-    record: Mapping[str, Any]
-
-    @property
-    def constitution_version(self) -> str:
-        """The version it was first trained for; `versions` are those that use it now."""
-        return self.record["constitution_version"]
-
-    @property
-    def snapshots(self) -> Mapping[str, int]:
-        """The snapshot of each table that it was trained on."""
-        return self.record["lake_snapshots"]
-
-    def starts_from(self, other: "Checkpoint") -> bool:
-        """Whether its training began with the weights of the other one."""
-        return other.is_named_by(self.record["base_model"])
-
-    def is_named_by(self, model_id: str) -> bool:
-        """Whether the id of a model, as calls and records have it, is that of its weights."""
-        return model_id.startswith(f"{self.asset}-{self.key[:_NAMED_DIGITS]}@")
-
-    @property
-    def rows(self) -> list[Rows]:
-        """The rows it was trained on: what the trainers of `assets` read. None where its record names no snapshot."""
-        if not self.snapshots:
-            return []
-        settings: Mapping[str, Any] = self.record["settings"]
-        rows = {name: Rows(name, _training_condition(TABLES[name])) for name in TABLES[self.asset].trained_on}
-        if not settings.get("human_weight"):
-            rows.pop("human_preferences", None)
-        if settings.get("principle_conditioned"):
-            rows["preference_pairs"] = Rows("judgements", _JUDGED_PREFERENCES)
-        return list(rows.values())
-
-    def snapshot_of(self, table: str) -> int:
-        """The snapshot at which it read a table, or what the tables it read were made from."""
-        return self.snapshots.get(table) or max(self.snapshots.values(), default=0)
-
-    def as_of(self, tables: Iterable[str]) -> dict[str, str]:
-        """SQL for each table as it was when this checkpoint was trained."""
-        return {table: self._as_of(table) for table in tables}
-
-    def _as_of(self, table: str) -> str:
-        rows = f"FROM lake.{table} AT (VERSION => {self.snapshot_of(table)})"
-        if not is_versioned(table):
-            return f"({rows})"
-        return f"({rows} WHERE constitution_version = {literal(self.constitution_version)})"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A checkpoint that saw what is sought: in so many of its training rows, or by what it was made of.
-
-    `exact` is false where its snapshot has been expired: the rows are then counted as they are now.
-    """
-
-    checkpoint: Checkpoint
-    training_rows: int
-    exact: bool = True
-    through: Checkpoint | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """As the commands print it."""
-        through = self.through
-        return {
-            "asset": self.checkpoint.asset,
-            "checkpoint_key": self.checkpoint.key,
-            "constitution_version": self.checkpoint.constitution_version,
-            "in_use_for": list(self.checkpoint.versions),
-            "training_rows": self.training_rows,
-            "exact": self.exact,
-            "through": through and f"{through.asset}/{through.key}",
-        }
+from cai_dagster.tables.registry import TABLES, made_by
+from cai_dagster.tables.table import Maker
 
 
 class RowLineage:
@@ -366,7 +157,7 @@ class RowLineage:
         selects: list[str] = []
         for rows in held:
             version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
-            trained = f"count(*) FILTER ({_PREFERENCE_SPLIT})" if TABLES[rows.table].has("split") else "count(*)"
+            trained = f"count(*) FILTER ({PREFERENCE_SPLIT})" if TABLES[rows.table].has("split") else "count(*)"
             example = sought.example(rows.table) if sought else "NULL"
             what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
             what += f", max(t.snapshot_id) AS snapshot, {example} AS example{f', {also}' if also else ''}"
@@ -382,7 +173,7 @@ class RowLineage:
         for table in {rows.table for rows in held}:
             counted = [row for row in found if row["table_name"] == table]
             self._counted[sought, table] = counted
-            training = sought.among(Rows(table, _training_condition(TABLES[table])))
+            training = sought.among(Rows(table, training_condition(TABLES[table])))
             if training is not None:
                 self._now[sought, training] = {row["version"]: row["trained"] for row in counted}
 
@@ -525,8 +316,3 @@ def _row_counts(grouped: Iterable[Row]) -> list[RowCount]:
     names = ("table_name", "version", "n", "snapshot", "example")
     counts = [RowCount(*(row[name] for name in names)) for row in grouped if row["n"]]
     return sorted(counts, key=lambda count: (order.index(count.table), count.constitution_version or ""))
-
-
-def is_versioned(table: str) -> bool:
-    """Whether a table's rows belong to a constitution version."""
-    return TABLES[table].versioned

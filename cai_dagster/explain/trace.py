@@ -14,16 +14,9 @@ from typing import Any, Literal
 
 from cai_dagster.calls.ledger_reader import LedgerCall, LedgerReader
 from cai_dagster.errors import MendableError
-from cai_dagster.explain.row_lineage import (
-    Checkpoint,
-    RowCount,
-    RowLineage,
-    Rows,
-    Sought,
-    Trained,
-    is_versioned,
-    tables_of_pairs,
-)
+from cai_dagster.explain.checkpoints import Checkpoint, Trained
+from cai_dagster.explain.row_lineage import RowLineage
+from cai_dagster.explain.rows import RowCount, Rows, Sought, is_versioned, tables_of_pairs
 from cai_dagster.home import Home
 from cai_dagster.judging.label_statistics import p_completion_0_of
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts

@@ -9,7 +9,6 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 import contextlib
 import shutil
-import sqlite3
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,17 +22,15 @@ from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
+from cai_dagster.lake.catalog import attach, in_transaction, widen_text_bounds
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
+from cai_dagster.lake.queries import Rows, literals, of_prompts, select_rows, with_tables
 from cai_dagster.lake.reader import (
-    LOST_CATALOG,
-    RETRY_SECONDS,
     LakeError,
-    has_committed_files,
     is_conflict,
     literal,
     retry_conflicts,
     started_duckdb,
-    unreadable_catalog,
 )
 from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
 from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
@@ -43,10 +40,6 @@ from cai_dagster.tables.table import Table
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
-SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
-INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
-
-Rows = TableSnapshot | StagedRows
 
 
 class Lake:
@@ -62,7 +55,7 @@ class Lake:
         self._home.staging.mkdir(exist_ok=True)
         remove_abandoned(self._home.staging)
         with full_disk_named(self._home.root):
-            _attach(connection, self._home)
+            attach(connection, self._home)
         return connection
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
@@ -74,7 +67,7 @@ class Lake:
         """A hash of the staged rows that does not depend on their order."""
         if not staged.parts:
             return "empty"
-        return self._counted(f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)")[1]
+        return self._counted(f"read_parquet({literals(staged.parts)}, hive_partitioning = false)")[1]
 
     def _counted(self, rows: str) -> tuple[int, str]:
         """How many rows there are, and their data version; `rows` is what follows FROM."""
@@ -181,14 +174,14 @@ class Lake:
                 statement = f"CALL ducklake_{clean}"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))
             self.close()
-            _widen_text_bounds(self._home.catalog)
+            widen_text_bounds(self._home.catalog)
         return expired
 
     def widen_text_bounds(self) -> None:
         """Make filters on text columns find every row again, where the catalog's bounds leave some out."""
         with FileLock(f"{self._home.catalog}.lock"):
             self.close()
-            retry_conflicts(lambda: _widen_text_bounds(self._home.catalog))
+            retry_conflicts(lambda: widen_text_bounds(self._home.catalog))
 
     def hidden_from_filters(self, table: Table) -> list[str]:
         """The text columns of a table's key by which a filter misses rows that a read of the whole table has.
@@ -253,7 +246,7 @@ class Lake:
         """All rows of a snapshot (or those staged), ordered by the table's key."""
         table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]
         key = ", ".join(f'"{column}"' for column in table.key)
-        return self.query(f"{_select(snapshot)} ORDER BY {key}")
+        return self.query(f"{select_rows(snapshot)} ORDER BY {key}")
 
     def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
         """The rows that the table's last materialization (for that version) set aside."""
@@ -265,7 +258,7 @@ class Lake:
 
     def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
         """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
-        return retry_conflicts(lambda: self._connection.execute(_with_tables(sql, tables)).pl())
+        return retry_conflicts(lambda: self._connection.execute(with_tables(sql, tables)).pl())
 
     def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
         """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
@@ -281,7 +274,7 @@ class Lake:
     @contextlib.contextmanager
     def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
         """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
-        with self._copied(_select(snapshot), {}) as file:
+        with self._copied(select_rows(snapshot), {}) as file:
             yield pl.scan_parquet(file)
 
     @contextlib.contextmanager
@@ -292,7 +285,7 @@ class Lake:
             file = folder / "rows.parquet"
             options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
             with full_disk_named(self._home.root):
-                copy = f"COPY ({_with_tables(sql, tables)}) TO {literal(file)} ({options})"
+                copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
                 retry_conflicts(lambda: self._connection.execute(copy))
             yield file
 
@@ -308,7 +301,7 @@ class Lake:
 
         def attempt() -> int:
             try:
-                _in_transaction(self._connection, work)
+                in_transaction(self._connection, work)
             except duckdb.Error as error:
                 if is_conflict(error):
                     self._reconnect()
@@ -400,7 +393,7 @@ class Lake:
         if not staged.parts:
             return
         key = ", ".join(f'"{column}"' for column in staged.table.key)
-        rows = f"read_parquet({_literals(staged.parts)}, hive_partitioning = false)"
+        rows = f"read_parquet({literals(staged.parts)}, hive_partitioning = false)"
         query = f"SELECT {key}, count(*) FROM {rows} GROUP BY {key} HAVING count(*) > 1 LIMIT 3"
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
@@ -411,116 +404,6 @@ def _data_version(rows: int, hashes: int | None) -> str:
     return "empty" if hashes is None else f"{rows}-{int(hashes):x}"
 
 
-def of_prompts(table: Table, ids: Iterable[str]) -> str | None:
-    """SQL for the rows of a table that belong to prompts or pairs with these ids; None where it knows neither.
-
-    A row that was set aside belongs to those that its id, its reason or its texts name.
-    """
-    listed = sorted(ids)
-    if table.forget_by_text:
-        return " OR ".join(f"contains(concat_ws(' ', row_id, reason, row), {literal(one)})" for one in listed)
-    values = ", ".join(map(literal, listed))
-    return " OR ".join(f"{name} IN ({values})" for name in table.prompt_columns) or None
-
-
-def _attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
-    """Attach the catalog as `lake` and create the tables that are missing.
-
-    Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
-    program.
-    """
-    with_tables = has_committed_files(home)
-    if not (home.catalog.exists() and home.catalog.stat().st_size) and with_tables:
-        raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
-    source = literal(f"ducklake:sqlite:{home.catalog}")
-    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
-    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
-    if with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
-        options += ", CREATE_IF_NOT_EXISTS false"
-    try:
-        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
-        retry_conflicts(lambda: _in_transaction(connection, lambda: _create_tables(connection)))
-        retry_conflicts(lambda: _inline_appended_rows(connection))
-    except duckdb.Error as error:
-        raise unreadable_catalog(home, error) from error
-
-
-def _widen_text_bounds(catalog: Path) -> None:
-    """Replace the bounds of each text column of a table by bounds that hold for every text.
-
-    DuckLake only ever extends a table's bounds, so they may quote a row that was deleted. NULL is no bound that it
-    extends: the next commit would replace it by the bounds of its own rows, and every filter would miss the others.
-    The bounds of files stay: they quote rows that the files still have. VACUUM overwrites what SQLite has freed.
-    """
-    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
-    widen = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ?"
-    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
-        connection.execute(f"{widen} WHERE (table_id, column_id) IN ({columns})", (SMALLEST_TEXT, LARGEST_TEXT))
-        connection.commit()
-        connection.execute("VACUUM")
-
-
-def _in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
-    connection.execute("BEGIN")
-    try:
-        work()
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
-            connection.execute("ROLLBACK")
-        raise
-
-
-def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
-    """Create the tables that are missing. Raises LakeError when a table has other columns than its declaration."""
-    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
-    query += "WHERE database_name = 'lake' GROUP BY table_name"
-    present = dict(connection.execute(query).fetchall())
-    for table in TABLES.values():
-        connection.register("empty", table.schema.to_frame())
-        types = {name: column_type for name, column_type, *_ in connection.execute("DESCRIBE empty").fetchall()}
-        if table.name not in present:
-            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
-            continue
-        if present[table.name] != list(types):
-            raise LakeError(
-                f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
-                f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
-            )
-
-
-def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
-    """Have rows that come one at a time kept in the catalog; a table's option can be set once its creation is known."""
-    query = "SELECT scope_entry FROM lake.options() WHERE option_name = 'data_inlining_row_limit' AND scope = 'TABLE'"
-    inlined = {entry for (entry,) in connection.execute(query).fetchall()}
-    for table in TABLES.values():
-        if table.appended and f"main.{table.name}" not in inlined:
-            option = f"'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{table.name}'"
-            connection.execute(f"CALL lake.set_option({option})")
-
-
 def _rows_in(files: Iterable[Path]) -> int:
     parquet: Any = pyarrow.parquet
     return sum(parquet.read_metadata(file).num_rows for file in files)
-
-
-def _select(snapshot: Rows) -> str:
-    """SQL that reads exactly the snapshot's rows, or those staged."""
-    if isinstance(snapshot, StagedRows):
-        if not snapshot.parts:
-            return f"SELECT * FROM lake.{snapshot.table.name} WHERE false"
-        return f"SELECT * FROM read_parquet({_literals(snapshot.parts)}, hive_partitioning = false)"
-    rows = f"SELECT * FROM lake.{snapshot.table} AT (VERSION => {snapshot.snapshot_id})"
-    if snapshot.constitution_version is None:
-        return rows
-    return f"{rows} WHERE constitution_version = {literal(snapshot.constitution_version)}"
-
-
-def _with_tables(sql: str, tables: Mapping[str, Rows]) -> str:
-    if not tables:
-        return sql
-    return f"WITH {', '.join(f'{name} AS ({_select(table)})' for name, table in tables.items())} {sql}"
-
-
-def _literals(values: list[Path]) -> str:
-    return "[" + ", ".join(literal(value) for value in values) + "]"

@@ -18,7 +18,8 @@ from cai_dagster.calls.row_stream import Progress, run_rows
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake.lake import Lake, Rows
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.queries import Rows
 from cai_dagster.lake.scratch import scratch_folder
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.weights import Weights, checkpoint_weights

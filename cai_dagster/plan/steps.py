@@ -25,7 +25,8 @@ from cai_dagster.inputs.settings import (
 from cai_dagster.judging.label_policies import disregarded, label_pairs, policy_text, preference_rows
 from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
-from cai_dagster.lake.lake import Lake, Rows
+from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.queries import Rows
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ChatFormat

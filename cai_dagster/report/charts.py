@@ -20,7 +20,9 @@ from xml.etree import ElementTree
 import polars as pl
 from markupsafe import Markup
 
-from cai_dagster.report.facts import LENGTH_RATIOS, Facts, Histogram, Row
+from cai_dagster.report.bias import LENGTH_RATIOS
+from cai_dagster.report.facts import Facts, Row
+from cai_dagster.report.histograms import Histogram
 from cai_dagster.text import printable
 
 WIDTH, HEIGHT = 265, 150  # of the plot; with its axis it just fits a phone, so that its text keeps its size there

@@ -11,8 +11,8 @@ from typing import Any
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import CONSTITUTIONS
-from cai_dagster.judging.label_statistics import IS_VERDICT, LABEL_MASS, P_A, P_COMPLETION_0, SAME_LETTER
 from cai_dagster.lake.lake import Lake
+from cai_dagster.report.bias import Bias, bias_of
 from cai_dagster.report.examples import (
     LONGEST_NAME,
     Dialogue,
@@ -22,15 +22,18 @@ from cai_dagster.report.examples import (
     pairs,
     shortened_principle,
 )
-from cai_dagster.report.tables import EARLIER_WORDING, ReportTables
+from cai_dagster.report.histograms import (
+    Histogram,
+    p_a_histogram,
+    p_chosen_histogram,
+    picked_reward_histogram,
+    reward_histogram,
+)
+from cai_dagster.report.tables import MOST_ROWS, ReportTables, Row
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import KEY_DIGITS, CheckpointRecord
 from cai_dagster.upkeep.status import ACCOUNTS, CHECKS, AssetStatus, State, standing
 
-Row = Mapping[str, Any]
-
-BINS = 20
-MOST_ROWS = 200  # of a table that is shown whole
 MOST_REASONS = 12
 MOST_WAYS = 5  # in which one thing was done: methods, models, policies
 MOST_POINTS = 300  # of a curve
@@ -45,49 +48,16 @@ FUNNEL = (
     "preference_pairs",
 )
 CHECKPOINTS = ("sl_cai_model", "reward_model", "teacher_sft_model", "dpo_model", "rlaif_model")
-ORDERS = {"01": "completion_0 as (A)", "10": "completion_1 as (A)"}
-LENGTH_RATIOS = (1.0, 1.1, 1.25, 1.5, 2.0, 4.0)  # of the longer completion to the shorter: where a bin begins
 
 
 @dataclass(frozen=True)
-class Stage:
+class FunnelStep:
     """One step of the funnel. `prompts`: different ones (None where the table does not say)."""
 
     table: str
     rows: int
     prompts: int | None
     rejected: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts in bins of the same width from `low` to `high`, by series."""
-
-    low: float
-    high: float
-    counts: Mapping[str, Sequence[int]]
-
-    @property
-    def edges(self) -> list[float]:
-        """Where each bin begins, and the end of the last."""
-        bins = max(map(len, self.counts.values()))
-        return [self.low + (self.high - self.low) * number / bins for number in range(bins + 1)]
-
-
-@dataclass(frozen=True)
-class Bias:
-    """What decides labels beside the texts. None: there was nothing to measure it on.
-
-    `by_length`: where the bin of length ratios begins, pairs in it, mean P(the longer one is better).
-    """
-
-    judgements: int
-    mean_p_a: Mapping[str, float]
-    label_mass: float | None
-    same_letter: float | None
-    longer_preferred: float | None
-    by_length: Sequence[tuple[float, int, float]]
-    by_principle: Sequence[Row]
 
 
 @dataclass(frozen=True)
@@ -116,7 +86,7 @@ class Facts:
     made: frozenset[str]
     suspect: Mapping[str, AssetStatus]
     how: Mapping[str, Sequence[str]]
-    funnel: Sequence[Stage]
+    funnel: Sequence[FunnelStep]
     splits: Mapping[str, int]
     unlabelled: Mapping[str, int]
     p_a: Histogram | None
@@ -160,13 +130,13 @@ def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> F
         funnel=_funnel(tables),
         splits=_splits(tables),
         unlabelled=_unlabelled(tables),
-        p_a=_p_a(tables),
-        p_chosen=_p_chosen(tables),
-        bias=_bias(tables),
+        p_a=p_a_histogram(tables),
+        p_chosen=p_chosen_histogram(tables),
+        bias=bias_of(tables),
         calibration=_calibration(tables),
         checkpoints=_checkpoints(tables),
-        rewards=_rewards(tables),
-        rewards_of_picked=_rewards_of_picked(tables),
+        rewards=reward_histogram(tables),
+        rewards_of_picked=picked_reward_histogram(tables),
         reward_model_evaluation=evaluated,
         reward_model_evaluation_of=evaluated_of,
         policy_evaluation=_policies(tables),
@@ -213,7 +183,7 @@ def _splits(tables: ReportTables) -> dict[str, int]:
     return {row["split"]: row["n"] for row in tables.rows(query, "prompts")}
 
 
-def _funnel(tables: ReportTables) -> list[Stage]:
+def _funnel(tables: ReportTables) -> list[FunnelStep]:
     query = """
         SELECT table_name, constitution_version, left(split_part(reason, ':', 1), {longest}) AS code,
             count(*) AS rejected
@@ -224,14 +194,14 @@ def _funnel(tables: ReportTables) -> list[Stage]:
         reasons = rejected.setdefault(row["table_name"], {})
         code = row["code"] if len(reasons) < MOST_REASONS else "other reasons"
         reasons[code] = reasons.get(code, 0) + row["rejected"]
-    stages: list[Stage] = []
+    stages: list[FunnelStep] = []
     for name in FUNNEL:
         if not tables.have(name):
             continue
         knows_prompts = TABLES[name].has("prompt_id")
         prompts = "count(DISTINCT prompt_id)" if knows_prompts else "NULL::BIGINT"
         (counted,) = tables.rows(f"SELECT count(*) AS n, {prompts} AS prompts FROM {name}", name)
-        stages.append(Stage(name, counted["n"], counted["prompts"], rejected.get(name, {})))
+        stages.append(FunnelStep(name, counted["n"], counted["prompts"], rejected.get(name, {})))
     return stages
 
 
@@ -247,127 +217,6 @@ def _unlabelled(tables: ReportTables) -> dict[str, int]:
     return {
         row["reason"]: row["pairs"] for row in tables.rows(query, "response_pairs", "judgements", "preference_pairs")
     }
-
-
-def _p_a(tables: ReportTables) -> Histogram | None:
-    query = f"""
-        SELECT "order" AS series, {_bin("p", 0, 1)} AS bin, count(*) AS n
-        FROM (SELECT "order", {P_A} AS p FROM judgements WHERE {IS_VERDICT}) GROUP BY ALL
-    """
-    return _histogram(tables.rows(query, "judgements"), 0, 1, ORDERS)
-
-
-def _p_chosen(tables: ReportTables) -> Histogram | None:
-    query = (
-        f"SELECT 'pairs' AS series, {_bin('p_chosen', 0.5, 1)} AS bin, count(*) AS n FROM preference_pairs GROUP BY ALL"
-    )
-    return _histogram(tables.rows(query, "preference_pairs"), 0.5, 1, {"pairs": "pairs"})
-
-
-def _rewards(tables: ReportTables) -> Histogram | None:
-    """Rewards of the held-out pairs; None in tables of older versions."""
-    query = """
-        SELECT reward_low, reward_high, chosen_rewards, rejected_rewards FROM reward_model_evaluation
-        WHERE slice = 'all' AND chosen_rewards IS NOT NULL
-    """
-    for row in tables.rows(query, "reward_model_evaluation"):
-        counts = {"chosen": row["chosen_rewards"], "rejected": row["rejected_rewards"]}
-        return Histogram(row["reward_low"], row["reward_high"], counts)
-    return None
-
-
-def _rewards_of_picked(tables: ReportTables) -> Histogram | None:
-    """Rewards of the completions that best-of-n picked, and of a random pick."""
-    if not tables.have("best_of_n"):
-        return None
-    finite = "SELECT reward, mean_reward FROM best_of_n WHERE isfinite(reward) AND isfinite(mean_reward)"
-    (ends,) = tables.rows(f"SELECT min(mean_reward) AS low, max(reward) AS high FROM ({finite})", "best_of_n")
-    if ends["low"] is None:
-        return None
-    low, high = (ends["low"], ends["high"]) if ends["low"] < ends["high"] else (ends["low"] - 0.5, ends["low"] + 0.5)
-    query = f"""
-        SELECT series, {_bin("value", low, high)} AS bin, count(*) AS n
-        FROM (UNPIVOT ({finite}) ON reward, mean_reward INTO NAME series VALUE value) GROUP BY ALL
-    """
-    series = {"reward": "the one picked", "mean_reward": "mean of its candidates"}
-    return _histogram(tables.rows(query, "best_of_n"), low, high, series)
-
-
-def _bin(value: str, low: float, high: float) -> str:
-    """SQL for the number of the bin; what lies on an end belongs to the bin beside it."""
-    return f"greatest(0, least({BINS - 1}, floor(({value} - ({low})) / ({high - low}) * {BINS})))::INTEGER"
-
-
-def _histogram(counted: Sequence[Row], low: float, high: float, series: Mapping[str, str]) -> Histogram | None:
-    if not counted:
-        return None
-    counts = {name: [0] * BINS for key, name in series.items() if any(row["series"] == key for row in counted)}
-    for row in counted:
-        counts[series[row["series"]]][row["bin"]] = row["n"]
-    return Histogram(low, high, counts)
-
-
-def _bias(tables: ReportTables) -> Bias | None:
-    if not tables.have("judgements"):
-        return None
-    by_order = f"""
-        SELECT "order", count(*) AS n, avg(p) AS p_a, avg(mass) AS mass
-        FROM (SELECT "order", {P_A} AS p, {LABEL_MASS} AS mass FROM judgements WHERE {IS_VERDICT})
-        GROUP BY ALL ORDER BY "order"
-    """
-    orders = tables.rows(by_order, "judgements")
-    count = sum(row["n"] for row in orders)
-    (swapped,) = tables.rows(f"SELECT avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({SAME_LETTER})", "judgements")
-    mass = sum(row["mass"] * row["n"] for row in orders) / count if count else None
-    return Bias(
-        judgements=count,
-        mean_p_a={ORDERS[row["order"]]: row["p_a"] for row in orders},
-        label_mass=mass,
-        same_letter=swapped["same"],
-        **_length_bias(tables),
-        by_principle=_by_principle(tables),
-    )
-
-
-def _length_bias(tables: ReportTables) -> dict[str, Any]:
-    """How often the longer completion is preferred, by how much longer it is."""
-    begin = ", ".join(str(ratio) for ratio in LENGTH_RATIOS)
-    query = f"""
-        SELECT list_max(list_filter([{begin}], one -> one <= ratio)) AS ratio, count(*) AS pairs, avg(longer) AS p,
-            sum(CASE WHEN longer > 0.5 THEN 1 WHEN longer = 0.5 THEN 0.5 ELSE 0 END) AS preferred
-        FROM (
-            SELECT greatest(a, b) / least(a, b) AS ratio, CASE WHEN a > b THEN p_0 ELSE 1 - p_0 END AS longer
-            FROM (SELECT pair_id, length(completion_0) AS a, length(completion_1) AS b FROM response_pairs)
-            JOIN (
-                SELECT pair_id, avg(p_0) AS p_0 FROM (
-                    SELECT pair_id, principle_id, avg({P_COMPLETION_0}) AS p_0 FROM judgements
-                    WHERE {IS_VERDICT} GROUP BY pair_id, principle_id
-                ) GROUP BY pair_id
-            ) USING (pair_id) WHERE a <> b
-        ) GROUP BY 1 ORDER BY 1
-    """
-    bins = tables.rows(query, "response_pairs", "judgements")
-    pairs = sum(row["pairs"] for row in bins)
-    return {
-        "by_length": [(float(row["ratio"]), row["pairs"], row["p"]) for row in bins],
-        "longer_preferred": float(sum(row["preferred"] for row in bins)) / pairs if pairs else None,
-    }
-
-
-def _by_principle(tables: ReportTables) -> list[dict[str, Any]]:
-    several = "bool_or(coalesce(len(principle_ids), 1) > 1)"
-    query = f"""
-        SELECT CASE WHEN several THEN 'several together' ELSE coalesce(c.slug, {EARLIER_WORDING}) END AS slug,
-            sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a, avg(same) AS same_letter
-        FROM (
-            SELECT principle_id, count(*) AS n, avg({P_A}) AS p_a, {several} AS several FROM judgements
-            WHERE {IS_VERDICT} GROUP BY principle_id
-        ) LEFT JOIN (
-            SELECT principle_id, avg(CASE WHEN same THEN 1 ELSE 0 END) AS same FROM ({SAME_LETTER}) GROUP BY ALL
-        ) USING (principle_id)
-        LEFT JOIN constitution c USING (principle_id) GROUP BY 1 ORDER BY judgements DESC, slug LIMIT {MOST_ROWS}
-    """
-    return tables.rows(query, "judgements", "constitution")
 
 
 def _calibration(tables: ReportTables) -> Calibration | None:

@@ -1,5 +1,6 @@
 """The tables of one constitution version as they were at one snapshot: what a report reads. It knows no report."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -8,6 +9,9 @@ import polars as pl
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.tables.registry import TABLES
+
+Row = Mapping[str, Any]
+MOST_ROWS = 200  # of a table that is shown whole
 
 # SQL for the name of a principle that the constitution does not have (any more).
 EARLIER_WORDING = "'(an earlier wording, ' || left(principle_id, 8) || ')'"

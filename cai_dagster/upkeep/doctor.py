@@ -14,7 +14,7 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -46,8 +46,9 @@ from cai_dagster.models.weights import (
     with_adapter,
 )
 from cai_dagster.settings import DEFAULT_PROFILE, SettingsError, load_settings
-from cai_dagster.upkeep.findings import Finding, good, problem, quoted, warning
-from cai_dagster.upkeep.integrity import examine_integrity, reading
+from cai_dagster.upkeep.catalog import reading
+from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
+from cai_dagster.upkeep.integrity import examine_integrity
 
 REQUIREMENTS = PROJECT / "requirements" / "cpu.txt"
 LEAST_PYTHON = (3, 11)
@@ -134,9 +135,9 @@ def _packages(requirements: Path) -> list[Finding]:
     ]
     findings: list[Finding] = []
     if missing:
-        findings.append(problem("packages", f"not installed: {_some(missing)}", _SETUP))
+        findings.append(problem("packages", f"not installed: {some_of(missing, NAMED)}", _SETUP))
     if others:
-        text = f"not the pinned version: {_some(others)}"
+        text = f"not the pinned version: {some_of(others, NAMED)}"
         findings.append(warning("packages", text, f"{_SETUP}, unless you chose them"))
     return findings or [good("packages", f"all {len(pinned)} are the versions in {requirements.name}")]
 
@@ -186,7 +187,7 @@ def _constitutions(folder: Path) -> list[Finding]:
         file.name for file in sorted(folder.glob("*.y*ml")) if file.name not in {f"{one}.yaml" for one in versions}
     ]
     if unseen:
-        text = f"no version, because a version is named {VERSION_PATTERN.pattern}.yaml: {_some(unseen)}"
+        text = f"no version, because a version is named {VERSION_PATTERN.pattern}.yaml: {some_of(unseen, NAMED)}"
         findings.append(warning("constitutions", text, f"rename it in {folder}"))
     return findings or [good("constitutions", ", ".join(versions) or "none")]
 
@@ -310,7 +311,8 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
         )
         findings.append(problem(role, text, put_back))
     if former := former_digests(weights.folder, home):
-        text = f"{weights.folder} has changed since calls were paid for (it was {_some(one[:16] for one in former)})"
+        were = some_of((one[:16] for one in former), NAMED)
+        text = f"{weights.folder} has changed since calls were paid for (it was {were})"
         findings.append(
             warning(
                 role, text, "Calls of the model as it was are not found again; put its files back if you want them."
@@ -329,7 +331,7 @@ def _incomplete(role: str, model: LanguageModelSettings, weights: Weights, home:
     if missing := lacking(weights.folder):
         return problem(role, f"{weights.folder} has no {', no '.join(missing)}", put_back)
     if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
-        return problem(role, f"{weights.folder}: not as long as their headers say: {_some(cut)}", put_back)
+        return problem(role, f"{weights.folder}: not as long as their headers say: {some_of(cut, NAMED)}", put_back)
     return None
 
 
@@ -381,9 +383,3 @@ def _at(value: Any, place: str) -> Any:
     for name in place.split("."):
         value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else None
     return value
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    more = len(every) - NAMED
-    return ", ".join(every[:NAMED]) + (f" and {more:,} more" if more > 0 else "")

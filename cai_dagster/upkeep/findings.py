@@ -1,8 +1,15 @@
 """What a look at an installation finds: good, worth a warning, or a problem with what mends it."""
 
 import shlex
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+
+MEND = "cai doctor --mend"
+RESTORE = (
+    "put a copy back, or set CAI_HOME to a new folder, copy ledger.sqlite* there and materialize again: no completion "
+    "that is in the ledger is paid for twice."
+)
 
 
 class Level(StrEnum):
@@ -45,3 +52,10 @@ def warning(topic: str, text: str, remedy: str) -> Finding:
 def problem(topic: str, text: str, remedy: str) -> Finding:
     """It does not work."""
     return Finding(topic, Level.problem, text, remedy)
+
+
+def some_of(names: Iterable[str], most: int) -> str:
+    """The first names, and how many more there are."""
+    every = list(names)
+    more = len(every) - most
+    return ", ".join(every[:most]) + (f" and {more:,} more" if more > 0 else "")

@@ -25,9 +25,11 @@ from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
 from cai_dagster.training.checkpoints import folder_of_row
 from cai_dagster.upkeep import doctor, integrity
+from cai_dagster.upkeep import leftovers as leftover_files
 from cai_dagster.upkeep.doctor import examine
-from cai_dagster.upkeep.findings import Finding, Level
-from cai_dagster.upkeep.integrity import examine_integrity, leftovers, remove_leftovers
+from cai_dagster.upkeep.findings import Finding, Level, problem
+from cai_dagster.upkeep.integrity import examine_integrity
+from cai_dagster.upkeep.leftovers import leftovers, remove_leftovers
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
@@ -196,7 +198,7 @@ def test_a_file_that_no_snapshot_names_is_removed_when_it_is_an_hour_old(
     os.utime(orphan, (0, 0))  # staged long ago, and moved in just now: a commit may be under way
     assert leftovers(broken).orphans == ()
 
-    monkeypatch.setattr(integrity, "ORPHAN_SECONDS", -1)
+    monkeypatch.setattr(leftover_files, "ORPHAN_SECONDS", -1)
     rows = Lake(broken).snapshot("prompts").frame()
     finding = only(examine_integrity(broken), Level.warning, orphan.name)
     assert finding.remedy == "cai doctor --mend"
@@ -247,14 +249,15 @@ def test_nothing_is_removed_where_the_catalog_is_not_that_of_the_tables(
 ) -> None:
     match wrong:
         case "damaged":
-            monkeypatch.setattr(integrity, "_database", lambda *_: [integrity.problem("lake", "damaged", "a copy")])
+            for module in (leftover_files, integrity):
+                monkeypatch.setattr(module, "examine_database", lambda *_: [problem("lake", "damaged", "a copy")])
         case "another":
             shutil.copy(broken.ledger, broken.catalog)
         case _:
             other = Home(tmp_path / "other")
             Lake(other).select("SELECT 1", {})
             shutil.copy(other.catalog, broken.catalog)
-    monkeypatch.setattr(integrity, "ORPHAN_SECONDS", -1)
+    monkeypatch.setattr(leftover_files, "ORPHAN_SECONDS", -1)
     before = sorted(broken.tables.rglob("*.parquet"))
     assert remove_leftovers(broken).orphans == ()
     assert sorted(broken.tables.rglob("*.parquet")) == before

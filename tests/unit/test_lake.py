@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import cai_dagster.lake.catalog
 import cai_dagster.lake.lake
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import STREAM_ROWS, Lake, LakeError
@@ -422,7 +423,7 @@ def test_a_lake_whose_table_has_other_columns_is_refused(
     commit(lake, "initial_responses", responses("old"))
     altered = replace(TABLES["initial_responses"], name="prompts", key=("prompt_id",))
     with monkeypatch.context() as patch:
-        patch.setattr(cai_dagster.lake.lake, "TABLES", {"prompts": altered})
+        patch.setattr(cai_dagster.lake.catalog, "TABLES", {"prompts": altered})
         message = r"the table prompts has the columns \[.*'messages'.*\], .* writes \[.*'completion'.*\]; set CAI_HOME"
         with pytest.raises(LakeError, match=message):
             Lake(shared_home).materialized("prompts")

@@ -22,6 +22,7 @@ from cai_dagster.lake.snapshots import Account
 from cai_dagster.pages.html import PageError
 from cai_dagster.report import examples as report_examples
 from cai_dagster.report import facts as report_facts
+from cai_dagster.report import histograms
 from cai_dagster.report import page as report
 from cai_dagster.report.charts import _safe, charts_of
 from cai_dagster.report.facts import Facts, facts_of, thinned
@@ -90,11 +91,11 @@ def test_the_funnel_counts_rows_prompts_and_what_was_set_aside(made: Home, facts
 def test_p_a_is_counted_by_order(made: Home, facts: Facts) -> None:
     assert facts.p_a is not None
     judged = frame(made, "judgements")
-    for order, name in report_facts.ORDERS.items():
-        expected = [0] * report_facts.BINS
+    for order, name in histograms.ORDERS.items():
+        expected = [0] * histograms.BINS
         for row in judged.filter(pl.col("order") == order).iter_rows(named=True):
             p = 1 / (1 + math.exp(row["logp_b"] - row["logp_a"]))
-            expected[int(p * report_facts.BINS)] += 1
+            expected[int(p * histograms.BINS)] += 1
         assert list(facts.p_a.counts[name]) == expected
 
 

@@ -15,7 +15,8 @@ from typer.testing import CliRunner
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
-from cai_dagster.explain.row_lineage import RowLineage, Sought
+from cai_dagster.explain.row_lineage import RowLineage
+from cai_dagster.explain.rows import Sought
 from cai_dagster.explain.trace import Node, Trace, TraceError, trace
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.reader import LakeError, LakeReader

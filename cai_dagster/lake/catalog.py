@@ -1,0 +1,102 @@
+"""The catalog: attached, its tables created, its text bounds widened."""
+
+# pyright: reportMissingTypeStubs=false
+
+import contextlib
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import duckdb
+
+from cai_dagster.home import Home
+from cai_dagster.lake.reader import (
+    LOST_CATALOG,
+    RETRY_SECONDS,
+    LakeError,
+    has_committed_files,
+    literal,
+    retry_conflicts,
+    unreadable_catalog,
+)
+from cai_dagster.tables.registry import TABLES
+
+SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
+INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
+
+
+def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
+    """Attach the catalog as `lake` and create the tables that are missing.
+
+    Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
+    program.
+    """
+    with_tables = has_committed_files(home)
+    if not (home.catalog.exists() and home.catalog.stat().st_size) and with_tables:
+        raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
+    source = literal(f"ducklake:sqlite:{home.catalog}")
+    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    if with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
+        options += ", CREATE_IF_NOT_EXISTS false"
+    try:
+        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
+        retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
+        retry_conflicts(lambda: _inline_appended_rows(connection))
+    except duckdb.Error as error:
+        raise unreadable_catalog(home, error) from error
+
+
+def widen_text_bounds(catalog: Path) -> None:
+    """Replace the bounds of each text column of a table by bounds that hold for every text.
+
+    DuckLake only ever extends a table's bounds, so they may quote a row that was deleted. NULL is no bound that it
+    extends: the next commit would replace it by the bounds of its own rows, and every filter would miss the others.
+    The bounds of files stay: they quote rows that the files still have. VACUUM overwrites what SQLite has freed.
+    """
+    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    widen = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ?"
+    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
+        connection.execute(f"{widen} WHERE (table_id, column_id) IN ({columns})", (SMALLEST_TEXT, LARGEST_TEXT))
+        connection.commit()
+        connection.execute("VACUUM")
+
+
+def in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:
+    """Run `work` in a transaction, which is rolled back where it fails."""
+    connection.execute("BEGIN")
+    try:
+        work()
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(duckdb.Error):  # a failed COMMIT has rolled back already
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+    """Create the tables that are missing. Raises LakeError when a table has other columns than its declaration."""
+    query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
+    query += "WHERE database_name = 'lake' GROUP BY table_name"
+    present = dict(connection.execute(query).fetchall())
+    for table in TABLES.values():
+        connection.register("empty", table.schema.to_frame())
+        types = {name: column_type for name, column_type, *_ in connection.execute("DESCRIBE empty").fetchall()}
+        if table.name not in present:
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
+            continue
+        if present[table.name] != list(types):
+            raise LakeError(
+                f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
+                f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
+            )
+
+
+def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have rows that come one at a time kept in the catalog; a table's option can be set once its creation is known."""
+    query = "SELECT scope_entry FROM lake.options() WHERE option_name = 'data_inlining_row_limit' AND scope = 'TABLE'"
+    inlined = {entry for (entry,) in connection.execute(query).fetchall()}
+    for table in TABLES.values():
+        if table.appended and f"main.{table.name}" not in inlined:
+            option = f"'data_inlining_row_limit', {INLINED_ROWS}, table_name => '{table.name}'"
+            connection.execute(f"CALL lake.set_option({option})")

@@ -1,0 +1,95 @@
+"""The lake's catalog read as the database file that it is: the files and snapshots that it names."""
+
+# pyright: reportMissingTypeStubs=false
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Generator, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cai_dagster.home import PROJECT, Home
+from cai_dagster.settings import DEFAULT_PROFILE
+from cai_dagster.upkeep.findings import Finding, problem, quoted, some_of
+
+NAMED = 3  # of many, so many are named
+
+
+@dataclass(frozen=True)
+class CatalogFile:
+    """A Parquet file as the catalog names it; `current`: the latest snapshot reads it."""
+
+    path: Path
+    bytes: int
+    current: bool
+
+
+def is_begun(database: Path) -> bool:
+    """Whether there is a database: SQLite makes an empty file of one that was opened and never written."""
+    return database.exists() and database.stat().st_size > 0
+
+
+def examine_database(topic: str, file: Path, remedy: str) -> list[Finding]:
+    """What SQLite says against a database file; nothing where it is sound, or not there."""
+    if not file.exists():
+        return []
+    try:
+        with reading(file) as connection:
+            said = [row[0] for row in connection.execute("PRAGMA quick_check(3)")]
+    except sqlite3.DatabaseError as error:
+        said = [str(error)]
+    if said == ["ok"]:
+        return []
+    return [problem(topic, f"{file} is damaged: {'; '.join(said)}", remedy)]
+
+
+def command_to_materialize(home: Home, table: str, version: str) -> str:
+    """The command that makes a table of a version again, with the profile in use."""
+    profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)  # the one it was made with is known to who made it
+    command = f"dagster asset materialize -m cai_dagster.definitions --select 'key:{table}' --partition {version}"
+    return f"cd {quoted(PROJECT)} && CAI_PROFILE={quoted(profile)} DAGSTER_HOME={quoted(home.dagster)} {command}"
+
+
+def catalog_files(home: Home) -> list[CatalogFile]:
+    """Every file that any snapshot names; those that are scheduled for deletion too."""
+    query = """
+        SELECT f.path, f.path_is_relative, f.file_size_bytes, f.end_snapshot IS NULL AND t.end_snapshot IS NULL,
+            s.path, s.path_is_relative, t.path, t.path_is_relative
+        FROM {files} f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)
+    """
+    found: list[CatalogFile] = []
+    with reading(home.catalog) as connection:
+        for files in ("ducklake_data_file", "ducklake_delete_file"):
+            for path, relative, size, current, *folders in connection.execute(query.format(files=files)):
+                place = home.tables
+                for folder, is_relative in (folders[:2], folders[2:], (path, relative)):
+                    place = place / folder if is_relative else Path(folder)
+                found.append(CatalogFile(place, size, bool(current)))
+        scheduled = "SELECT path, path_is_relative FROM ducklake_files_scheduled_for_deletion"
+        for path, relative in connection.execute(scheduled):
+            file = home.tables / path if relative else Path(path)
+            if file.exists():
+                found.append(CatalogFile(file, file.stat().st_size, current=False))
+    return found
+
+
+def snapshots_of(home: Home) -> set[int] | None:
+    """The snapshots there are; None where nobody can tell."""
+    try:
+        with reading(home.catalog) as connection:
+            return {row[0] for row in connection.execute("SELECT snapshot_id FROM ducklake_snapshot")}
+    except sqlite3.DatabaseError:
+        return None
+
+
+@contextlib.contextmanager
+def reading(file: Path) -> Generator[sqlite3.Connection]:
+    """A SQLite database, for reading only."""
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        yield connection
+
+
+def files_named(paths: Iterable[Path]) -> str:
+    """Some files, by folder and name."""
+    return some_of((f"{path.parent.name}/{path.name}" for path in paths), NAMED)
