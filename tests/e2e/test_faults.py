@@ -87,10 +87,9 @@ def test_a_killed_conversion_goes_on_to_the_same_model(home: Home, offline_weigh
 
 DEMO = """
 import signal
-from cai_dagster.commands import cli
-from cai_dagster.commands import dagster_process
+from cai_dagster.commands import cli, dagster_process, demo
 signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background ignores it
-dagster_process.GRAPH, cli.setup = "tests.scripted_location", lambda: None
+dagster_process.GRAPH, demo.setup = "tests.scripted_location", lambda: None
 cli.app(["demo"])
 """
 

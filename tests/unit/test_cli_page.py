@@ -17,6 +17,7 @@ import typer
 from typer.testing import CliRunner
 
 from cai_dagster.commands import cli, completion, dagster_process
+from cai_dagster.commands import plan as plan_command
 from cai_dagster.home import PROJECT, Home, HomeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.plan.cost import plan
@@ -95,7 +96,9 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
     materialize(["version_judgements"], config, version="v2")
     models = scripted_models()
     monkeypatch.setattr(
-        cli, "_plan", lambda versions, selection: plan(home, active_settings(), *models, versions, selection)
+        plan_command,
+        "plan_of_profile",
+        lambda versions, selection: plan(home, active_settings(), *models, versions, selection),
     )
 
 
@@ -277,11 +280,11 @@ def test_settings_with_a_mistake_are_refused_before_dagster_starts(
 
 
 def test_help_has_every_command_in_a_group_and_its_line_in_full() -> None:
-    arranged = [command for panel in cli.HELP_PANELS.values() for command in panel]
+    arranged = [command.__name__ for panel in cli.PANELS.values() for command in panel] + ["import"]
     assert sorted(arranged) == sorted({name.split()[1] for name in COMMANDS})
     shown = CliRunner().invoke(cli.app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).stdout
     assert "…" not in shown
-    for panel in cli.HELP_PANELS:
+    for panel in cli.PANELS:
         assert f"─ {panel} ─" in shown
     assert "130 interrupted" in shown
     for name, command in COMMANDS.items():

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cai_dagster.commands import cli
+from cai_dagster.commands import ui
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.chat_format import keep_to_this_machine
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
@@ -69,10 +69,10 @@ def test_no_profile_runs_a_models_code() -> None:
 
 def test_the_ui_listens_on_this_machine_only(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
-    monkeypatch.setattr(cli, "run_program", lambda *words, **_: started.append(words))
-    monkeypatch.setattr(cli, "setup", lambda: None)
+    monkeypatch.setattr(ui, "run_program", lambda *words, **_: started.append(words))
+    monkeypatch.setattr(ui, "setup", lambda: None)
     monkeypatch.setenv("CAI_PROFILE", "demo")
-    cli.ui(port=3000)
+    ui.ui(port=3000)
     (words,) = started
     assert words[words.index("--host") + 1] == "127.0.0.1"
 

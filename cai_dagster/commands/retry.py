@@ -1,0 +1,58 @@
+"""`cai retry`: calls that ended badly, made again."""
+
+import os
+from typing import Annotated
+
+import typer
+
+from cai_dagster.commands.completion import (
+    complete_reason,
+    complete_table,
+    complete_version,
+)
+from cai_dagster.commands.dagster_process import materialize
+from cai_dagster.commands.output import console
+from cai_dagster.commands.plan import plan_of_profile
+from cai_dagster.home import Home
+from cai_dagster.tables.registry import TABLES
+
+
+def retry(
+    table: Annotated[
+        str,
+        typer.Option(help="Table whose calls to make again, such as revision_rounds.", autocompletion=complete_table),
+    ],
+    reason: Annotated[
+        str,
+        typer.Option(help="How they ended: length, empty_completion, missing_label, …", autocompletion=complete_reason),
+    ],
+    version: Annotated[
+        str | None,
+        typer.Option(help="Constitution version; none for initial_responses.", autocompletion=complete_version),
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
+) -> None:
+    """Make calls that ended badly again, and what follows from them."""
+    from cai_dagster.calls.ledger import Ledger
+    from cai_dagster.calls.retries import RetryError, calls_to_retry
+    from cai_dagster.lake.lake import Lake
+    from cai_dagster.settings import DEFAULT_PROFILE
+
+    if table in TABLES and (version is not None) != TABLES[table].versioned:
+        raise typer.BadParameter(
+            f"{table} belongs to a constitution version: add --version"
+            if version is None
+            else f"{table} is the same for all versions: leave --version out"
+        )
+    home = Home.from_environment()
+    calls = calls_to_retry(Lake(home), table, reason, version)
+    others = sum(stage.new for stage in plan_of_profile([version or "v1"], [table]).stages)
+    if others:
+        profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
+        raise RetryError(
+            f"with the settings of profile {profile!r}, {table} would make {others:,} calls that it has not made yet, "
+            "beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
+        )
+    Ledger(home.ledger).retry(calls, reason, max_tokens)
+    console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
+    materialize(table, version)
