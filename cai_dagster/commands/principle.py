@@ -54,8 +54,8 @@ def principle(
 
 def to_html(page: "PrinciplePage") -> str:
     """The page of a principle: one file that opens from disk."""
+    from cai_dagster.explain.nodes import dialogue
     from cai_dagster.explain.principle_page import TEXTS
-    from cai_dagster.explain.trace import dialogue
     from cai_dagster.pages.html import render
 
     values: dict[str, Any] = {"page": page, "texts": TEXTS, "dialogue": dialogue, "told_of": _told_of(page)}
@@ -150,7 +150,7 @@ def _print_agreements(page: "PrinciplePage", console: Console) -> None:
 
 
 def _print_examples(page: "PrinciplePage", console: Console) -> None:
-    from cai_dagster.explain.trace import dialogue
+    from cai_dagster.explain.nodes import dialogue
 
     for row in page.revisions:
         place = f"\nrevision in {row.constitution_version}, round {row.round}, of {row.prompt_id} ({row.source})"

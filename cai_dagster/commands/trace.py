@@ -16,8 +16,8 @@ from cai_dagster.text import printable
 
 if TYPE_CHECKING:
     from cai_dagster.explain.checkpoints import Trained
+    from cai_dagster.explain.nodes import Node, Trace
     from cai_dagster.explain.rows import RowCount
-    from cai_dagster.explain.trace import Node, Trace
 
 LONGEST_TEXT = 300
 LONGEST_FACTS = 4_000  # of a row together: a checkpoint's settings, but also a category of any length

@@ -18,7 +18,8 @@ from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.commands.cli import app
 from cai_dagster.commands.forget import ranges
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.explain.trace import TraceError, trace
+from cai_dagster.explain.nodes import TraceError
+from cai_dagster.explain.trace import trace
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.lake.lake import Lake

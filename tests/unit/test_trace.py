@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
+from cai_dagster.explain.nodes import Node, Trace, TraceError
 from cai_dagster.explain.row_lineage import RowLineage
 from cai_dagster.explain.rows import Sought
-from cai_dagster.explain.trace import Node, Trace, TraceError, trace
+from cai_dagster.explain.trace import trace
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.reader import LakeError, LakeReader
 from cai_dagster.lake.snapshots import Account
