@@ -8,6 +8,8 @@ TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
 
 VERSION ?= v1
+WORKERS ?= 2
+TUTORIAL := tests/browser/test_tutorial.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup dev demo report ui test unit bench lint types validate docs pictures bench-faults check clean
@@ -38,11 +40,12 @@ report: setup ## Write a version's HTML report (VERSION=v1)
 ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui
 
-test: $(VENV)/.installed-dev ## Run all tests: unit, then end-to-end on the offline model
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-dev ## Run all tests: two at a time, then those that have the real model to themselves
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit tests/graph tests/process tests/simulations tests/browser --deselect $(TUTORIAL)
+	$(BIN)/python -m pytest tests/e2e $(TUTORIAL)
 
-unit: $(VENV)/.installed-dev ## Run the unit tests only
-	$(BIN)/python -m pytest tests/unit
+unit: $(VENV)/.installed-dev ## Run the unit tests: no engine, no browser, no run of the graph
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
 
 bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 35 minutes on two idle cores)
 	$(BIN)/python -m benchmarks
@@ -62,7 +65,7 @@ docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings
 	$(BIN)/python -m cai_dagster.commands.reference
 
 pictures: $(VENV)/.installed-dev ## Walk the tutorial in a browser and take its pictures anew (a quarter of an hour)
-	CAI_PICTURES=docs/images $(BIN)/python -m pytest tests/e2e/test_tutorial.py
+	CAI_PICTURES=docs/images $(BIN)/python -m pytest $(TUTORIAL)
 
 bench-faults: $(VENV)/.installed-dev ## Kill the graph, a training and a conversion at 50 seeded moments (half an hour)
 	$(BIN)/python -m benchmarks.faults

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cai_dagster.checks.measurements import Measurement
     from cai_dagster.lake.lake import Lake
 
-# Partitioned asset checks are a preview of Dagster 1.13; tests/unit/test_dagster_behaviour.py pins what we rely on.
+# Partitioned asset checks are a preview of Dagster 1.13; tests/graph/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
 _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))

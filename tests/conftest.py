@@ -1,15 +1,12 @@
-"""Fixtures for all tests: each test has a home of its own."""
+"""Fixtures for all tests: each test has a home of its own. What is slow to import is imported by who uses it."""
 
+import os
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from cai_dagster.home import Home
-from tests.browser import browse
-from tests.explained_home import make
-from tests.hostile_lake import hostile_home
-
-__all__ = ["browse", "home", "hostile_home"]
 
 
 @pytest.fixture
@@ -20,6 +17,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
 
 
 @pytest.fixture(scope="session")
-def explained(tmp_path_factory: pytest.TempPathFactory) -> Home:
-    """Two versions of everything, for tests that only look."""
-    return make(tmp_path_factory.mktemp("explained"))
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of this test session that all of its processes share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def explained(shared_folder: Path) -> Home:
+    """Two versions of everything, for tests that only look; made once, by the process that first asks for it."""
+    from tests.explained_home import make
+
+    folder = shared_folder / "explained"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            folder.mkdir()
+            return make(folder)
+    return Home((folder / "home").resolve())

@@ -20,7 +20,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
-from tests.unit.test_pages import Elements
+from tests.unit.pages.test_html import Elements
 
 
 @pytest.fixture

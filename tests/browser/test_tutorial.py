@@ -23,7 +23,7 @@ from playwright.sync_api import ViewportSize, expect
 
 from cai_dagster.home import PROJECT
 from cai_dagster.models.weights import Weights
-from tests.browser import BrowserThread
+from tests.chromium import BrowserThread
 from tests.dagster_ui import DagsterUi
 from tests.misbehaving_server import free_port
 

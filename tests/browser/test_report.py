@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.report.page import write_report
-from tests.browser import BrowserThread
+from tests.chromium import BrowserThread
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.hostile_lake import VERSION
 

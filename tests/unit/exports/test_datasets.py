@@ -12,7 +12,7 @@ from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, U
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
-from tests.unit.test_lake import HOSTILE
+from tests.unit.lake.test_lake import HOSTILE
 
 TEXTS = [
     *HOSTILE.values(),
