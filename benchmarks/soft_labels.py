@@ -181,32 +181,39 @@ def _verdict(gap: float, half: float, larger_is_better: bool) -> str:
 
 def plot(results: Results) -> None:
     """Both numbers over the number of pairs, a column a feedback model."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
+    import altair as alt
+    import vl_convert
 
-    mpl.rcParams["svg.hashsalt"] = "soft-labels"  # the same drawing gives the same file
-    figure = Figure(figsize=(2.3 * len(results), 5), layout="constrained")
-    rows: Any = figure.subplots(2, len(results), sharex=True, sharey="row")
-    styles = {"soft": ("tab:blue", "-"), "hard": ("tab:red", "--"), "one vote": ("grey", ":")}
-    for column, (name, by_size) in enumerate(results.items()):
-        for row, number in enumerate(("accuracy", "excess_loss")):
-            axes = rows[row][column]
-            for label, (colour, line) in styles.items():
-                values = np.array([[getattr(one, number) for one in by_size[size][label]] for size in by_size])
-                mean, error = values.mean(axis=1), 1.96 * stats.sem(values, axis=1)
-                axes.plot(list(by_size), mean, line, color=colour, label=label)
-                axes.fill_between(list(by_size), mean - error, mean + error, color=colour, alpha=0.15)
-            axes.set_xscale("log")
-            axes.grid(alpha=0.3)
-        rows[0][column].set_title(name, fontsize=10)
-        rows[1][column].set_yscale("log")
-        rows[1][column].set_ylim(1e-4, 20)  # below is as good as the true reward
-        rows[1][column].set_xlabel("pairs")
-    rows[0][0].set_ylabel("accuracy on new pairs")
-    rows[1][0].set_ylabel("excess loss, nats")
-    rows[0][0].legend()
+    rows: list[dict[str, Any]] = []
+    for name, by_size in results.items():
+        for size, recovered in by_size.items():
+            for label in LABELS:
+                for number in ("accuracy", "excess_loss"):
+                    values = [getattr(one, number) for one in recovered[label]]
+                    mean, error = float(np.mean(values)), 1.96 * float(stats.sem(values))
+                    rows.append(
+                        {"model": name, "pairs": size, "label": label, "number": number}
+                        | {"mean": mean, "low": mean - error, "high": mean + error}
+                    )
+    colour = alt.Color("label:N", sort=list(LABELS), title=None, scale=alt.Scale(range=["#1f77b4", "#d62728", "grey"]))
+    dash = alt.StrokeDash("label:N", sort=list(LABELS), title=None, scale=alt.Scale(range=[[1, 0], [5, 3], [2, 2]]))
+    x = alt.X("pairs:Q", scale=alt.Scale(type="log"), axis=alt.Axis(values=[100, 1000], format="~s"), title="pairs")
+    axis, grid = alt.Axis(tickCount=5), list[Any]()
+    for number, title, scale in (
+        ("accuracy", "accuracy on new pairs", alt.Scale(zero=False)),
+        # Below the lower bound a fitted reward is as good as the true one.
+        ("excess_loss", "excess loss, nats", alt.Scale(type="log", domain=[1e-4, 20], clamp=True)),
+    ):
+        shown = [row for row in rows if row["number"] == number]
+        base = alt.Chart(width=150, height=170).encode(x=x, color=colour)
+        y = {"scale": scale, "title": title, "axis": axis}
+        band = base.mark_area(opacity=0.15, clip=True).encode(y=alt.Y("low:Q", **y), y2="high:Q")
+        line = base.mark_line(clip=True).encode(y=alt.Y("mean:Q", **y), strokeDash=dash)
+        columns = alt.Column("model:N", sort=list(results), title=None)
+        grid.append((band + line).facet(data=alt.InlineData(values=shown), column=columns))
     PLOT.parent.mkdir(exist_ok=True)
-    figure.savefig(PLOT, metadata={"Date": None})
+    specification = alt.vconcat(*grid).configure(background="white", font="sans-serif").to_dict()
+    PLOT.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
 
 
 def main() -> None:

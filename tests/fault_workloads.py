@@ -82,7 +82,7 @@ def run_graph(prompts: str, version: str, delay: str, voice: str = "steady") -> 
     script_the_trainers()
     mark_the_graph()
     # Imported before it counts as working: a process that is killed while it imports has touched nothing yet.
-    import matplotlib.pyplot as _pyplot  # noqa: F401
+    import altair as _altair  # noqa: F401
     import scipy.stats as _stats  # noqa: F401
 
     config: dict[str, Any] = {

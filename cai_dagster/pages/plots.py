@@ -1,52 +1,51 @@
 """Plots for the UI: PNG images inside markdown. It knows nothing of what is plotted."""
 
-# The libraries below are typed in part only.
+# altair and its Vega-Lite renderer are typed in part only.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from math import isfinite
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from typing import Any
 
 _SIDES = ("chosen", "rejected")
+_SCALE = 1.25  # pixels a point of the chart, so that text stays sharp in the UI
 
 
 def line_plot(points: Sequence[tuple[float, float]], x_label: str, y_label: str) -> str:
     """A markdown image of one line through the points."""
-    from matplotlib.figure import Figure
+    import altair as alt
 
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([x for x, _ in points], [y for _, y in points], marker="o", markersize=3)  # pyright: ignore
-    return _markdown(figure, axes, x_label, y_label)
+    chart = _chart(({"x": x, "y": y} for x, y in points), 480, 220).mark_line(point={"size": 12}, strokeWidth=1.5)
+    axes = {"x": _axis("x", x_label), "y": alt.Y("y:Q", title=y_label, scale=alt.Scale(zero=False))}
+    return _markdown(chart.encode(**axes), y_label)
 
 
 def calibration_plot(predicted: Sequence[float], label: Sequence[float]) -> str:
     """A markdown image of labels over predictions, one dot a pair, with the diagonal of perfect calibration."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)  # pyright: ignore
-    axes.scatter(predicted, label, s=12, alpha=0.6)  # pyright: ignore
-    return _markdown(figure, axes, "σ(reward margin)", "P(chosen) of the label")
+    dots = _chart(({"x": x, "y": y} for x, y in zip(predicted, label, strict=True)), 320, 320)
+    dots = dots.mark_circle(size=20, opacity=0.6)
+    axes = {"x": _axis("x", "σ(reward margin)", 0, 1), "y": _axis("y", "P(chosen) of the label", 0, 1)}
+    return _markdown(_diagonal(0) + dots.encode(**axes), "P(chosen) of the label")
 
 
 def reward_plot(rewards: Sequence[tuple[float, float]]) -> str:
     """A markdown image of how the rewards (chosen, rejected) of pairs are distributed."""
-    from matplotlib.figure import Figure
+    import altair as alt
 
-    figure = Figure(figsize=(6, 3), layout="constrained")
-    axes = figure.subplots()
-    sides = {name: [pair[side] for pair in rewards if isfinite(pair[side])] for side, name in enumerate(_SIDES)}
-    axes.hist(list(sides.values()), bins=20, label=list(sides), histtype="step")  # pyright: ignore
-    axes.legend(frameon=False)  # pyright: ignore
-    return _markdown(figure, axes, "reward", "pairs")
+    rows = (
+        {"reward": pair[side], "side": name}
+        for side, name in enumerate(_SIDES)
+        for pair in rewards
+        if isfinite(pair[side])
+    )
+    counted = _chart(rows, 480, 220).mark_line(interpolate="step", strokeWidth=1.5)
+    axes = {
+        "x": alt.X("reward:Q", bin=alt.Bin(maxbins=20), title="reward"),
+        "y": alt.Y("count()", title="pairs"),
+        "color": alt.Color("side:N", title=None, sort=list(_SIDES)),
+    }
+    return _markdown(counted.encode(**axes), "pairs")
 
 
 def interval_plot(
@@ -57,16 +56,17 @@ def interval_plot(
     y_label: str,
 ) -> str:
     """A markdown image of one value with its interval a name, the first on top."""
-    from matplotlib.figure import Figure
+    import altair as alt
 
-    figure = Figure(figsize=(6, 1 + 0.35 * len(names)), layout="constrained")
-    axes = figure.subplots()
-    places = range(len(names), 0, -1)
-    below = [value - low for value, (low, _) in zip(values, intervals, strict=True)]
-    above = [high - value for value, (_, high) in zip(values, intervals, strict=True)]
-    axes.errorbar(values, list(places), xerr=[below, above], fmt="o", capsize=3)  # pyright: ignore
-    axes.set_yticks(list(places), names)
-    return _markdown(figure, axes, x_label, y_label)
+    rows = (
+        {"name": name, "value": value, "low": low, "high": high}
+        for name, value, (low, high) in zip(names, values, intervals, strict=True)
+    )
+    chart = _chart(rows, 400, 30 + 28 * len(names))
+    place = alt.Y("name:N", sort=list(names), title=y_label)
+    rules = chart.mark_rule().encode(x=alt.X("low:Q", title=x_label), x2="high:Q", y=place)
+    dots = chart.mark_circle(size=50, opacity=1).encode(x=_axis("value", x_label), y=place)
+    return _markdown(rules + dots, y_label)
 
 
 def reliability_plot(bins: Sequence[tuple[float, float, float]]) -> str:
@@ -74,41 +74,59 @@ def reliability_plot(bins: Sequence[tuple[float, float, float]]) -> str:
 
     `bins` are (mean confidence, agreement with humans, share).
     """
-    from matplotlib.figure import Figure
+    import altair as alt
 
-    figure = Figure(figsize=(4, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.plot([0.5, 1], [0.5, 1], color="grey", linewidth=1)  # pyright: ignore
-    confidence, agreement, share = zip(*bins, strict=True)
-    axes.scatter(confidence, agreement, s=[20 + 400 * one for one in share], alpha=0.6)  # pyright: ignore
-    axes.set_xlim(0.48, 1.02)
-    axes.set_ylim(-0.02, 1.02)
-    return _markdown(figure, axes, "confidence of the label", "agreement with humans")
+    dots = _chart(({"x": x, "y": y, "share": share} for x, y, share in bins), 320, 320).mark_circle(opacity=0.6)
+    axes = {
+        "x": _axis("x", "confidence of the label", 0.5, 1),
+        "y": _axis("y", "agreement with humans", 0, 1),
+        "size": alt.Size("share:Q", scale=alt.Scale(domain=[0, 1], range=[20, 420]), legend=None),
+    }
+    return _markdown(_diagonal(0.5) + dots.encode(**axes), "agreement with humans")
 
 
 def noise_bias_plot(labellers: Sequence[tuple[str, Mapping[str, float]]]) -> str:
     """A markdown image of one bar a labeller: the parts of its expected squared error, stacked in the order given."""
-    from matplotlib.figure import Figure
+    import altair as alt
 
-    figure = Figure(figsize=(6, 1.5 + 0.5 * len(labellers)), layout="constrained")
-    axes = figure.subplots()
-    colours: dict[str, str] = {}
-    for place, (_, parts) in enumerate(labellers):
-        left = 0.0
-        for part, value in parts.items():
-            known = part in colours
-            colour = colours.setdefault(part, f"C{len(colours)}")
-            axes.barh(place, value, left=left, color=colour, label=None if known else part)  # pyright: ignore
-            left += value
-    axes.set_yticks(range(len(labellers)), [name for name, _ in labellers])
-    figure.legend(loc="outside upper center", ncols=len(colours), fontsize="small")
-    return _markdown(figure, axes, "noise and bias of one verdict: expected squared error", "")
+    order = list(dict.fromkeys(part for _, parts in labellers for part in parts))
+    rows = (
+        {"labeller": name, "part": part, "value": value, "place": order.index(part)}
+        for name, parts in labellers
+        for part, value in parts.items()
+    )
+    axes = {
+        "x": _axis("value", "noise and bias of one verdict: expected squared error"),
+        "y": alt.Y("labeller:N", sort=[name for name, _ in labellers], title=None),
+        "color": alt.Color("part:N", sort=order, title=None, legend=alt.Legend(orient="top", columns=2)),
+        "order": alt.Order("place:Q"),
+    }
+    bars = _chart(rows, 400, 30 + 40 * len(labellers)).mark_bar()
+    return _markdown(bars.encode(**axes), "noise and bias")
 
 
-def _markdown(figure: "Figure", axes: "Axes", x_label: str, y_label: str) -> str:
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.grid(alpha=0.3)
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=90)
-    return f"![{y_label}](data:image/png;base64,{base64.b64encode(image.getvalue()).decode()})"
+def _chart(rows: Any, width: int, height: int) -> Any:
+    import altair as alt
+
+    return alt.Chart(alt.InlineData(values=list(rows)), width=width, height=height)
+
+
+def _axis(name: str, title: str, low: float | None = None, high: float | None = None) -> Any:
+    import altair as alt
+
+    scale: dict[str, Any] = {} if low is None else {"scale": alt.Scale(domain=[low, high])}
+    return (alt.Y if name == "y" else alt.X)(f"{name}:Q", title=title, **scale)
+
+
+def _diagonal(begin: float) -> Any:
+    ends = ({"x": end, "y": end} for end in (begin, 1))
+    return _chart(ends, 320, 320).mark_line(color="grey", strokeWidth=1).encode(x="x:Q", y="y:Q")
+
+
+def _markdown(chart: Any, alternative: str) -> str:
+    """White behind the chart: the UI may be dark, and an image cannot know."""
+    import vl_convert
+
+    specification = chart.configure(background="white", font="sans-serif", padding=8).to_dict()
+    png: bytes = vl_convert.vegalite_to_png(specification, scale=_SCALE)
+    return f"![{alternative}](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -24,7 +24,6 @@ HEAVY = [
     "duckdb",
     "sqlalchemy",
     "openai",
-    "matplotlib",
     "altair",
     "vl_convert",
 ]

@@ -542,7 +542,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.report.page import write_report
 write_report(Lake(Home(Path({str(made.root)!r}))), "v1", Path({str(tmp_path / "r.html")!r}))
-print(sorted({{"dagster", "torch", "transformers", "vllm", "matplotlib"}} & set(sys.modules)))
+print(sorted({{"dagster", "torch", "transformers", "vllm"}} & set(sys.modules)))
 """
     run = subprocess.run([sys.executable, "-c", program], cwd=PROJECT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
