@@ -30,4 +30,4 @@ def human_preferences(
         fill_human_preferences(work, config, active_settings().prompts, config)
     except SourceFileError as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons)}, config.max_rejected_share)
+    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons)})

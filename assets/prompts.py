@@ -31,4 +31,4 @@ def prompts(
         duplicates = fill_prompts(work, config, config, policy)
     except SourceFileError as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates}, config.max_rejected_share)
+    return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates})

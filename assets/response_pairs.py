@@ -46,7 +46,7 @@ def response_pairs(
         except SourceFileError as error:
             raise failure_of(error) from None
         more = {"of_sft_prompts": of_sft_prompts}
-        return stage_rows(context, lake, work.staged, more, config.max_rejected_share)
+        return stage_rows(context, lake, work.staged, more)
     stage = response_pairs_stage(config)
     model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
     return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)

@@ -121,4 +121,4 @@ def reward_model_evaluation(
         "rewards": dg.MetadataValue.md(reward_plot(overall.rewards)),
     }
     metadata = {**overall.numbers, **plots, "slices": dg.MetadataValue.md(scores_table(scored))}
-    return stage_rows(context, lake, staged, metadata, config.max_rejected_share)
+    return stage_rows(context, lake, staged, metadata)

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pytest
 
 from cai_dagster.calls.requests import Answer, Request
+from cai_dagster.checks.settings import CheckSettings, Severity
 from cai_dagster.definitions import build_definitions
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
@@ -131,6 +133,17 @@ def definitions(**fields: Any) -> dg.Definitions:
     """The real graph and lake with scripted policy and feedback model."""
     policy, feedback_model = scripted_models(**fields)
     return build_definitions({"ledger": LedgerResource(), "policy": policy, "feedback_model": feedback_model})
+
+
+def bound_of_rejected_rows(
+    monkeypatch: pytest.MonkeyPatch, at_most: float, severity: Severity = Severity.ERROR
+) -> None:
+    """As if settings.toml had this bound for the check rejected_share, of all tables."""
+    settings = active_settings()
+    bound = CheckSettings(at_most=at_most, severity=severity)
+    changed = settings.model_copy(update={"checks": settings.checks.model_copy(update={"rejected_share": bound})})
+    for module in ("assets.common.stage", "assets.checks"):
+        monkeypatch.setattr(f"{module}.active_settings", lambda: changed)
 
 
 def materialize(

@@ -14,6 +14,7 @@ from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.plan.stages import Stage
+from cai_dagster.settings import active_settings
 from resources.lake import LakeResource, StagedTable
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def run_stages(
         "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
         **(more or {}),
     }
-    return _result(context, lake, staged, usage, runs[0][1].max_rejected_share, metadata, names)
+    return _result(context, lake, staged, usage, metadata, names)
 
 
 def _run_until_agreed(
@@ -126,11 +127,10 @@ def stage_rows(
     lake: LakeResource,
     staged: "StagedRows",
     metadata: Metadata | None = None,
-    max_rejected_share: float = 0.0,
 ) -> dg.MaterializeResult:
-    """Hand over rows that were staged one by one; by default a rejected one fails the asset."""
+    """Hand over rows that were staged one by one."""
     staged.close()
-    return _result(context, lake, staged, Usage(), max_rejected_share, metadata or {})
+    return _result(context, lake, staged, Usage(), metadata or {})
 
 
 def _result(
@@ -138,14 +138,13 @@ def _result(
     lake: LakeResource,
     staged: "StagedRows",
     usage: Usage,
-    max_rejected_share: float,
     metadata: Metadata,
     model_id: str | None = None,
 ) -> dg.MaterializeResult:
-    from cai_dagster.calls.row_stream import TooManyRejectedRowsError, refuse_too_many_rejected
+    from cai_dagster.checks.rejected_rows import TooManyRejectedRowsError, refuse_too_many_rejected
 
     try:
-        refuse_too_many_rejected(staged, max_rejected_share)
+        refuse_too_many_rejected(staged, active_settings().checks)
     except TooManyRejectedRowsError as error:
         lake.open().commit_rejected(staged)
         raise failure_of(error, {"reasons": staged.reasons}) from None

@@ -16,7 +16,7 @@ from typing import Any
 
 from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import ChoiceLogprobs, Completion, LanguageModel, Request
-from cai_dagster.errors import HOW_TO_GO_ON, MendableError, RowError
+from cai_dagster.errors import HOW_TO_GO_ON, RowError
 from cai_dagster.lake.staging import StagedRows
 
 REPORT_SECONDS = 10.0
@@ -24,10 +24,6 @@ REPORT_SECONDS = 10.0
 Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
-
-
-class TooManyRejectedRowsError(MendableError):
-    """More rows were rejected than the settings allow; the message counts the reasons."""
 
 
 @dataclass(frozen=True)
@@ -107,18 +103,6 @@ def run_rows(
             error.add_note(HOW_TO_GO_ON)
             raise
     staged.close()
-
-
-def refuse_too_many_rejected(staged: StagedRows, allowed_share: float) -> None:
-    """Raise TooManyRejectedRowsError when more than `allowed_share` of what was worked on were set aside."""
-    if staged.rejected_share > allowed_share:
-        reasons = ", ".join(f"{count} × {code}" for code, count in sorted(staged.reasons.items()))
-        raise TooManyRejectedRowsError(
-            f"{staged.table.name}: {staged.rejected_count} of {staged.worked_on} rows were "
-            f"rejected ({staged.rejected_share:.1%}; allowed: {allowed_share:.1%}): {reasons}. They are in the table "
-            "rejected_rows with their reasons; the table itself was left as it was. Mend the cause, or raise "
-            "max_rejected_share."
-        )
 
 
 async def _run_rows(

@@ -28,8 +28,9 @@ def _on(tables: Iterable[str], name: str, description: str, advice: str) -> list
 
 
 def _read_row_by_row() -> list[str]:
-    """The tables whose rows are set aside one by one: those that files or a language model give."""
-    return [table.name for table in graph() if table.maker in (Maker.file, Maker.model) and table.prompt_columns]
+    """The tables whose rows are set aside one by one: those that files or a language model give, and benchmarks."""
+    given = [table.name for table in graph() if table.maker in (Maker.file, Maker.model) and table.prompt_columns]
+    return [*given, "reward_model_evaluation"]
 
 
 def _with_completions() -> list[str]:

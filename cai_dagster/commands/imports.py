@@ -26,9 +26,6 @@ def import_preferences(
     category: Annotated[str | None, typer.Option(help="Column with a category.")] = None,
     votes_chosen: Annotated[str | None, typer.Option(help="Column with how many people chose it.")] = None,
     votes_rejected: Annotated[str | None, typer.Option(help="Column with how many chose the other.")] = None,
-    max_rejected_share: Annotated[
-        float | None, typer.Option(min=0, max=1, help="More rejected rows than this fail the import.")
-    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Fill human_preferences from data sets that people labelled.
@@ -47,7 +44,6 @@ def import_preferences(
         "category_column": category,
         "votes_chosen_column": votes_chosen,
         "votes_rejected_column": votes_rejected,
-        "max_rejected_share": max_rejected_share,
     }
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
     config |= {name: value for name, value in given.items() if value is not None}

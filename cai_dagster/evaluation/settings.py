@@ -29,7 +29,6 @@ class RewardModelEvaluationSettings(StrictModel):
         description="Files of JSON lines with prompt, chosen, rejected and subset, such as RewardBench's, to be scored "
         "beside the evaluation prompts; relative paths count from the project folder.",
     )
-    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows of benchmarks than this fail it.")
 
 
 class PolicyEvaluationSettings(StrictModel):

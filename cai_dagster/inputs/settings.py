@@ -65,7 +65,6 @@ class PromptsSettings(PreferenceColumns):
     longest_prompt: int = Field(
         ge=1, description="A prompt with more tokens than this, or than the policy's context, is rejected."
     )
-    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
 
     @model_validator(mode="after")
     def _leave_some_for_evaluation(self) -> "PromptsSettings":
@@ -80,4 +79,3 @@ class HumanPreferencesSettings(PreferenceFilesSettings):
     category_column: str = Field(min_length=1, description="Column with a category, if any; or else `subset`.")
     votes_chosen_column: str = Field(min_length=1, description="Column with how many people chose it, if counted.")
     votes_rejected_column: str = Field(min_length=1, description="Column with how many chose the other, if counted.")
-    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")

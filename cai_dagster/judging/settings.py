@@ -52,7 +52,6 @@ class JudgementsSettings(StrictModel):
     few_shot: bool = Field(description="Show the constitution's comparisons, where it has any, before the question.")
     rationale_max_tokens: int = Field(ge=1, le=32_768, description="rationale: its longest, in tokens.")
     seed: int = Field(ge=0, lt=2**31, description="Another seed draws other principles.")
-    max_rejected_share: float = Field(ge=0, le=1, description="More rejected rows than this fail the asset.")
 
 
 class PreferencePairsSettings(StrictModel):

@@ -47,7 +47,6 @@ class Stage:
     rows: str
     row_id: "Callable[[Row], str]"
     recipe: "Recipe"
-    max_rejected_share: float
 
 
 class Asked(StrEnum):
@@ -129,7 +128,6 @@ def _responses_stage(table: str, rows: str, settings: InitialResponsesSettings) 
         rows=rows,
         row_id=lambda row: row["prompt_id"],
         recipe=respond,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -151,7 +149,6 @@ def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSe
         """,
         row_id=lambda row: f"{row['prompt_id']}/{row['sample']}",
         recipe=rounds,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -167,7 +164,6 @@ def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
         rows="SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id",
         row_id=lambda row: row["prompt_id"],
         recipe=sample,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -195,7 +191,6 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
         """,
         row_id=lambda row: row["pair_id"],
         recipe=compare,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -211,7 +206,6 @@ def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
         rows="SELECT prompt_id, messages FROM prompts WHERE split IN ('preference', 'evaluation') ORDER BY prompt_id",
         row_id=lambda row: row["prompt_id"],
         recipe=sample,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -230,7 +224,6 @@ def policy_responses_stage(policy: str, settings: PolicyResponsesSettings) -> St
         rows=given or f"{prompts} LIMIT {settings.max_prompts}",
         row_id=lambda row: f"{policy}/{row['prompt_id']}",
         recipe=respond,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -250,7 +243,6 @@ def policy_judgements_stage(constitution: Constitution, settings: JudgementsSett
         rows=COMPARED,
         row_id=lambda row: f"{row['policy_0']}/{row['policy_1']}/{row['prompt_id']}",
         recipe=compare,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -286,7 +278,6 @@ def version_judgements_stage(
         """,
         row_id=lambda row: f"{row['prompt_id']}/{row['sample']}",
         recipe=compare,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 
@@ -327,7 +318,6 @@ def calibration_stage(
         """,
         row_id=lambda row: row["pair_id"],
         recipe=compare,
-        max_rejected_share=settings.max_rejected_share,
     )
 
 

@@ -31,7 +31,7 @@ from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.status import State, read_status
 from resources.language_models import _open_ledger as open_ledger
 from tests.explained_home import copied
-from tests.scripted_graph import materialize, write_prompts
+from tests.scripted_graph import bound_of_rejected_rows, materialize, write_prompts
 
 SECRET = "my number is 555 0199 and I live in the harbour"
 
@@ -230,15 +230,18 @@ def test_it_does_not_come_back_and_leaves_no_text_among_the_rejected_rows(home: 
     assert rejected["reason"].startswith("forgotten: ")
 
 
-def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(home: Home, tmp_path: Path) -> None:
+def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound_of_rejected_rows(monkeypatch, 0.5)
     file = tmp_path / "people.jsonl"
     others = [f"question {number}" for number in range(30)]
     pairs = [{"prompt": prompt, "chosen": "good", "rejected": "bad"} for prompt in (SECRET, SECRET, *others)]
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     config = {
-        "human_preferences": {"sources": [str(file)], "max_rejected_share": 0.5},
+        "human_preferences": {"sources": [str(file)]},
         "prompts": write_prompts(tmp_path / "p.jsonl", others[:1]),
-        "response_pairs": {"source": "imported", "sources": [str(file)], "max_rejected_share": 0.0},
+        "response_pairs": {"source": "imported", "sources": [str(file)]},
     }
     materialize(["human_preferences"], config)
     people = Lake(home).snapshot("human_preferences").frame()
@@ -246,7 +249,7 @@ def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(home: Home, tmp_pat
     found = remembered(home, secret)
     assert found.rows == {"human_preferences": 1, "rejected_rows": 1}  # the duplicate was set aside, text and all
     forget(home, found)
-    config["human_preferences"]["max_rejected_share"] = 0.0  # a forgotten prompt is no bad row
+    bound_of_rejected_rows(monkeypatch, 0.0)  # a forgotten prompt is no bad row
     materialize(["human_preferences"], config)
     assert Lake(home).snapshot("human_preferences").frame().height == len(others)
     assert SECRET not in json.dumps(Lake(home).rejected("human_preferences").to_dicts())
@@ -255,8 +258,11 @@ def test_pairs_of_a_forgotten_prompt_do_not_come_back_either(home: Home, tmp_pat
 @pytest.mark.parametrize(
     "turns", [["a talk with the harbour master about Jane Roe", "Why?", "Yes, please."], ["SSN 078"]]
 )
-def test_a_transcript_that_was_set_aside_goes_too_and_others_stay(home: Home, tmp_path: Path, turns: list[str]) -> None:
+def test_a_transcript_that_was_set_aside_goes_too_and_others_stay(
+    home: Home, tmp_path: Path, turns: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """hh-rlhf has all turns in one text; and a short turn may stand in any other text."""
+    bound_of_rejected_rows(monkeypatch, 1.0)
     talk = "".join(f"\n\n{speaker}: {turn}" for speaker, turn in zip(("Human", "Assistant") * 2, turns, strict=False))
     other = f"\n\nHuman: not {turns[-1]} but another one"
     pairs = [
@@ -266,7 +272,7 @@ def test_a_transcript_that_was_set_aside_goes_too_and_others_stay(home: Home, tm
     ]
     file = tmp_path / "hh.jsonl"
     file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
-    materialize(["human_preferences"], {"human_preferences": {"sources": [str(file)], "max_rejected_share": 1.0}})
+    materialize(["human_preferences"], {"human_preferences": {"sources": [str(file)]}})
     people = Lake(home).snapshot("human_preferences").frame()
     (mine,) = people.filter(pl.col("prompt").list.last().struct.field("content") == turns[-1])["prompt_id"]
     found = remembered(home, mine)

@@ -20,7 +20,14 @@ from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.settings import active_settings
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
-from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
+from tests.scripted_graph import (
+    WITHOUT_TRAINING,
+    bound_of_rejected_rows,
+    materialize,
+    metadata,
+    pretend_trained,
+    write_prompts,
+)
 
 LATER = ["response_pairs", "judgements", "preference_pairs"]
 SMALL: dict[str, Any] = {"sft_dataset": {"min_rows": 1}}
@@ -270,6 +277,25 @@ def test_each_run_of_a_check_is_a_row_of_check_results(home: Home, tmp_path: Pat
     (rejected,) = results.filter(table_name="prompts", check_name="rejected_share").to_dicts()
     assert rejected["constitution_version"] is None
     assert rejected["rows"] == 12
+
+
+def test_too_many_rejected_rows_leave_the_table_as_it_was(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "p.jsonl"
+    materialize(["prompts"], {"prompts": write_prompts(file, [f"question {n}" for n in range(12)])})
+    with file.open("a") as more:
+        more.write('{"prompt": "another question"}\n{"prompt": ""}\n')
+    failed = materialize(["prompts"], {"prompts": {"sources": [str(file)]}}, raise_on_error=False)
+    assert not failed.success
+    lake = open_lake(home)
+    assert lake.snapshot("prompts").frame().height == 12
+    assert [row["row_id"] for row in lake.rejected("prompts").to_dicts()] == ["p.jsonl:14"]
+    bound_of_rejected_rows(monkeypatch, 0.05, Severity.WARN)
+    warned = materialize(["prompts"], {"prompts": {"sources": [str(file)]}})
+    assert lake.snapshot("prompts").frame().height == 13
+    (check,) = [one for one in warned.get_asset_check_evaluations() if one.check_name == "rejected_share"]
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
 
 
 def test_a_version_is_compared_with_the_one_before_and_held_to_its_own_bounds(

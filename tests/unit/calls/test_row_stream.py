@@ -16,8 +16,6 @@ from cai_dagster.calls.row_stream import (
     HOW_TO_GO_ON,
     Progress,
     Row,
-    TooManyRejectedRowsError,
-    refuse_too_many_rejected,
     run_rows,
 )
 from cai_dagster.home import Home
@@ -302,37 +300,6 @@ def test_what_is_left_follows_from_the_calls_and_not_from_rows_that_end_together
 
 def test_what_is_left_is_not_guessed_before_a_row_is_done() -> None:
     assert str(Progress(0, 10, 0, 5, 0, 100, 10.0)) == "0 of 10 rows, 0 rejected, 5 calls, 10 tokens/s"
-
-
-@pytest.mark.parametrize(("allowed", "refused"), [(0.3, False), (0.299, True), (1.0, False), (0.0, True)])
-def test_rejected_rows_are_allowed_up_to_their_share(staged: StagedRows, allowed: float, refused: bool) -> None:
-    staged.add([result(row, "Hi.", "0f") for row in rows(7)])
-    for row, reason in zip(
-        rows(3), ("context_too_long: one", "empty_completion: two", "context_too_long: three"), strict=True
-    ):
-        staged.reject(row_id(row), reason, row)
-    staged.close()
-    if not refused:
-        refuse_too_many_rejected(staged, allowed)
-        return
-    with pytest.raises(TooManyRejectedRowsError) as caught:
-        refuse_too_many_rejected(staged, allowed)
-    assert str(caught.value).startswith(f"{STAGE}: 3 of 10 rows were rejected (30.0%; allowed: {allowed:.1%}): ")
-    assert "2 × context_too_long, 1 × empty_completion" in str(caught.value)
-
-
-def test_what_becomes_several_rows_is_one_of_those_worked_on(staged: StagedRows) -> None:
-    staged.inputs = 10
-    staged.row_count = 9 * 4
-    staged.reject("a", "empty_completion: none", {})
-    assert staged.rejected_share == 0.1
-    with pytest.raises(TooManyRejectedRowsError, match=r"1 of 10 rows were rejected \(10.0%"):
-        refuse_too_many_rejected(staged, 0.05)
-
-
-def test_no_rows_are_not_too_many_rejected(staged: StagedRows) -> None:
-    staged.close()
-    refuse_too_many_rejected(staged, 0.0)
 
 
 @pytest.fixture

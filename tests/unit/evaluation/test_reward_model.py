@@ -147,7 +147,7 @@ def checkpoint(**settings: Any) -> dict[str, str]:
     return {"path": "/no/such/folder", "record": json.dumps({"settings": {"max_length": 12, **settings}})}
 
 
-SETTINGS = RewardModelEvaluationSettings(resamples=100, seed=0, benchmarks=[], max_rejected_share=0)
+SETTINGS = RewardModelEvaluationSettings(resamples=100, seed=0, benchmarks=[])
 UNJUDGED = judged_tables({})
 
 

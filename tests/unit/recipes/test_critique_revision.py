@@ -30,7 +30,6 @@ def configured(rounds: int = 4, seed: int = 0, temperature: float = 1.0) -> Revi
         critique_max_tokens=11,
         revision_max_tokens=22,
         seed=seed,
-        max_rejected_share=0.0,
     )
 
 

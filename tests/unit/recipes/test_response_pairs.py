@@ -13,7 +13,7 @@ PROMPT = (Message("system", "be brief"), Message("user", "the question"))
 
 
 def configured(pairs_per_prompt: int = 3) -> ResponsePairsSettings:
-    drawn = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 33, "seed": 5, "max_rejected_share": 0.0}
+    drawn = {"temperature": 0.7, "top_p": 0.9, "max_tokens": 33, "seed": 5}
     changes = {"source": PairSource.sl_cai_model, "pairs_per_prompt": pairs_per_prompt, **drawn}
     return active_settings().response_pairs.model_copy(update=changes)
 
