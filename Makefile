@@ -58,8 +58,9 @@ lint: $(VENV)/.installed-dev ## Lint, check the format and the floors that impor
 types: $(VENV)/.installed-dev ## Check the types
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-validate: setup ## Load the code location and check its definitions
+validate: $(VENV)/.installed-dev ## Load the code location and check its definitions, as a workspace and as a dg project
 	$(BIN)/dagster definitions validate -w workspace.yaml
+	$(BIN)/dg check defs
 
 docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings and tables
 	$(BIN)/python -m cai_dagster.commands.reference
