@@ -16,6 +16,7 @@ import dagster as dg
 from assets.common.partitions import constitution_versions
 from cai_dagster.checks.declarations import CHECKS, Check
 from cai_dagster.checks.settings import CheckSettings, Severity
+from cai_dagster.lake.newest import in_commit_order
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
@@ -100,7 +101,7 @@ def _measure(
             others={name: copies.enter_context(store.scan(store.snapshot(name, version))) for name in sorted(others)},
             constitution_version=version,
             data_version=data_version,
-            history=store.select("FROM lake.check_results WHERE table_name = $table", {"table": table}),
+            history=store.select(in_commit_order("check_results", "table_name = $table"), {"table": table}),
             measured=measured,
         )
         for check in checks:

@@ -50,7 +50,7 @@ class Tables:
     """What checks look at.
 
     The rows of one table and version, those set aside of it, and other tables of that version; earlier results of the
-    checks on this table (as in check_results), and what those that ran before on these rows measured.
+    checks on this table (as in check_results, the newest last), and what those that ran before on these rows measured.
     """
 
     rows: pl.LazyFrame
@@ -303,7 +303,7 @@ def _before(tables: Tables, check: str) -> dict[str, Any] | None:
     """
     if tables.history.is_empty():
         return None
-    results = tables.history.filter(pl.col("check_name") == check, pl.col("value").is_not_null()).sort("checked_at")
+    results = tables.history.filter(pl.col("check_name") == check, pl.col("value").is_not_null())
     version = tables.constitution_version
     if version is None:
         earlier = results.filter(pl.col("data_version") != tables.data_version)

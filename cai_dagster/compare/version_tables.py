@@ -4,6 +4,9 @@ It only reads. What was never made is absent, which is not the same as empty.
 """
 
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 from cai_dagster.compare.diff import ConstitutionDiff, compare_versions
 from cai_dagster.compare.settings import ConstitutionDiffSettings
@@ -11,22 +14,15 @@ from cai_dagster.compare.version import COMPARED, MEASURED, VersionTables
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
 from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.tables.registry import TABLES
 
-_CHECKS = """
-    FROM lake.check_results WHERE constitution_version = $version
-    QUALIFY row_number() OVER (PARTITION BY table_name, check_name ORDER BY checked_at DESC) = 1
-    ORDER BY table_name, check_name
-"""
-_ACCOUNTS = f"""
-    SELECT table_name, sum(ledger_misses) AS calls_paid, arg_max(ledger_hits, materialized_at) AS calls_found,
-        sum(prompt_tokens + completion_tokens) AS tokens, sum(seconds) AS seconds
-    FROM lake.materializations
-    WHERE constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff')
-        AND run_id <> '{FORGET_RUN}'
-    GROUP BY table_name ORDER BY min(materialized_at)
-"""
+_CHECKS = f"FROM ({newest_check_results('constitution_version = $version')}) ORDER BY table_name, check_name"
+_COUNTED = (
+    "constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff') "
+    f"AND run_id <> '{FORGET_RUN}'"
+)
 
 
 class VersionsError(MendableError):
@@ -78,5 +74,17 @@ def read_version(lake: Lake, constitution: Constitution) -> VersionTables:
         constitution,
         {table: lake.snapshot(table, version).frame() for table in present},
         checks=lake.select(_CHECKS, {"version": version}).to_dicts(),
-        costs=lake.select(_ACCOUNTS, {"version": version}).to_dicts(),
+        costs=_costs(lake.select(in_commit_order("materializations", _COUNTED), {"version": version})),
     )
+
+
+def _costs(accounts: pl.DataFrame) -> list[dict[str, Any]]:
+    """What each table has cost in all its materializations; `calls_found` are those of the last."""
+    tokens = pl.col("prompt_tokens") + pl.col("completion_tokens")
+    costs = accounts.group_by("table_name", maintain_order=True).agg(
+        pl.col("ledger_misses").sum().alias("calls_paid"),
+        pl.col("ledger_hits").last().alias("calls_found"),
+        tokens.sum().alias("tokens"),
+        pl.col("seconds").sum(),
+    )
+    return costs.to_dicts()

@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import polars as pl
-
 from cai_dagster.disk import full_disk_named
 from cai_dagster.exports.dataset_card import MARK, UNKNOWN_LICENCE, CardFacts, ExportedSplit, dataset_card
 from cai_dagster.exports.formats import (
@@ -32,6 +30,7 @@ from cai_dagster.exports.formats import (
     layout_of,
 )
 from cai_dagster.lake.lake import STREAM_ROWS, Lake
+from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.scratch import scratch_folder
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.tables.registry import TABLES
@@ -100,7 +99,7 @@ def export_table(
             rejected=rejected,
             label_policies=_label_policies(rows),
             principles=_all_rows(rows, "constitution"),
-            materializations=_materializations(rows),
+            materializations=_materializations(lake, rows),
             figures={name: found for name in FIGURES if name in TABLES and (found := _all_rows(rows, name))},
         )
         (made / CARD).write_text(dataset_card(facts), encoding="utf-8")
@@ -325,13 +324,9 @@ def _all_rows(rows: TableSnapshot, table: str) -> list[dict[str, Any]]:
     return (found if table == "constitution" else found.head(MOST_FIGURES)).to_dicts()
 
 
-def _materializations(rows: TableSnapshot) -> list[dict[str, Any]]:
+def _materializations(lake: Lake, rows: TableSnapshot) -> list[dict[str, Any]]:
     """The last materialization of each table that the version (or every version) reads."""
-    accounts = TableSnapshot(rows.lake, "materializations", None, rows.snapshot_id).frame()
-    version = pl.col("constitution_version")
-    return (
-        accounts.filter(version.is_null() | (version == rows.constitution_version))
-        .sort("materialized_at")
-        .unique("table_name", keep="last", maintain_order=True)
-        .to_dicts()
+    newest = newest_materializations(
+        "constitution_version IS NULL OR constitution_version = $version", rows.snapshot_id
     )
+    return lake.select(f"FROM ({newest}) ORDER BY materialized_at", {"version": rows.constitution_version}).to_dicts()

@@ -24,6 +24,7 @@ from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog import attach, in_transaction, widen_text_bounds
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
+from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.queries import Rows, literals, of_prompts, select_rows, with_tables
 from cai_dagster.lake.reader import (
     LakeError,
@@ -237,10 +238,10 @@ class Lake:
 
     def data_version_of(self, snapshot: TableSnapshot) -> str:
         """The data version of a snapshot's rows: that of the materialization that wrote them."""
-        accounts = TableSnapshot(self, "materializations", snapshot.constitution_version, snapshot.snapshot_id)
-        table = literal(snapshot.table)
-        query = f"SELECT data_version FROM accounts WHERE table_name = {table} ORDER BY materialized_at DESC LIMIT 1"
-        return self.query(query, accounts=accounts).item()
+        of_table = "table_name = $table AND constitution_version IS NOT DISTINCT FROM $version"
+        newest = newest_materializations(of_table, snapshot.snapshot_id)
+        parameters = {"table": snapshot.table, "version": snapshot.constitution_version}
+        return self.select(f"SELECT data_version FROM ({newest})", parameters).item()
 
     def read(self, snapshot: Rows) -> pl.DataFrame:
         """All rows of a snapshot (or those staged), ordered by the table's key."""

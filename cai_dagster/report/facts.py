@@ -6,12 +6,14 @@ examples are those of `report_examples`. It knows nothing of how it is shown.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import CONSTITUTIONS
 from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.report.bias import Bias, bias_of
 from cai_dagster.report.examples import (
     LONGEST_NAME,
@@ -32,7 +34,7 @@ from cai_dagster.report.histograms import (
 from cai_dagster.report.tables import MOST_ROWS, ReportTables, Row
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import KEY_DIGITS, CheckpointRecord
-from cai_dagster.upkeep.status import ACCOUNTS, CHECKS, AssetStatus, State, standing
+from cai_dagster.upkeep.status import AssetStatus, State, standing
 
 MOST_REASONS = 12
 MOST_WAYS = 5  # in which one thing was done: methods, models, policies
@@ -152,10 +154,8 @@ def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> F
 def _suspect(
     tables: ReportTables, version: str, principles: Sequence[Row], constitutions: Path
 ) -> dict[str, AssetStatus]:
-    accounts, results = (
-        tables.of_version(name, query.format(table="rows")).to_dicts()
-        for name, query in (("materializations", ACCOUNTS), ("check_results", CHECKS))
-    )
+    accounts = tables.recorded(partial(in_commit_order, "materializations")).to_dicts()
+    results = tables.recorded(newest_check_results).sort("check_name").to_dicts()
     found = standing(version, accounts, results, principles, constitutions)
     return {one.asset: one for one in found if one.state in {State.stale, State.failed}}
 
@@ -190,7 +190,8 @@ def _funnel(tables: ReportTables) -> list[FunnelStep]:
         FROM rows GROUP BY ALL ORDER BY rejected DESC, code
     """
     rejected: dict[str, dict[str, int]] = {}
-    for row in tables.of_version("rejected_rows", query.format(longest=LONGEST_NAME)).iter_rows(named=True):
+    counts = tables.recorded(partial(in_commit_order, "rejected_rows"), query.format(longest=LONGEST_NAME))
+    for row in counts.iter_rows(named=True):
         reasons = rejected.setdefault(row["table_name"], {})
         code = row["code"] if len(reasons) < MOST_REASONS else "other reasons"
         reasons[code] = reasons.get(code, 0) + row["rejected"]
@@ -272,7 +273,8 @@ def _spent(tables: ReportTables) -> dict[str, Row]:
             sum(prompt_tokens + completion_tokens)::BIGINT AS tokens, sum(seconds) AS seconds
         FROM rows GROUP BY ALL
     """
-    return {row["table_name"]: row for row in tables.of_version("materializations", query).iter_rows(named=True)}
+    spent = tables.recorded(partial(in_commit_order, "materializations"), query)
+    return {row["table_name"]: row for row in spent.iter_rows(named=True)}
 
 
 def _checks(tables: ReportTables) -> list[dict[str, Any]]:
@@ -280,12 +282,7 @@ def _checks(tables: ReportTables) -> list[dict[str, Any]]:
 
     `runs`: how often it has run; `outdated`: the rows that it measured have been replaced since.
     """
-    query = """
-        SELECT *, count(*) OVER (PARTITION BY table_name, check_name, constitution_version) AS runs FROM rows
-        QUALIFY row_number() OVER (
-            PARTITION BY table_name, check_name, constitution_version ORDER BY checked_at DESC) = 1
-    """
-    results = tables.of_version("check_results", query).sort("passed", "severity", "table_name", "check_name")
+    results = tables.recorded(newest_check_results).sort("passed", "severity", "table_name", "check_name")
     made = {name: account["data_version"] for name, account in tables.accounts.items()}
     return [
         {**row, "outdated": row["data_version"] != made.get(row["table_name"], row["data_version"])}

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cai_dagster.judging.label_statistics import label_mass_of
 from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.plan.cost import CostPlan
 from cai_dagster.tables.registry import TABLES
@@ -38,11 +39,9 @@ _PAIR = """
         AND list_contains(coalesce(j.principle_ids, [j.principle_id]), c.principle_id)
     WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
 """
-_LATEST = f"""
-    FROM lake.materializations
-    WHERE run_id <> '{FORGET_RUN}' AND (constitution_version IS NULL OR constitution_version = $version)
-    QUALIFY row_number() OVER (PARTITION BY table_name ORDER BY materialized_at DESC) = 1
-"""
+_LATEST = newest_materializations(
+    f"run_id <> '{FORGET_RUN}' AND (constitution_version IS NULL OR constitution_version = $version)"
+)
 _EVALUATION = (
     "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND coalesce(slice, 'all') = 'all'"
 )

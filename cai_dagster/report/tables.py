@@ -1,12 +1,13 @@
 """The tables of one constitution version as they were at one snapshot: what a report reads. It knows no report."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import polars as pl
 
 from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.tables.registry import TABLES
 
@@ -37,20 +38,15 @@ class ReportTables:
         """Whether all of them have been materialized."""
         return all(name in self.accounts for name in tables)
 
-    def of_version(self, table: str, sql: str) -> pl.DataFrame:
-        """What the SQL makes of `rows`, the rows of all versions, and of it what belongs to this one or to none."""
-        everything = self._lake.query(sql, rows=TableSnapshot(self._lake, table, None, self.snapshot_id))
-        version = pl.col("constitution_version")
-        return everything.filter(version.is_null() | (version == self._version))
+    def recorded(self, record: Callable[[str, int], str], sql: str = "FROM rows") -> pl.DataFrame:
+        """What the SQL makes of `rows`: those of a record (`lake.newest`) that belong to this version or to none."""
+        rows = record("constitution_version IS NULL OR constitution_version = $version", self.snapshot_id)
+        return self._lake.select(f"WITH rows AS ({rows}) {sql}", {"version": self._version})
 
     @cached_property
     def accounts(self) -> dict[str, dict[str, Any]]:
         """The latest account of each table that has been materialized, by its name."""
-        latest = """
-            FROM rows QUALIFY row_number() OVER (
-                PARTITION BY table_name, constitution_version ORDER BY materialized_at DESC) = 1
-        """
-        accounts = self.of_version("materializations", latest).filter(pl.col("table_name").is_in(list(TABLES)))
+        accounts = self.recorded(newest_materializations).filter(pl.col("table_name").is_in(list(TABLES)))
         return {row["table_name"]: row for row in accounts.iter_rows(named=True)}
 
     def _snapshot(self, table: str) -> TableSnapshot:

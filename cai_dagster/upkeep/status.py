@@ -20,21 +20,10 @@ from cai_dagster.constitution.constitution import (
     natural_order,
 )
 from cai_dagster.home import Home
+from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.lake.reader import LakeReader, has_committed_files
 from cai_dagster.tables.registry import TABLES, graph
 
-ACCOUNTS = """
-    SELECT table_name, constitution_version, run_id, materialized_at, rows, rejected, data_version, ledger_misses,
-        prompt_tokens + completion_tokens AS tokens, seconds
-    FROM {table} ORDER BY materialized_at
-"""
-CHECKS = """
-    SELECT table_name, constitution_version, check_name, passed, severity, data_version FROM {table}
-    QUALIFY row_number() OVER (
-        PARTITION BY table_name, constitution_version, check_name ORDER BY checked_at DESC
-    ) = 1
-    ORDER BY check_name
-"""
 _CONSTITUTIONS = """
     SELECT constitution_version, any_value(dialogues) AS dialogues, any_value(comparisons) AS comparisons,
         list({slug: slug, critique_request: critique_request, revision_request: revision_request,
@@ -120,7 +109,7 @@ class Status:
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
     reader = LakeReader(home) if home.catalog.exists() or has_committed_files(home) else None
-    queries = (ACCOUNTS.format(table="lake.materializations"), CHECKS.format(table="lake.check_results"))
+    queries = (in_commit_order("materializations"), f"FROM ({newest_check_results()}) ORDER BY check_name")
     accounts, results = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)
     known = {account["constitution_version"] for account in accounts} - {None}
@@ -135,7 +124,8 @@ def standing(
 ) -> list[AssetStatus]:
     """How the tables of one version stood, and those that all share, when the lake had these rows.
 
-    `accounts` and `results` are those of `ACCOUNTS` and `CHECKS`, `principles` the version's rows of `constitution`.
+    `accounts` are its rows of `materializations`, the newest last, `results` the newest of its checks by name,
+    `principles` its rows of `constitution`.
     """
     changed: dict[str, str] = {}
     files = constitution_versions(constitutions)
@@ -210,7 +200,7 @@ class _Judge:
             rejected=latest["rejected"],
             made_at=latest["materialized_at"].replace(tzinfo=UTC),
             calls_paid=sum(account["ledger_misses"] for account in history),
-            tokens=sum(account["tokens"] for account in history),
+            tokens=sum(account["prompt_tokens"] + account["completion_tokens"] for account in history),
             seconds=round(sum(account["seconds"] for account in history), 3),
         )
 

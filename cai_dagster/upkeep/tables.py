@@ -128,12 +128,13 @@ def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
 
 def _damaged_rows(lake: Any) -> list[Finding]:
     """Every row is read, and the rows of a table have to be those that their account tells of."""
+    from cai_dagster.lake.newest import newest_materializations
     from cai_dagster.lake.snapshots import TableSnapshot
     from cai_dagster.tables.registry import TABLES
 
     now = lake.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()  # of a commit all or nothing
-    last = "SELECT table_name, constitution_version, arg_max(data_version, materialized_at) FROM accounts GROUP BY ALL"
-    accounts = lake.query(f"{last} ORDER BY ALL", accounts=TableSnapshot(lake, "materializations", None, now))
+    newest = newest_materializations(snapshot_id=now)
+    accounts = lake.select(f"SELECT table_name, constitution_version, data_version FROM ({newest}) ORDER BY ALL", {})
     findings: list[Finding] = []
     for table in TABLES.values():
         told = {version: data_version for name, version, data_version in accounts.iter_rows() if name == table.name}

@@ -67,7 +67,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dg.AssetsDefinition:
             return [{**names, "summary": said.text, "finish_reason": said.finish_reason}]
 
         rows = "SELECT prompt_id, completion FROM initial_responses ORDER BY prompt_id"
-        return Stage("summaries", rows, lambda row: row["prompt_id"], summarize, 0.0)
+        return Stage("summaries", rows, lambda row: row["prompt_id"], summarize)
 
     @table_asset(code_version="1")
     def summaries(

@@ -43,7 +43,8 @@ def account(table: str, minute: float, data: str = "a", run: str = "r", version:
         "rejected": 1,
         "data_version": data,
         "ledger_misses": 5,
-        "tokens": 50,
+        "prompt_tokens": 40,
+        "completion_tokens": 10,
         "seconds": 30.0,
     }
 
