@@ -102,6 +102,9 @@ def judged_tables(
             "rationale": None,
             "feedback_model": "scripted",
             "request_id": "00",
+            "method": "one_principle",
+            "principle_ids": [principle_ids[slug]],
+            "principle_weight": 1.0,
         }
         for (slug, order), seen in judged.items()
     ]

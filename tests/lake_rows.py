@@ -9,6 +9,11 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
 
 
+def judged_under(principle_id: str) -> dict[str, Any]:
+    """The columns of a judgement that say how it was made: by one principle."""
+    return {"method": "one_principle", "principle_ids": [principle_id], "principle_weight": 1.0}
+
+
 def judgements(count: int, logp_a: float = -1.0) -> list[dict[str, Any]]:
     return [
         {
@@ -20,6 +25,7 @@ def judgements(count: int, logp_a: float = -1.0) -> list[dict[str, Any]]:
             "rationale": None,
             "feedback_model": "m",
             "request_id": "ff",
+            **judged_under("ab"),
         }
         for number in range(count)
     ]

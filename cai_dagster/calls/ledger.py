@@ -21,7 +21,7 @@ from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 
-SCHEMA_VERSION = 2  # 1 had no table `retries`
+SCHEMA_VERSION = 2
 
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
@@ -185,11 +185,10 @@ class Ledger:
     def _prepare(self) -> None:
         try:
             self._refuse_other_schemas()
-            _metadata.create_all(self._engine)  # also what is new since version 1
+            _metadata.create_all(self._engine)
             with self._engine.begin() as connection:
                 current = {"version": SCHEMA_VERSION}
                 connection.execute(self._insert_into(_schema_version).on_conflict_do_nothing(), current)
-                connection.execute(sa.delete(_schema_version).where(_schema_version.c.version != SCHEMA_VERSION))
         except DatabaseError as error:
             raise LedgerError(
                 f"the ledger {self._engine.url} cannot be used: {error.orig}. Where it is damaged: put a copy of it "
@@ -197,12 +196,12 @@ class Ledger:
             ) from error
 
     def _refuse_other_schemas(self) -> None:
-        """Before anything is written: a ledger of a later program stays as it is."""
+        """Before anything is written: a ledger of another version stays as it is."""
         if not sa.inspect(self._engine).has_table(_schema_version.name):
             return
         with self._engine.connect() as connection:
             version = connection.execute(sa.select(sa.func.max(_schema_version.c.version))).scalar()
-        if version is not None and not 1 <= version <= SCHEMA_VERSION:
+        if version not in {None, SCHEMA_VERSION}:
             raise LedgerError(
                 f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
                 "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"

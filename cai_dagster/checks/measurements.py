@@ -316,7 +316,7 @@ def _before(tables: Tables, check: str) -> dict[str, Any] | None:
 def _evaluation(tables: Tables, worst_first: pl.Expr) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The row of all held-out pairs, and the worst slices."""
     rows = tables.rows.collect()
-    overall = rows.filter(pl.col("slice").fill_null("all") == "all").to_dicts()
+    overall = rows.filter(pl.col("slice") == "all").to_dicts()
     shown = (
         rows.sort(worst_first, "slice", "slice_value", nulls_last=True)
         .lazy()

@@ -171,6 +171,6 @@ def _mirrored(rate: WinRate) -> WinRate:
 
 
 def _slice(row: Row) -> str:
-    """`all` (null in rows of older versions of the program), or `principle/crisis-care`."""
-    kind, value = row["slice"] or _ALL, row["slice_value"]
+    """`all`, or `principle/crisis-care`."""
+    kind, value = row["slice"], row["slice_value"]
     return kind if kind == _ALL else f"{kind}/{value}"

@@ -15,7 +15,7 @@ Row = Mapping[str, Any]
 
 PRINCIPLES_OF = {
     "revision_rounds": pl.concat_list("principle_id"),
-    "judgements": pl.coalesce("principle_ids", pl.concat_list("principle_id")),
+    "judgements": pl.col("principle_ids"),
 }
 
 COMPARED = ("revision_rounds", "sft_dataset", "response_pairs", "judgements", "preference_pairs")

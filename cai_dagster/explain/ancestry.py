@@ -195,7 +195,7 @@ class Ancestry:
         principles = self._texts_of_principles(moment) if rows else {}
         nodes: list[Node] = []
         for row in rows:
-            named = [principles[one] for one in _principles_of(row) if one in principles]
+            named = [principles[one] for one in row["principle_ids"] if one in principles]
             facts = {
                 "constitution_version": row["constitution_version"],
                 "principles": [slug for slug, _ in named],
@@ -205,7 +205,7 @@ class Ancestry:
                 "p_a": math.exp(row["logp_a"]),
                 "p_b": math.exp(row["logp_b"]),
                 "p_completion_0": p_completion_0_of(row["logp_a"], row["logp_b"], row["order"]),
-                "method": row.get("method") or "one_principle",
+                "method": row["method"],
                 "feedback_model": row["feedback_model"],
                 "snapshot": row["snapshot_id"],
             }
@@ -298,10 +298,6 @@ class Ancestry:
 def _policy_node(checkpoint: Checkpoint) -> Node:
     facts = {"asset": checkpoint.asset, "constitution_version": checkpoint.constitution_version}
     return Node("policy", checkpoint.key, facts)
-
-
-def _principles_of(judgement: Row) -> list[str]:
-    return judgement.get("principle_ids") or [judgement["principle_id"]]
 
 
 def _as_list(value: str | list[str] | None) -> list[str]:

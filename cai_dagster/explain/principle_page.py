@@ -31,7 +31,7 @@ _VERDICTS = f"""
         SELECT constitution_version, pair_id, list_contains([$ids], one) AS ours,
             avg(p_0) AS p_0, count(*) AS orders, count(DISTINCT p_0 > 0.5) = 1 AS orders_agree, avg(p_a) AS p_a
         FROM (
-            SELECT constitution_version, pair_id, principle_id, unnest(coalesce(principle_ids, [principle_id])) AS one,
+            SELECT constitution_version, pair_id, principle_id, unnest(principle_ids) AS one,
                 {P_A} AS p_a, {P_COMPLETION_0} AS p_0
             FROM lake.judgements WHERE $version IN ('', constitution_version) AND {IS_VERDICT}
         ) GROUP BY constitution_version, pair_id, one

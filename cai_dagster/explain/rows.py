@@ -8,12 +8,12 @@ from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.tables.table import Table
 
 PREFERENCE_SPLIT = "t.split = 'preference'"
-_UNDER = "list_has_any(coalesce(t.principle_ids, [t.principle_id]), [$ids])"
+_UNDER = "list_has_any(t.principle_ids, [$ids])"
 _THROUGH_OTHERS = {
     "sft_dataset": """EXISTS (FROM {revision_rounds} r WHERE r.constitution_version = t.constitution_version
         AND r.prompt_id = t.prompt_id AND r.sample = t.sample AND r.round <= t.round AND r.principle_id IN ($ids))""",
     "preference_pairs": """EXISTS (FROM {judgements} j WHERE j.constitution_version = t.constitution_version
-        AND j.pair_id = t.pair_id AND list_has_any(coalesce(j.principle_ids, [j.principle_id]), [$ids]))""",
+        AND j.pair_id = t.pair_id AND list_has_any(j.principle_ids, [$ids]))""",
 }
 """Of tables that name no principle: rows revised under one of `$ids` in their round or before, or judged under one."""
 _OF_REVISIONS_BY_PROMPT = """t.source = 'revisions' AND (t.constitution_version, t.prompt_id) IN (

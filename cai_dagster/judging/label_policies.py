@@ -101,7 +101,7 @@ def _clamped(judged: pl.LazyFrame, clamp_at: float) -> pl.LazyFrame:
 def _agreeing(judged: pl.LazyFrame) -> pl.LazyFrame:
     """The verdicts of principles that prefer the same completion in both orders, and those that know no order."""
     agree = (pl.len() == 2) & (side().sum().abs() == 2)
-    orderless = pl.col("method").first().is_in(_ORDERLESS).fill_null(value=False)
+    orderless = pl.col("method").first().is_in(_ORDERLESS)
     kept = judged.group_by("pair_id", "principle_id").agg((agree | orderless).alias("agree"))
     return judged.join(kept.filter("agree"), on=["pair_id", "principle_id"], how="semi")
 
@@ -113,7 +113,7 @@ def _ensemble(ensemble: PrincipleEnsemble) -> pl.Expr:
         case PrincipleEnsemble.mean:
             return p.mean()
         case PrincipleEnsemble.weights:
-            weight = pl.col("principle_weight").fill_null(1.0)
+            weight = pl.col("principle_weight")
             return (p * weight).sum() / weight.sum()
         case PrincipleEnsemble.dominant:  # two that are as sure of either side are a tie
             certainty = (p - 0.5).abs().round(_DECIMALS)

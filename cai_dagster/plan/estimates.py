@@ -11,8 +11,7 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.training.checkpoints import read_record
 
 _PAID = """
-    SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens,
-        coalesce(engine_seconds, seconds) AS seconds
+    SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens, engine_seconds AS seconds
     FROM lake.materializations WHERE ledger_misses > 0 AND tokens > 0
 """
 _CONFIDENCE = 1.96  # standard deviations either side: 95 % of a normal distribution

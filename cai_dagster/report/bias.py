@@ -76,7 +76,7 @@ def _length_bias(tables: ReportTables) -> dict[str, Any]:
 
 
 def _by_principle(tables: ReportTables) -> list[dict[str, Any]]:
-    several = "bool_or(coalesce(len(principle_ids), 1) > 1)"
+    several = "bool_or(len(principle_ids) > 1)"
     query = f"""
         SELECT CASE WHEN several THEN 'several together' ELSE coalesce(c.slug, {EARLIER_WORDING}) END AS slug,
             sum(n)::BIGINT AS judgements, sum(p_a * n) / sum(n) AS p_a, avg(same) AS same_letter

@@ -167,7 +167,7 @@ def _how(tables: ReportTables) -> dict[str, list[str]]:
         "critique and revision rounds": ("max(round)::VARCHAR", "revision_rounds"),
         "pairs made of": ("source", "response_pairs"),
         "feedback model": ("feedback_model", "judgements"),
-        "judging method": ("coalesce(method, 'one_principle')", "judgements"),
+        "judging method": ("method", "judgements"),
         "label policy": ("label_policy", "preference_pairs"),
     }
     how: dict[str, list[str]] = {}
@@ -256,7 +256,7 @@ def _slices(tables: ReportTables, name: str) -> tuple[list[dict[str, Any]], int]
     order = ", ".join(f"'{kind}'" for kind in _SLICES)
     query = f"""
         SELECT *, count(*) OVER () AS of FROM {name}
-        ORDER BY coalesce(list_position([{order}], coalesce(slice, 'all')), 99), slice, slice_value LIMIT {MOST_ROWS}
+        ORDER BY coalesce(list_position([{order}], slice), 99), slice, slice_value LIMIT {MOST_ROWS}
     """
     rows = tables.rows(query, name)
     return rows, rows[0]["of"] if rows else 0

@@ -43,7 +43,7 @@ def p_chosen_histogram(tables: ReportTables) -> Histogram | None:
 
 
 def reward_histogram(tables: ReportTables) -> Histogram | None:
-    """Rewards of the held-out pairs; None in tables of older versions."""
+    """Rewards of the held-out pairs; None where none was evaluated."""
     query = """
         SELECT reward_low, reward_high, chosen_rewards, rejected_rewards FROM reward_model_evaluation
         WHERE slice = 'all' AND chosen_rewards IS NOT NULL

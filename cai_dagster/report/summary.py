@@ -36,15 +36,13 @@ _PAIR = """
         list({slug: c.slug, "order": j."order", logp_a: j.logp_a, logp_b: j.logp_b} ORDER BY j."order") AS judged
     FROM lake.preference_pairs p JOIN lake.judgements j USING (constitution_version, pair_id)
     JOIN lake.constitution c ON c.constitution_version = j.constitution_version
-        AND list_contains(coalesce(j.principle_ids, [j.principle_id]), c.principle_id)
+        AND list_contains(j.principle_ids, c.principle_id)
     WHERE p.constitution_version = $version GROUP BY ALL ORDER BY p.p_chosen DESC, p.pair_id LIMIT 1
 """
 _LATEST = newest_materializations(
     f"run_id <> '{FORGET_RUN}' AND (constitution_version IS NULL OR constitution_version = $version)"
 )
-_EVALUATION = (
-    "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND coalesce(slice, 'all') = 'all'"
-)
+_EVALUATION = "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND slice = 'all'"
 _COST = ("materialized_at", "rows", "rejected", "ledger_hits", "ledger_misses", "prompt_tokens", "completion_tokens")
 
 

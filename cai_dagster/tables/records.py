@@ -50,7 +50,6 @@ MATERIALIZATIONS = Table(
             "Of these, the time in which at least one call was being paid for.",
             COMPUTED,
             ge=0,
-            nullable=True,
         ),
         Column("model_id", T.text, "The model that was called, if any.", COMPUTED, nullable=True),
     ),

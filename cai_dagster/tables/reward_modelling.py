@@ -94,11 +94,9 @@ REWARD_MODEL_EVALUATION = Table(
         Column(
             "slice",
             T.text,
-            "Which pairs: all (null in rows of older versions), principle, labelled_by, benchmark_subset,"
-            " benchmark_category or benchmark. The labels are those of the slice: one principle's, "
-            "people's, the file's.",
+            "Which pairs: all, principle, labelled_by, benchmark_subset, benchmark_category or benchmark. The labels "
+            "are those of the slice: one principle's, people's, the file's.",
             COMPUTED,
-            nullable=True,
         ),
         Column(
             "slice_value",
@@ -132,7 +130,7 @@ REWARD_MODEL_EVALUATION = Table(
         Column(
             "reward_low",
             T.number,
-            "The lowest reward; null in rows of older versions.",
+            "The lowest reward.",
             ("reward_model.checkpoint_key", *LABELLED_PAIRS),
             nullable=True,
         ),

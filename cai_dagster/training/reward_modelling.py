@@ -142,8 +142,8 @@ def pairs_hash(pairs: pl.DataFrame) -> str:
 def training_settings(settings: RewardModelSettings, pairs: pl.DataFrame) -> dict[str, Any]:
     """The settings that decide the weights, for key and record of a checkpoint.
 
-    An option that is off is left out, and so is what concerns human labels where there are none: checkpoints that
-    were trained before there was the option keep their key.
+    An option that is off is left out, and so is what concerns human labels where there are none: what changes no
+    weight changes no key.
     """
     values = settings.model_dump()
     silent = {name for name, off in _OPTIONS_OFF.items() if values[name] == off}

@@ -26,7 +26,7 @@ def examine_checkpoints(home: Home, full: bool) -> list[Finding]:
 
 
 def _compared(home: Home, full: bool) -> str:
-    """How many have no hash to be compared with: they came from another home, or from an earlier program."""
+    """How many have no hash to be compared with: they came from another home."""
     if not full:
         return ""
     try:

@@ -48,7 +48,7 @@ def _ledger(home: Home) -> list[Finding]:
             calls, size = connection.execute("SELECT count(*) FROM calls").fetchone()[0], home.ledger.stat().st_size
         except sqlite3.DatabaseError as error:
             return [problem("ledger", f"{home.ledger} is no ledger: {error}", _NO_LEDGER)]
-    if version is not None and not 1 <= version <= SCHEMA_VERSION:
+    if version not in {None, SCHEMA_VERSION}:
         text = f"{home.ledger} has schema version {version}, this program writes {SCHEMA_VERSION}"
         return [
             problem("ledger", text, "Use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder.")

@@ -20,6 +20,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from resources.lake import open_lake
 from tests.hostile import HOSTILE, LONG_LINE
+from tests.lake_rows import judged_under
 from tests.unit.pages.test_html import Elements
 
 
@@ -92,9 +93,8 @@ def judged_page(home: Home, p_0: dict[str, dict[str, Any]]) -> PrinciplePage:
             for order, p in zip(("01", "10"), given if isinstance(given, tuple) else (given, given), strict=True):
                 p_a = p if order == "01" else 1 - p
                 row = {"logp_a": math.log(p_a), "logp_b": math.log(1 - p_a), "feedback_model": "m", "request_id": "aa"}
-                staged.add(
-                    [{**row, "pair_id": pair.replace("p", "a"), "principle_id": principles[slug].id, "order": order}]
-                )
+                row |= {"principle_id": principles[slug].id, **judged_under(principles[slug].id)}
+                staged.add([{**row, "pair_id": pair.replace("p", "a"), "order": order}])
     staged.close()
     assert not staged.rejected_count
     lake.commit(staged, Account("run", "data"))

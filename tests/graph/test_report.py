@@ -341,7 +341,7 @@ def test_a_table_of_revisions_without_rows_is_said_to_be_empty(home: Home, tmp_p
 def test_only_judgements_under_several_principles_are_called_so(home: Home) -> None:
     lake = Lake(home)
     fill(lake, "constitution", [{"principle_id": "1" * 32, "slug": "kindness"}])
-    asked = {"1" * 32: None, "2" * 32: ["2" * 32], "3" * 32: ["1" * 32, "2" * 32], "4" * 32: ["1" * 32, "4" * 32]}
+    asked = {"1" * 32: ["1" * 32], "2" * 32: ["2" * 32], "3" * 32: ["1" * 32, "2" * 32], "4" * 32: ["1" * 32, "4" * 32]}
     said = {"logp_a": -0.4, "logp_b": -1.2}
     rows = [{"principle_id": key, "principle_ids": several, **said} for key, several in asked.items()]
     fill(lake, "judgements", rows)

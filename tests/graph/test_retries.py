@@ -12,6 +12,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.models.messages import Message
 from resources.lake import open_lake
+from tests.lake_rows import judged_under
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 
 
@@ -47,6 +48,7 @@ def test_a_call_that_was_not_made_is_no_call_to_retry(home: Home) -> None:
     lake = open_lake(home)
     staged = lake.stage("judgements", "v1")
     row = {"principle_id": "ab", "logp_a": -1.0, "logp_b": -1.0, "feedback_model": "m", "request_id": "ab"}
+    row |= judged_under("ab")
     ended = {"rationale": "so", "rationale_finish_reason": "length", "rationale_request_id": "c" * 64}
     staged.add([{**row, "pair_id": "0a", "order": "01"}, {**row, "pair_id": "0b", "order": "01", **ended}])
     staged.close()

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import pytest
@@ -236,23 +235,6 @@ def test_a_prompt_that_is_in_another_table_only_is_traced_and_a_forgotten_one_is
     forget(home, remembered(home, forgotten))
     with pytest.raises(TraceError, match="was removed for good"):
         trace(home, forgotten)
-
-
-def test_a_snapshot_from_before_a_column_came_is_traced(explained: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As DuckLake reads it: without the columns."""
-    later = {"rationale", "rationale_request_id", "score_request_ids", "principle_ids", "method"}
-    rows = LakeReader.rows
-
-    def older(self: LakeReader, sql: str, **parameters: Any) -> list[dict[str, Any]]:
-        found = rows(self, sql, **parameters)
-        whole = "AT (VERSION" in sql and sql.lstrip().startswith("SELECT *")
-        return [{name: row[name] for name in row if name not in later} for row in found] if whole else found
-
-    monkeypatch.setattr(LakeReader, "rows", older)
-    key = table(explained, "reward_model")["checkpoint_key"][0]
-    judged = nodes(trace(explained, key).backwards, "judgement")
-    assert judged
-    assert all(node.facts["method"] == "one_principle" for node in judged)
 
 
 def test_a_table_written_again_with_the_same_rows_is_unchanged(home: Home, tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ for replacement in range(replacements):
     staged = lake.stage("judgements", version)
     staged.add(
         {"pair_id": f"{number:x}", "principle_id": "ab", "order": "01", "logp_a": -1.0 - replacement, "logp_b": -1.0,
-         "rationale": None, "feedback_model": version, "request_id": "ff"}
+         "rationale": None, "feedback_model": version, "request_id": "ff", "method": "one_principle",
+         "principle_ids": ["ab"], "principle_weight": 1.0}
         for number in range(rows)
     )
     staged.reject(f"rejected {replacement}", "code: why", {})

@@ -431,12 +431,11 @@ def evaluation(**scores: Any) -> dict[str, Any]:
 
 def test_the_reward_model_is_held_to_chance_to_length_and_to_its_correlation_with_length() -> None:
     slices = [evaluation(slice="principle", slice_value=name, accuracy=low) for name, low in (("a", 0.2), ("b", 0.1))]
-    for kind in ("all", None):  # null in rows of older versions
-        rows = tables(frame("reward_model_evaluation", *slices, evaluation(slice=kind, accuracy_low=0.55)))
-        assert (reward_accuracy(rows).value, reward_accuracy(rows).rows) == (0.55, 9)
-        assert [one["slice_value"] for one in reward_accuracy(rows).examples][:2] == ["b", "a"]
-        assert reward_over_length(rows).value == pytest.approx(0.1)
-        assert reward_length_correlation(rows).value == -0.3
+    rows = tables(frame("reward_model_evaluation", *slices, evaluation(accuracy_low=0.55)))
+    assert (reward_accuracy(rows).value, reward_accuracy(rows).rows) == (0.55, 9)
+    assert [one["slice_value"] for one in reward_accuracy(rows).examples][:2] == ["b", "a"]
+    assert reward_over_length(rows).value == pytest.approx(0.1)
+    assert reward_length_correlation(rows).value == -0.3
     single = tables(frame("reward_model_evaluation", evaluation(accuracy_low=None, length_correlation=None)))
     assert reward_accuracy(single).value == 0
     assert reward_length_correlation(single) == Measurement(None, 9, reward_length_correlation(single).examples)

@@ -229,6 +229,7 @@ def labelled(name: str, principle: Principle, p_first: dict[int, float], **more:
         {
             "pair_id": f"{number:x}",
             "principle_id": principle.id,
+            "principle_ids": [principle.id],
             "order": order,
             "logp_a": math.log(p if order == "01" else 1 - p),
             "logp_b": math.log(1 - p if order == "01" else p),
@@ -378,7 +379,7 @@ def test_checks_and_costs_stand_side_by_side() -> None:
     assert re.search(r"judgements +10 → 2 +0 → 8", text)
 
 
-def scored_version(name: str, *evaluated: tuple[str | None, str | None, float], **wins: float) -> VersionTables:
+def scored_version(name: str, *evaluated: tuple[str, str | None, float], **wins: float) -> VersionTables:
     """(slice, slice_value, accuracy); the win rate of each policy against all others, and 0.5 against another."""
     score = {"checkpoint_key": "ab", "pairs": 20, "constant_log_loss": math.log(2), "brier_score": 0.2}
     score |= {"log_loss": 0.61, "calibration_error": 0.04, "length_correlation": None, "longer_wins_accuracy": 0.5}
@@ -399,7 +400,7 @@ def scored_version(name: str, *evaluated: tuple[str | None, str | None, float], 
 
 def test_reward_models_and_policies_stand_side_by_side() -> None:
     before = scored_version(
-        *("v1", (None, None, 0.6), ("principle", "all", 0.5), ("principle", "kind", 0.4)),
+        *("v1", ("all", None, 0.6), ("principle", "all", 0.5), ("principle", "kind", 0.4)),
         *(("benchmark", "b", 0.7), ("benchmark_subset", "b/s", 0.7)),
         dpo_model=0.6,
     )

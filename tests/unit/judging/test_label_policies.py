@@ -254,13 +254,6 @@ def test_principles_are_weighted_as_in_the_constitution() -> None:
     assert probability(*evidence, under=SOFT, weights={"x": 3.0, "y": 1.0}) == pytest.approx(0.65)
 
 
-def test_without_weights_all_principles_weigh_the_same() -> None:
-    """As in rows that were written before weights were."""
-    evidence = judgements(says("p", "x", "01", 0.9), says("p", "y", "01", 0.4))
-    evidence = evidence.with_columns(principle_weight=pl.lit(None, dtype=pl.Float64))
-    assert label(pairs(p=("one", "two")), evidence, WEIGHTS)["p"][2] == pytest.approx(0.65)
-
-
 LOGPROBS = st.floats(-30, 0, allow_subnormal=False)
 JUDGED = st.lists(
     st.tuples(st.sampled_from(["x", "y", "z"]), st.sampled_from(["01", "10"]), LOGPROBS, LOGPROBS),

@@ -34,6 +34,9 @@ JUDGEMENT = {
     "rationale": None,
     "feedback_model": "m",
     "request_id": "ff",
+    "method": "one_principle",
+    "principle_ids": ["cd"],
+    "principle_weight": 1.0,
 }
 
 
