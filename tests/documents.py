@@ -11,7 +11,7 @@ from markdown_it.token import Token
 from cai_dagster.home import PROJECT
 
 DOCUMENTS = [
-    *(PROJECT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md")),
+    *(PROJECT / name for name in ("README.md", "AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")),
     *sorted((PROJECT / "docs").glob("*.md")),
 ]
 _MARKDOWN = MarkdownIt("commonmark").enable("table")

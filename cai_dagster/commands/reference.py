@@ -1,15 +1,18 @@
 """The reference pages docs/configuration.md and docs/tables.md, made from the models that the program itself uses.
 
-`python -m cai_dagster.commands.reference` (`make docs`) writes both, and the checks into docs/monitoring.md; a test
-says when a page is stale. What a setting or a column means stands in its model and nowhere else. Environment variables
-have no model, so they are described here.
+`python -m cai_dagster.commands.reference` (`make docs`) writes both, the checks into docs/monitoring.md, and the map of
+folders and tables into docs/concepts.md; a test says when a page is stale. What a setting or a column means stands in
+its model and nowhere else. Environment variables have no model, so they are described here.
 """
 
+import ast
 import json
+import re
 import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel
@@ -49,6 +52,7 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "`ignore`, likewise.",
 }
 
+_FIELD = re.compile(r"'(\w+)':")
 _WRITTEN = "<!-- written by `make docs` from {source}; edit that -->"
 _CONFIGURATION = """\
 # Configuration
@@ -79,8 +83,6 @@ reason.
 A table *of a version* holds the rows of all constitution versions, and materializing a version replaces that version's
 rows. An *unversioned* table is replaced whole. To an *appended* table rows are only added.
 """
-_CHECKS = "<!-- checks: written by `make docs` from cai_dagster/checks/declarations.py and settings.toml -->"
-_END_OF_CHECKS = "<!-- end of checks -->"
 
 
 def configuration_page() -> str:
@@ -89,7 +91,6 @@ def configuration_page() -> str:
     values = {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles}
     sections = {name: cast("type[BaseModel]", field.annotation) for name, field in Settings.model_fields.items()}
     parts = [_WRITTEN.format(source="cai_dagster/settings.py and settings.toml"), _CONFIGURATION]
-    parts.append("Sections: " + ", ".join(f"[`{name}`](#{name})" for name in sections) + ".\n")
     described: dict[str, dict[str, BaseModel]] = {}
     for name, model in sections.items():
         found = {profile: cast("BaseModel", getattr(settings, name)) for profile, settings in values.items()}
@@ -97,7 +98,9 @@ def configuration_page() -> str:
         alike = next((other for other in described if described[other] == found), None)
         described[name] = found
         if name == "checks":
-            parts.append(_checks(found))
+            parts.append(
+                "Bounds and severity of each check, by table and version: [monitoring](monitoring.md#bounds).\n"
+            )
         elif alike:
             parts.append(f"Settings, defaults and what profiles change are those of [`{alike}`](#{alike}).\n")
         else:
@@ -111,7 +114,6 @@ def tables_page() -> str:
     from cai_dagster.tables.registry import TABLES
 
     parts = [_WRITTEN.format(source="the declarations in cai_dagster/tables/"), _TABLES]
-    parts.append("Tables: " + ", ".join(f"[`{name}`](#{name})" for name in TABLES) + ".\n")
     described: list[Table] = []
     for table in TABLES.values():
         parts.append(f"## `{table.name}`\n\n{table.row}\n\n{_kind(table)}\n")
@@ -130,23 +132,74 @@ def tables_page() -> str:
 
 
 def monitoring_page() -> str:
-    """docs/monitoring.md as it is, with the table of the checks."""
-    before, rest = (DOCS / "monitoring.md").read_text(encoding="utf-8").split(_CHECKS, 1)
-    after = rest.split(_END_OF_CHECKS, 1)[1]
-    settings = load_settings(SETTINGS_FILE, DEFAULT_PROFILE).checks
+    """docs/monitoring.md as it is, with the table of the checks and the bounds of each profile."""
+    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
+    values = {profile: load_settings(SETTINGS_FILE, profile).checks for profile in profiles}
+    default = values[DEFAULT_PROFILE]
+    others = [profile for profile, found in values.items() if found != default]
     rows: list[Sequence[str]] = []
-    for name in type(settings).model_fields:
+    for name in type(default).model_fields:
         checks = [check for check in CHECKS if check.name == name]
         advice = checks[0].advice.replace(f"'{checks[0].table}'", "'TABLE'")
         tables = "every table with a check" if name == "drift" else ", ".join(f"`{check.table}`" for check in checks)
-        rows.append((f"`{name}`", tables, checks[0].description, _bounds(settings.of(name)), advice))
-    table = _grid(("check", "of", "measures", "default bound", "what to do"), rows)
-    return f"{before}{_CHECKS}\n{table}{_END_OF_CHECKS}{after}"
+        bounds = [_bounds(default.of(name))]
+        bounds += [
+            _bounds(values[other].of(name)) if values[other].of(name) != default.of(name) else "" for other in others
+        ]
+        rows.append((f"`{name}`", tables, checks[0].description, *bounds, advice))
+    heads = ("check", "of", "measures", "default", *(f"`{other}`" for other in others), "what to do")
+    return _with_part("monitoring.md", "checks", _grid(heads, rows))
+
+
+def concepts_page() -> str:
+    """docs/concepts.md as it is, with its map: the folders from the ground up, and the tables in the graph's order."""
+    from cai_dagster.tables.registry import TABLES
+
+    folders = [(f"`{place}`", _first_sentence(file)) for place, file in floors()]
+    modules = {file: file.read_text(encoding="utf-8") for file in sorted((PROJECT / "assets").glob("*.py"))}
+    tables: list[Sequence[str]] = []
+    for table in TABLES.values():
+        made = [file.name for file, text in modules.items() if re.search(rf"^def {table.name}\(", text, re.MULTILINE)]
+        asset = f"[`assets/{made[0]}`](../assets/{made[0]})" if made else ""
+        read = ", ".join(f"`{name}`" for name in table.reads)
+        tables.append((f"[`{table.name}`](tables.md#{table.name})", table.row, table.maker.value, read, asset))
+    page = _with_part("concepts.md", "folders", _grid(("folder", "what it holds"), folders))
+    return _with_part("concepts.md", "tables", _grid(("table", "a row", "made", "from", "asset"), tables), page)
+
+
+def floors() -> list[tuple[str, Path]]:
+    """The folders and modules from the ground up, as the layers of import-linter in pyproject.toml have them."""
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = [one["layers"] for one in project["tool"]["importlinter"]["contracts"] if "layers" in one]
+    modules = [module.strip() for layer in reversed(layers) for module in layer.split("|")]
+    places = [PROJECT / module.replace(".", "/") for module in modules]
+    files = [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]
+    shown = [str((file.parent if file.name == "__init__.py" else file).relative_to(PROJECT)) for file in files]
+    return [(f"{one}/" if not one.endswith(".py") else one, file) for one, file in zip(shown, files, strict=True)]
+
+
+def _first_sentence(file: Path) -> str:
+    """Of a module's docstring, what stands before the first full stop."""
+    documented = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+    return re.split(r"(?<=\.)\s", " ".join(documented.split()), maxsplit=1)[0]
+
+
+def _with_part(name: str, part: str, text: str, page: str | None = None) -> str:
+    """A page of docs/ in which what stands between the marks of a part is replaced."""
+    page = page if page is not None else (DOCS / name).read_text(encoding="utf-8")
+    begin, end = f"<!-- {part}: written by `make docs` -->", f"<!-- end of {part} -->"
+    before, rest = page.split(begin, 1)
+    return f"{before}{begin}\n{text}{end}{rest.split(end, 1)[1]}"
 
 
 def pages() -> dict[str, str]:
     """The text of each page, by its file name in docs/."""
-    return {"configuration.md": configuration_page(), "tables.md": tables_page(), "monitoring.md": monitoring_page()}
+    return {
+        "configuration.md": configuration_page(),
+        "tables.md": tables_page(),
+        "monitoring.md": monitoring_page(),
+        "concepts.md": concepts_page(),
+    }
 
 
 def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
@@ -161,27 +214,6 @@ def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
             given.append("" if value == getattr(default, name) else _literal(value))
         rows.append((f"`{name}`", _allowed(field), *given, field.description or ""))
     return _grid(("setting", "values", "default", *(f"`{other}`" for other in others), "meaning"), rows)
-
-
-def _checks(values: Mapping[str, BaseModel]) -> str:
-    """The checks: what each measures, on which tables, within which bounds."""
-    default = values[DEFAULT_PROFILE]
-    others = [profile for profile, found in values.items() if found != default]
-    rows: list[Sequence[str]] = []
-    for name in type(default).model_fields:
-        checks = [check for check in CHECKS if check.name == name]
-        bounds = [_bounds(getattr(default, name))]
-        for profile in others:
-            changed = getattr(values[profile], name) != getattr(default, name)
-            bounds.append(_bounds(getattr(values[profile], name)) if changed else "")
-        tables = ", ".join(f"`{check.table}`" for check in checks)
-        rows.append((f"`{name}`", tables, *bounds, checks[0].description))
-    settings = (
-        "A bound is `above`, `at_least` or `at_most`, or two of them; `severity` is `ERROR` or `WARN`. `tables` and "
-        "`versions` of a check change both for one table or constitution version; see [monitoring](monitoring.md).\n"
-    )
-    heads = ("check", "of", "default", *(f"`{other}`" for other in others), "measures")
-    return f"{settings}\n{_grid(heads, rows)}"
 
 
 def _bounds(check: CheckSettings) -> str:
@@ -239,7 +271,12 @@ def _described(column: "Column", table: "Table") -> tuple[str, str, str, str]:
         *([f"> {column.gt:g}"] if column.gt is not None else []),
         *([f"≤ {column.le:g}"] if column.le is not None else []),
     ]
-    return f"`{column.name}`", f"`{table.schema[column.name]}`", ", ".join(rules), column.description
+    return f"`{column.name}`", f"`{_short(str(table.schema[column.name]))}`", ", ".join(rules), column.description
+
+
+def _short(kind: str) -> str:
+    """A type of polars without what its name says: `List(Struct(role, content))`."""
+    return re.sub(r"Struct\(\{(.*?)\}\)", lambda found: f"Struct({', '.join(_FIELD.findall(found[1]))})", kind)
 
 
 def _docstring(model: type) -> str:

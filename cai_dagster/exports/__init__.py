@@ -1,1 +1,1 @@
-"""Datasets for others."""
+"""Data sets for others."""

@@ -1,1 +1,1 @@
-"""The paper as coroutines over a language model."""
+"""The paper as coroutines over a language model: critique and revision, pairs, best of n."""

@@ -1,1 +1,1 @@
-"""One constitution version as a page."""
+"""One constitution version as a page, and its summary."""

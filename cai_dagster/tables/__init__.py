@@ -1,1 +1,1 @@
-"""What each table is: its columns, its key, what it is made of."""
+"""One declaration a table: its columns, its key, what it is made of."""

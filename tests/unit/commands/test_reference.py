@@ -11,6 +11,7 @@ from cai_dagster.commands import reference
 from cai_dagster.home import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
 from cai_dagster.tables.registry import TABLES
+from cai_dagster.tables.table import Maker
 
 PROGRAM = [
     *(PROJECT / "cai_dagster").rglob("*.py"),
@@ -22,6 +23,13 @@ PROGRAM = [
 def rows(page: str, heading: str) -> dict[str, list[str]]:
     """The cells of the table below a heading, by the name in its first column."""
     section = page.split(f"## `{heading}`\n", 1)[1].split("\n## ", 1)[0]
+    cells = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in section.splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in cells}
+
+
+def checks_of_the_page() -> dict[str, list[str]]:
+    """The cells of the table of checks, by the check."""
+    section = reference.monitoring_page().split("## The checks\n", 1)[1].split("\n## ", 1)[0]
     cells = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in section.splitlines() if line.startswith("| `")]
     return {row[0].strip("`"): row for row in cells}
 
@@ -42,6 +50,10 @@ def test_every_setting_has_its_default_and_its_meaning() -> None:
         if "are those of [" in page.split(f"## `{section}`\n", 1)[1].split("\n## ", 1)[0]:
             assert not found
             continue
+        if section == "checks":  # they are on the page of the checks
+            found = checks_of_the_page()
+            assert list(found) == list(type(default.checks).model_fields)
+            continue
         values = getattr(default, section)
         assert list(found) == list(type(values).model_fields), field
         assert all(row[-1] for row in found.values()), f"a setting of {section} has no description"
@@ -56,12 +68,10 @@ def test_a_profile_that_changes_a_setting_is_shown_beside_the_default() -> None:
 def test_choices_and_bounds_of_checks_are_written_out() -> None:
     page = reference.configuration_page()
     assert rows(page, "preference_pairs")["ensemble"][1] == "`mean` `dominant` `weights`"
-    assert rows(page, "checks")["length_ratio"][2:4] == [
-        "at least 0.67, at most 1.5: ERROR",
-        "at least 0.67, at most 1.5: WARN",
-    ]
+    found = checks_of_the_page()
+    assert found["length_ratio"][3:5] == ["at least 0.67, at most 1.5: ERROR", "at least 0.67, at most 1.5: WARN"]
     assert {f"`{check.table}`" for check in CHECKS if check.name == "rejected_share"} == set(
-        rows(page, "checks")["rejected_share"][1].split(", ")
+        found["rejected_share"][1].split(", ")
     )
 
 
@@ -110,3 +120,15 @@ def environment_variables(file: Path) -> set[str]:
             and re.fullmatch(r"[A-Z]{2}[A-Z0-9_]+", text.value)
         }
     return found
+
+
+def test_the_map_has_every_table_with_its_asset_and_every_folder_in_the_order_of_the_imports() -> None:
+    page = reference.concepts_page()
+    folders = page.split("<!-- folders:", 1)[1].split("<!-- end of folders -->", 1)[0]
+    shown = re.findall(r"^\| `([\w/.]+)` \|", folders, re.MULTILINE)
+    assert shown == [place for place, _ in reference.floors()]
+    there = {f"cai_dagster/{folder.parent.name}/" for folder in (PROJECT / "cai_dagster").glob("*/__init__.py")}
+    assert there | {"assets/", "resources/"} <= set(shown)
+    tables = page.split("<!-- tables:", 1)[1].split("<!-- end of tables -->", 1)[0]
+    with_asset = set(re.findall(r"^\| \[`(\w+)`\].*assets/\w+\.py\) \|$", tables, re.MULTILINE))
+    assert with_asset == {name for name, table in TABLES.items() if table.maker != Maker.record}
