@@ -83,7 +83,7 @@ def test_preferences_are_imported_from_a_file_with_columns_of_ones_own(run: "Cai
     asked = "Human: Is it late?\n\nAssistant:"
     rows = [{"good": f"\n\n{asked} It is nine.", "bad": f"\n\n{asked} No idea."}, {"good": f"\n\n{asked} Yes."}]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    columns = ("--chosen", "good", "--rejected", "bad", "--max-rejected-share", "0.5")
+    columns = ("--chosen", "good", "--rejected", "bad")
     finished = run("import", "preferences", str(file), *columns)
     assert finished.returncode == 0, finished.stderr
     assert "human_preferences: 1 rows, 1 rejected" in finished.stdout
