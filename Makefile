@@ -40,12 +40,12 @@ report: setup ## Write a version's HTML report (VERSION=v1)
 ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui
 
-test: $(VENV)/.installed-dev ## Run all tests: two at a time, then those that have the real model to themselves
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit tests/graph tests/process tests/simulations tests/browser --deselect $(TUTORIAL)
-	$(BIN)/python -m pytest tests/e2e $(TUTORIAL)
+# The longest first: what shares an engine, and the tutorial, run as they stand; the others fill in.
+test: $(VENV)/.installed-dev ## Run all tests, those on the real small model too, in two processes
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder $(TUTORIAL) tests/e2e tests/graph tests/process tests/simulations tests/browser tests/unit
 
 unit: $(VENV)/.installed-dev ## Run the unit tests: no engine, no browser, no run of the graph
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal tests/unit
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup tests/unit
 
 bench: $(VENV)/.installed-dev ## Measure what docs/benchmarks.md shows (about 35 minutes on two idle cores)
 	$(BIN)/python -m benchmarks

@@ -1,5 +1,7 @@
-"""What can happen by itself, each part off until someone turns it on in the UI (Automation): new constitution versions
-are materialized, prompts read again when their files change, failed runs noted. docs/monitoring.md says more.
+"""Sensors and automation conditions, each off until it is turned on in the UI.
+
+They materialize new constitution versions, read prompts again when their files change, and note failed runs; see
+docs/monitoring.md.
 """
 
 from collections.abc import Iterable

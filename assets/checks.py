@@ -23,7 +23,7 @@ from cai_dagster.tables.registry import TABLES
 from resources.lake import LakeResource
 
 if TYPE_CHECKING:
-    from cai_dagster.checks.measurements import Measurement
+    from cai_dagster.checks.measurement import Measurement
     from cai_dagster.lake.lake import Lake
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/graph/test_dagster_behaviour.py pins what we rely on.
@@ -34,9 +34,9 @@ _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 def _spec(check: Check) -> dg.AssetCheckSpec:
     checks = active_settings().checks.of(check.name)
-    severities = {checks.held_to(check.table, version).severity for version in (None, *checks.versions)}
+    severities = {checks.bound_of(check.table, version).severity for version in (None, *checks.versions)}
     unversioned = not TABLES[check.table].versioned
-    bounds = checks.held_to(check.table).told if unversioned else checks.told_of(check.table)
+    bounds = checks.bound_of(check.table).summary if unversioned else checks.summary_of(check.table)
     return dg.AssetCheckSpec(
         check.name,
         asset=check.table,
@@ -61,7 +61,7 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
         for check, measured in _measure(store, snapshot, data_version, checks):
             if check.name not in selected:
                 continue
-            settings = active_settings().checks.of(check.name).held_to(table, version)
+            settings = active_settings().checks.of(check.name).bound_of(table, version)
             passed = measured.value is None or settings.passes(measured.value)
             results.append(_result(check, settings, measured, passed, version))
             rows.append(
@@ -90,12 +90,13 @@ def _measure(
 ) -> Iterator[tuple[Check, "Measurement"]]:
     """What each check measures, in order: one may look at what those before it found."""
     from cai_dagster.checks import measurements
+    from cai_dagster.checks.measurement import Tables
 
     table, version = snapshot.table, snapshot.constitution_version
     measured: dict[str, Measurement] = {}
     with ExitStack() as copies:
         others = {name for check in checks for name in check.also}
-        tables = measurements.Tables(
+        tables = Tables(
             rows=copies.enter_context(store.scan(snapshot)),
             rejected=store.rejected(table, version),
             others={name: copies.enter_context(store.scan(store.snapshot(name, version))) for name in sorted(others)},

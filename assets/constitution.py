@@ -1,4 +1,4 @@
-"""The constitution: where every version begins."""
+"""The constitution: the first asset of a version."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""Named selections of assets, for who does not want to choose them one by one."""
+"""Jobs: named selections of assets."""
 
 import dagster as dg
 

@@ -1,4 +1,4 @@
-"""Everything put together: the code location. The one module of the domain that knows Dagster, assets and resources."""
+"""The code location: assets, checks, jobs, sensors and resources. No other module of the domain knows Dagster."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""A full disk, said plainly: SQLite, DuckDB, Parquet and safetensors writers each have their own words for it.
+"""Recognizes a full disk behind the errors of SQLite, DuckDB, Parquet and safetensors writers.
 
 Some have no word at all (DuckLake reports a failed ROLLBACK), so where an error does not say what it is, the file
 system is asked. It knows nothing of what is written.

@@ -1,4 +1,4 @@
-"""The two kinds of errors whose message says it all: those that a person can mend, and those of one row.
+"""The two kinds of errors that are shown without a traceback: those that a person can mend, and those of one row.
 
 A message says what was wrong, where, and what to do; no traceback adds to it.
 """

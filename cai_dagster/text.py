@@ -1,4 +1,4 @@
-"""Text for people: prompts and completions are data, wherever they are shown."""
+"""Shows text of models and people as text: control characters as escapes, long texts cut."""
 
 import re
 import unicodedata

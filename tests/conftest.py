@@ -1,4 +1,7 @@
-"""Fixtures for all tests: each test has a home of its own. What is slow to import is imported by who uses it."""
+"""Fixtures for all tests: each test has a home of its own. What is slow to import is imported by who uses it.
+
+Tests that run side by side share the cores: each process computes with one thread, so that none waits for another's.
+"""
 
 import os
 from pathlib import Path
@@ -7,6 +10,17 @@ import pytest
 from filelock import FileLock
 
 from cai_dagster.home import Home
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by a process that a test starts
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file run in one process, in their order; so do those of several files that share an engine."""
+    for item in items:
+        with_engine = "engine_settings" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if with_engine else str(item.path)))
 
 
 @pytest.fixture

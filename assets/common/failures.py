@@ -1,4 +1,4 @@
-"""How an asset fails of what a person can mend: Dagster shows the message, and keeps it, as text."""
+"""Failures that a person can mend, as plain text that Dagster shows and keeps."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -4,13 +4,13 @@ Each function has the name of its check in `checks`. It knows no bounds and no D
 by column, so that memory does not grow with their texts; what counts words does so on a sample, or on hashes of them.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from typing import Any, cast
 
 import polars as pl
 
 from cai_dagster.checks.languages import language
+from cai_dagster.checks.measurement import Measurement, Tables
 from cai_dagster.checks.refusals import refuses
 from cai_dagster.constitution.constitution import previous_version
 from cai_dagster.inputs.word_sequences import near_duplicates as nearly_equal
@@ -34,32 +34,6 @@ _BATCH = 4_096
 _SCORES = ("accuracy", "accuracy_low", "longer_wins_accuracy", "length_correlation")
 _IDS = ("prompt_id", "sample", "round", "pair_id", "policy")
 _TEXTS = ("response", "critique", "revision", "completion", "completion_0", "completion_1", "answer")
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """The measured value (None: there is nothing to measure it on) and rows that show it."""
-
-    value: float | None
-    rows: int
-    examples: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Tables:
-    """What checks look at.
-
-    The rows of one table and version, those set aside of it, and other tables of that version; earlier results of the
-    checks on this table (as in check_results, the newest last), and what those that ran before on these rows measured.
-    """
-
-    rows: pl.LazyFrame
-    rejected: pl.DataFrame = field(default_factory=pl.DataFrame)
-    others: Mapping[str, pl.LazyFrame] = field(default_factory=dict[str, pl.LazyFrame])
-    constitution_version: str | None = None
-    data_version: str = ""
-    history: pl.DataFrame = field(default_factory=pl.DataFrame)
-    measured: Mapping[str, Measurement] = field(default_factory=dict[str, Measurement])
 
 
 def rejected_share(tables: Tables) -> Measurement:

@@ -22,7 +22,7 @@ def refuse_too_many_rejected(staged: StagedRows, checks: ChecksSettings) -> None
     """Raise TooManyRejectedRowsError when the share of rejected rows is beyond the bound, and its severity is ERROR."""
     table, version = staged.table.name, staged.constitution_version
     checked = any(check.name == _CHECK and check.table == table for check in CHECKS)
-    bound = checks.of(_CHECK).held_to(table, version) if checked else _NONE
+    bound = checks.of(_CHECK).bound_of(table, version) if checked else _NONE
     if bound.severity != Severity.ERROR or bound.passes(staged.rejected_share):
         return
     reasons = ", ".join(f"{count} × {code}" for code, count in sorted(staged.reasons.items()))

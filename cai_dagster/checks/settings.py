@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.strict_model import StrictModel
 
-TOLD_VERSIONS = 5  # of many with bounds of their own, so many are told
+LISTED_VERSIONS = 5  # of many with bounds of their own, so many are told
 
 
 class Severity(StrEnum):
@@ -52,26 +52,26 @@ class CheckSettings(_Bounds):
             raise ValueError("has no bound (above, at_least, at_most), so that it could never fail")
         for table in ("", *self.tables):
             for version in (None, *self.versions):
-                self.held_to(table, version).refuse_contradiction(" and ".join(filter(None, (table, version))))
+                self.bound_of(table, version).refuse_contradiction(" and ".join(filter(None, (table, version))))
         return self
 
-    def held_to(self, table: str, version: str | None = None) -> "CheckSettings":
+    def bound_of(self, table: str, version: str | None = None) -> "CheckSettings":
         """What counts for one table and version: the check's own settings, below the table's, below the version's."""
         changed: dict[str, Any] = {"tables": {}, "versions": {}}
         for override in (self.tables.get(table), self.versions.get(version or "")):
             changed |= override.model_dump(exclude_unset=True) if override else {}
         return self.model_copy(update=changed)
 
-    def told_of(self, table: str) -> str:
+    def summary_of(self, table: str) -> str:
         """The bounds and severity for a table, and those of the versions that have others."""
-        usual = self.held_to(table).told
-        others = {version: self.held_to(table, version).told for version in self.versions}
+        usual = self.bound_of(table).summary
+        others = {version: self.bound_of(table, version).summary for version in self.versions}
         told = [f"of {version} {own}" for version, own in others.items() if own != usual]
-        more = [f"of {len(told) - TOLD_VERSIONS:,} more versions others"] if len(told) > TOLD_VERSIONS else []
-        return "; ".join([usual, *told[:TOLD_VERSIONS], *more])
+        more = [f"of {len(told) - LISTED_VERSIONS:,} more versions others"] if len(told) > LISTED_VERSIONS else []
+        return "; ".join([usual, *told[:LISTED_VERSIONS], *more])
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """`at most 0.05 (WARN)`"""
         return f"{self.bounds} ({self.severity})"
 

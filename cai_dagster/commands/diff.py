@@ -1,4 +1,4 @@
-"""`cai diff`: two versions of a constitution beside each other."""
+"""`cai diff`: compare two constitution versions."""
 
 import json
 import sys

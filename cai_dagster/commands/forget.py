@@ -1,4 +1,4 @@
-"""`cai forget`: remove a prompt for good, and say honestly what is left of it."""
+"""`cai forget`: remove a prompt for good, and say what is left of it."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`cai import`: what others have written, brought in."""
+"""`cai import`: human-labelled pairs and constitutions of others."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""`cai principle`: one principle across versions, in the terminal, as JSON, or as a page."""
+"""`cai principle`: one principle in all versions, in the terminal, as JSON, or as a page."""
 
 import json
 import sys
@@ -54,17 +54,17 @@ def principle(
 
 def to_html(page: "PrinciplePage") -> str:
     """The page of a principle: one file that opens from disk."""
-    from cai_dagster.explain.nodes import dialogue
+    from cai_dagster.explain.nodes import transcript
     from cai_dagster.explain.principle_page import TEXTS
     from cai_dagster.pages.html import render
 
-    values: dict[str, Any] = {"page": page, "texts": TEXTS, "dialogue": dialogue, "told_of": _told_of(page)}
+    values: dict[str, Any] = {"page": page, "texts": TEXTS, "transcript": transcript, "summary": _summary(page)}
     return render("principle.html", f"Principle {page.slug}", **values)
 
 
 def print_principle(page: "PrinciplePage", console: Console) -> None:
     """Print what is known, the parts that there are."""
-    console.print(Text(printable(page.slug), style="bold"), Text(_told_of(page), style="dim"))
+    console.print(Text(printable(page.slug), style="bold"), Text(_summary(page), style="dim"))
     _print_editions(page, console)
     _print_draws(page, console)
     _print_decisions(page, console)
@@ -72,7 +72,7 @@ def print_principle(page: "PrinciplePage", console: Console) -> None:
     _print_examples(page, console)
 
 
-def _told_of(page: "PrinciplePage") -> str:
+def _summary(page: "PrinciplePage") -> str:
     editions = len(page.editions)
     worded = f"{editions} wording{'s' if editions > 1 else ''}"
     return f"{worded}; {f'version {page.constitution_version}' if page.constitution_version else 'all versions'}"
@@ -150,12 +150,12 @@ def _print_agreements(page: "PrinciplePage", console: Console) -> None:
 
 
 def _print_examples(page: "PrinciplePage", console: Console) -> None:
-    from cai_dagster.explain.nodes import dialogue
+    from cai_dagster.explain.nodes import transcript
 
     for row in page.revisions:
         place = f"\nrevision in {row.constitution_version}, round {row.round}, of {row.prompt_id} ({row.source})"
         console.print(Text(printable(place), style="bold cyan"))
-        for name, text in (("prompt", dialogue(row.messages)), ("critique", row.critique)):
+        for name, text in (("prompt", transcript(row.messages)), ("critique", row.critique)):
             console.print(
                 Text(f"{name}: ", style="green").append(printable(text.strip(), LONGEST_TEXT), style="default")
             )
@@ -163,7 +163,7 @@ def _print_examples(page: "PrinciplePage", console: Console) -> None:
         console.print(Text("revision: ", style="green").append_text(changed))
     for row in page.pairs:
         console.print(Text(f"\npair {row.pair_id}: P(completion_0 is better) = {row.p_0:.3f}", style="bold cyan"))
-        texts = {"prompt": dialogue(row.messages), "completion_0": row.completion_0, "completion_1": row.completion_1}
+        texts = {"prompt": transcript(row.messages), "completion_0": row.completion_0, "completion_1": row.completion_1}
         for name, text in texts.items():
             console.print(
                 Text(f"{name}: ", style="green").append(printable(text.strip(), LONGEST_TEXT), style="default")

@@ -218,8 +218,8 @@ def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
 
 def _bounds(check: CheckSettings) -> str:
     """`at most 0.05: ERROR; v2: at most 0.1: ERROR`"""
-    held = [f"{table}: {_held(check.held_to(table))}" for table in check.tables]
-    held += [f"{version}: {_held(check.held_to('', version))}" for version in check.versions]
+    held = [f"{table}: {_held(check.bound_of(table))}" for table in check.tables]
+    held += [f"{version}: {_held(check.bound_of('', version))}" for version in check.versions]
     return "; ".join([_held(check), *held])
 
 

@@ -1,4 +1,4 @@
-"""`cai report`: one page that shows a constitution version to someone."""
+"""`cai report`: a constitution version as one HTML page."""
 
 import json
 import sys

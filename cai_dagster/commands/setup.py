@@ -1,4 +1,4 @@
-"""`cai setup`: CAI_HOME made ready."""
+"""`cai setup`: prepare CAI_HOME."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Which final revisions differ, and the first round in which they parted."""
+"""Which final revisions differ, and the first round in which they differ."""
 
 # scikit-learn is typed in part only.
 # pyright: reportMissingTypeStubs=false

@@ -1,4 +1,4 @@
-"""Two versions of a constitution beside each other: what was edited, and what became of the rows, labels and costs.
+"""Compares two versions of a constitution: what was edited, and what became of the rows, labels and costs.
 
 Pure functions over frames. It knows no store, no model and nothing of how a difference is shown; a slug is a
 principle's identity in both versions, and a row is shared when all its columns but the version are equal.

@@ -21,7 +21,7 @@ _NO_LABEL = "none"
 
 
 @dataclass(frozen=True)
-class PairExample:
+class LabelChange:
     """A pair judged in both versions: P(completion_0 is better) and the label (completion_0, completion_1 or none)."""
 
     pair_id: str
@@ -52,8 +52,8 @@ class Labels:
     gained: int
     lost: int
     mean_p_change: float | None
-    flips: tuple[PairExample, ...]
-    biggest_p_changes: tuple[PairExample, ...]
+    flips: tuple[LabelChange, ...]
+    biggest_p_changes: tuple[LabelChange, ...]
 
 
 def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataFrame, examples: int) -> Labels | None:
@@ -120,10 +120,10 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
 
 def _pair_examples(
     shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str], slugs: Mapping[str, str]
-) -> tuple[PairExample, ...]:
+) -> tuple[LabelChange, ...]:
     rows = shown.join(pairs, on="pair_id", maintain_order="left").iter_rows(named=True)
     return tuple(
-        PairExample(
+        LabelChange(
             pair_id=row["pair_id"],
             prompt_id=row["prompt_id"],
             prompt=prompts.get(row["prompt_id"], ""),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from cai_dagster.compare.completions import CompletionExample
 from cai_dagster.compare.diff import ConstitutionDiff
-from cai_dagster.compare.labels import PairExample
+from cai_dagster.compare.labels import LabelChange
 from cai_dagster.compare.principles import EarlierWording, PrincipleChange
 from cai_dagster.compare.runs import CheckResult, Cost, CostChange
 from cai_dagster.compare.scores import PolicyWinRate, RewardModelChange, WinRate
@@ -307,7 +307,7 @@ def _print_labels(diff: ConstitutionDiff, console: Console) -> None:
             console.print(_pair(title, example))
 
 
-def _pair(title: str, example: PairExample) -> Text:
+def _pair(title: str, example: LabelChange) -> Text:
     text = Text(f"\n{title}: ", "dim")
     text.append(
         f"P(completion_0) {example.p_before:.3f} → {example.p_after:.3f}, label {example.label_before} → "

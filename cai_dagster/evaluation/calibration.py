@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from cai_dagster.checks.measurements import Tables, label_mass, position_bias
+from cai_dagster.checks.measurement import Tables
+from cai_dagster.checks.measurements import label_mass, position_bias
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.inputs.pairs import in_hash_order
 from cai_dagster.judging.label_policies import p_first

@@ -8,9 +8,9 @@ from typing import Any
 
 from cai_dagster.calls.ledger_reader import LedgerCall, LedgerReader
 from cai_dagster.explain.checkpoints import Checkpoint
-from cai_dagster.explain.nodes import Node, TraceError, dialogue
+from cai_dagster.explain.nodes import Node, TraceError, transcript
 from cai_dagster.explain.row_lineage import RowLineage
-from cai_dagster.explain.rows import Rows, is_versioned
+from cai_dagster.explain.rows import TableRows, is_versioned
 from cai_dagster.judging.label_statistics import p_completion_0_of
 from cai_dagster.lake.reader import LakeReader, Row, literal
 from cai_dagster.tables.registry import TABLES
@@ -76,7 +76,7 @@ class Ancestry:
             ),
             *self._rounds(moment, prompt_id, sample, rounds),
         ]
-        return Node("prompt", prompt_id, facts, {"messages": dialogue(row["messages"])}, children)
+        return Node("prompt", prompt_id, facts, {"messages": transcript(row["messages"])}, children)
 
     def _responses(self, moment: Moment, table: str, kind: str, prompt_id: str, sample: int | None) -> Iterable[Node]:
         for row in sorted(self.rows_of_prompt(moment, table, prompt_id), key=lambda row: row["sample"]):
@@ -93,7 +93,7 @@ class Ancestry:
             return Node("prompt", prompt_id, {"missing": "it is no longer in the table prompts"})
         row = rows[0]
         facts = {name: row[name] for name in ("source", "category", "split")} | {"snapshot": row["snapshot_id"]}
-        return Node("prompt", prompt_id, facts, {"messages": dialogue(row["prompt"])})
+        return Node("prompt", prompt_id, facts, {"messages": transcript(row["prompt"])})
 
     def _rounds(self, moment: Moment, prompt_id: str, sample: int | None, rounds: int | None) -> list[Node]:
         found = self.rows_of(moment, "revision_rounds", "prompt_id = $id ORDER BY sample, round", id=prompt_id)
@@ -135,7 +135,7 @@ class Ancestry:
         for row in self.rows_of(moment, "human_preferences", "pair_id = $id", id=pair_id):
             facts = {name: row[name] for name in ("source", "category", "split", "votes_chosen", "votes_rejected")}
             facts |= {"prompt_id": row["prompt_id"], "snapshot": row["snapshot_id"]}
-            texts = {name: dialogue(row[name]) for name in ("chosen", "rejected")}
+            texts = {name: transcript(row[name]) for name in ("chosen", "rejected")}
             judged = self._judgements(moment, "calibration_judgements", pair_id)
             prompt = self.prompt(moment, row["prompt_id"])
             return Node("human preference", pair_id, facts, texts, [*judged, prompt])
@@ -271,7 +271,7 @@ class Ancestry:
         children += [node for rows in checkpoint.rows for node in self._training_rows(checkpoint, rows, examples)]
         return Node("checkpoint", checkpoint.key, facts, {}, children)
 
-    def _training_rows(self, checkpoint: Checkpoint, rows: Rows, examples: int) -> Iterable[Node]:
+    def _training_rows(self, checkpoint: Checkpoint, rows: TableRows, examples: int) -> Iterable[Node]:
         """How many rows of a table it was trained on, the SQL that gives them back, and the first of them."""
         ids = [name for name in ("pair_id", "prompt_id", "sample", "round") if TABLES[rows.table].has(name)]
         counted, exact = self._lineage.read(checkpoint, rows, "count(*) AS n")

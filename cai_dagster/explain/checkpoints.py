@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cai_dagster.explain.rows import PREFERENCE_SPLIT, Rows, is_versioned
+from cai_dagster.explain.rows import PREFERENCE_SPLIT, TableRows, is_versioned
 from cai_dagster.lake.reader import literal
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
@@ -48,16 +48,16 @@ class Checkpoint:
         return model_id.startswith(f"{self.asset}-{self.key[:_NAMED_DIGITS]}@")
 
     @property
-    def rows(self) -> list[Rows]:
+    def rows(self) -> list[TableRows]:
         """The rows it was trained on: what the trainers of `assets` read. None where its record names no snapshot."""
         if not self.snapshots:
             return []
         settings: Mapping[str, Any] = self.record["settings"]
-        rows = {name: Rows(name, training_condition(TABLES[name])) for name in TABLES[self.asset].trained_on}
+        rows = {name: TableRows(name, training_condition(TABLES[name])) for name in TABLES[self.asset].trained_on}
         if not settings.get("human_weight"):
             rows.pop("human_preferences", None)
         if settings.get("principle_conditioned"):
-            rows["preference_pairs"] = Rows("judgements", _JUDGED_PREFERENCES)
+            rows["preference_pairs"] = TableRows("judgements", _JUDGED_PREFERENCES)
         return list(rows.values())
 
     def snapshot_of(self, table: str) -> int:
@@ -77,7 +77,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Trained:
-    """A checkpoint that saw what is sought: in so many of its training rows, or by what it was made of.
+    """A checkpoint that saw rows of the filter: in so many of its training rows, or by what it was made of.
 
     `exact` is false where its snapshot has been expired: the rows are then counted as they are now.
     """

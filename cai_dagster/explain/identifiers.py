@@ -1,4 +1,4 @@
-"""What an id is the id of: a prompt, a pair, a principle, a checkpoint or a call; the beginning of an id is enough."""
+"""Resolves an id: a prompt, a pair, a principle, a checkpoint or a call; the beginning of an id is enough."""
 
 import re
 from collections.abc import Iterable, Sequence

@@ -57,7 +57,7 @@ class Trace:
         }
 
 
-def dialogue(turns: Sequence[Mapping[str, str]]) -> str:
+def transcript(turns: Sequence[Mapping[str, str]]) -> str:
     """Turns as one text; that of a single turn as it is."""
     if len(turns) == 1:
         return turns[0]["content"]

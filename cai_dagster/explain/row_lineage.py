@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.explain.checkpoints import Checkpoint, Trained, training_condition
-from cai_dagster.explain.rows import PREFERENCE_SPLIT, RowCount, Rows, Sought, is_versioned, tables_of_pairs
+from cai_dagster.explain.rows import PREFERENCE_SPLIT, RowCount, RowFilter, TableRows, is_versioned, tables_of_pairs
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.history import LakeHistory
@@ -31,8 +31,8 @@ class RowLineage:
         self._reader = reader
         self._home = home
         self._history = LakeHistory(reader)
-        self._counted: dict[tuple[Sought, str], list[Row]] = {}
-        self._now: dict[tuple[Sought, Rows], dict[str | None, int]] = {}
+        self._counted: dict[tuple[RowFilter, str], list[Row]] = {}
+        self._now: dict[tuple[RowFilter, TableRows], dict[str | None, int]] = {}
 
     @cached_property
     def _accounts(self) -> list[Row]:
@@ -92,35 +92,35 @@ class RowLineage:
             for record in (self._home.models / asset).glob("*/record.json"):
                 yield asset, record.parent
 
-    def of_prompt(self, prompt_id: str) -> Sought:
+    def of_prompt(self, prompt_id: str) -> RowFilter:
         """All rows of a prompt and of its pairs."""
-        prompt = Sought("prompt", (prompt_id,))
-        rows = [Rows(table, "t.prompt_id IN ($ids)") for table in tables_of_pairs() if table in self.filled]
+        prompt = RowFilter("prompt", (prompt_id,))
+        rows = [TableRows(table, "t.prompt_id IN ($ids)") for table in tables_of_pairs() if table in self.filled]
         found = self._grouped(rows, prompt, "list(DISTINCT t.pair_id) AS pair_ids")
         pair_ids = {pair_id for row in found if row["n"] for pair_id in row["pair_ids"]}
-        sought = Sought("prompt", (prompt_id,), tuple(sorted(pair_ids)))
-        self._keep(rows, sought, found)
-        return sought
+        wanted = RowFilter("prompt", (prompt_id,), tuple(sorted(pair_ids)))
+        self._keep(rows, wanted, found)
+        return wanted
 
-    def of_principles(self, principle_ids: Sequence[str]) -> Sought:
+    def of_principles(self, principle_ids: Sequence[str]) -> RowFilter:
         """All rows that came of principles."""
         pairs = self._reader.rows("SELECT 1 FROM lake.response_pairs WHERE source = 'revisions' LIMIT 1")
         if not pairs:
-            return Sought("principle", tuple(principle_ids))
+            return RowFilter("principle", tuple(principle_ids))
         several = self._reader.rows("SELECT 1 FROM lake.revision_rounds WHERE sample > 0 LIMIT 1")
-        return Sought("principle", tuple(principle_ids), through_revisions="sample" if several else "prompt")
+        return RowFilter("principle", tuple(principle_ids), through_revisions="sample" if several else "prompt")
 
-    def counts(self, sought: Sought) -> list[RowCount]:
-        """How many rows are sought, by table and version, each with an example."""
-        held = [rows for table in self.filled if (rows := sought.among(Rows(table)))]
-        others = [rows for rows in held if (sought, rows.table) not in self._counted]
-        self._keep(others, sought, self._grouped(others, sought))
-        return _row_counts(row for rows in held for row in self._counted[sought, rows.table])
+    def counts(self, wanted: RowFilter) -> list[RowCount]:
+        """How many rows the filter keeps, by table and version, each with an example."""
+        held = [rows for table in self.filled if (rows := wanted.applied_to(TableRows(table)))]
+        others = [rows for rows in held if (wanted, rows.table) not in self._counted]
+        self._keep(others, wanted, self._grouped(others, wanted))
+        return _row_counts(row for rows in held for row in self._counted[wanted, rows.table])
 
-    def remember(self, sought: Sought, counts: Iterable[RowCount]) -> None:
-        """Counts that are known already, of all that is sought in their tables: `counts` has no need to look again."""
+    def remember(self, wanted: RowFilter, counts: Iterable[RowCount]) -> None:
+        """Counts that are known already, of all that the filter keeps in their tables: `counts` looks no more."""
         for count in counts:
-            known = self._counted.setdefault((sought, count.table), [])
+            known = self._counted.setdefault((wanted, count.table), [])
             known.append(
                 {
                     "table_name": count.table,
@@ -131,16 +131,16 @@ class RowLineage:
                 }
             )
 
-    def count(self, held: Sequence[Rows], sought: Sought | None = None, **parameters: str) -> list[RowCount]:
-        """How many of some rows there are, by table and version; of what is sought, where it is, with an example."""
-        return _row_counts(self._grouped(held, sought, **parameters))
+    def count(self, held: Sequence[TableRows], wanted: RowFilter | None = None, **parameters: str) -> list[RowCount]:
+        """How many of some rows there are, by table and version; of those that a filter keeps, with an example."""
+        return _row_counts(self._grouped(held, wanted, **parameters))
 
     def _grouped(
-        self, held: Sequence[Rows], sought: Sought | None, also: str | None = None, **parameters: str
+        self, held: Sequence[TableRows], wanted: RowFilter | None, also: str | None = None, **parameters: str
     ) -> list[Row]:
         """One row for each table and version; `trained` are those of the split that is trained on.
 
-        A table that several conditions name is read once: those of its rows that are sought. Not so the rounds of
+        A table that several conditions name is read once: those of its rows that the filter keeps. Not so the rounds of
         revision, where a condition asks for the last one too, which may be under another principle.
         """
         if not held:
@@ -150,15 +150,15 @@ class RowLineage:
             table: rows.select("*, snapshot_id")
             for table, times in named.items()
             if times > 1
-            and sought is not None
-            and (rows := sought.among(Rows(table)))
-            and not (sought.through_revisions == "sample" and table == "revision_rounds")
+            and wanted is not None
+            and (rows := wanted.applied_to(TableRows(table)))
+            and not (wanted.through_revisions == "sample" and table == "revision_rounds")
         }
         selects: list[str] = []
         for rows in held:
             version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
             trained = f"count(*) FILTER ({PREFERENCE_SPLIT})" if TABLES[rows.table].has("split") else "count(*)"
-            example = sought.example(rows.table) if sought else "NULL"
+            example = wanted.example(rows.table) if wanted else "NULL"
             what = f"'{rows.table}' AS table_name, {version} AS version, count(*) AS n, {trained} AS trained"
             what += f", max(t.snapshot_id) AS snapshot, {example} AS example{f', {also}' if also else ''}"
             places = {table: f"sought_{table}" if table in shared else f"lake.{table}" for table in rows.tables}
@@ -166,16 +166,16 @@ class RowLineage:
         query = " UNION ALL ".join(selects)
         if shared:
             query = f"WITH {', '.join(f'sought_{table} AS ({rows})' for table, rows in shared.items())} {query}"
-        return self._reader.rows(query, **(sought.parameters if sought else {}), **parameters)
+        return self._reader.rows(query, **(wanted.parameters if wanted else {}), **parameters)
 
-    def _keep(self, held: Sequence[Rows], sought: Sought, found: Sequence[Row]) -> None:
+    def _keep(self, held: Sequence[TableRows], wanted: RowFilter, found: Sequence[Row]) -> None:
         """What was counted, and with it what `that_saw` would count again: those of the split that is trained on."""
         for table in {rows.table for rows in held}:
             counted = [row for row in found if row["table_name"] == table]
-            self._counted[sought, table] = counted
-            training = sought.among(Rows(table, training_condition(TABLES[table])))
+            self._counted[wanted, table] = counted
+            training = wanted.applied_to(TableRows(table, training_condition(TABLES[table])))
             if training is not None:
-                self._now[sought, training] = {row["version"]: row["trained"] for row in counted}
+                self._now[wanted, training] = {row["version"]: row["trained"] for row in counted}
 
     def unchanged(self, checkpoint: Checkpoint, table: str) -> bool:
         """Whether the table still has the rows that the checkpoint was trained on."""
@@ -184,13 +184,13 @@ class RowLineage:
         return written is not None and written <= checkpoint.snapshot_of(table)
 
     def read(
-        self, checkpoint: Checkpoint, rows: Rows, what: str, tail: str = "", sought: Sought | None = None
+        self, checkpoint: Checkpoint, rows: TableRows, what: str, tail: str = "", wanted: RowFilter | None = None
     ) -> tuple[list[Row], bool]:
         """Training rows of a checkpoint as of its snapshots, and whether these are still there.
 
         Where a snapshot has been expired, the rows as they are now. `tail` is SQL such as ORDER BY.
         """
-        parameters = sought.parameters if sought else {}
+        parameters = wanted.parameters if wanted else {}
         try:
             query = rows.select(what, checkpoint.as_of(rows.tables))
             return self._reader.rows(f"{query} {tail}", **parameters), True
@@ -199,26 +199,26 @@ class RowLineage:
                 rows = rows.and_also(f"t.constitution_version = {literal(checkpoint.constitution_version)}")
             return self._reader.rows(f"{rows.select(what)} {tail}", **parameters), False
 
-    def that_saw(self, sought: Sought) -> list[Trained]:
-        """The checkpoints with a training row that is sought, then those that were made from such a checkpoint."""
+    def that_saw(self, wanted: RowFilter) -> list[Trained]:
+        """The checkpoints with a training row that the filter keeps, then those made from such a checkpoint."""
         totals: Counter[str] = Counter()
         inexact: set[str] = set()
-        replaced: dict[Rows, list[Checkpoint]] = {}
-        rows_were_deleted = sought.kind == "prompt" and not forgotten_prompts(self._home).isdisjoint(sought.ids)
+        replaced: dict[TableRows, list[Checkpoint]] = {}
+        rows_were_deleted = wanted.kind == "prompt" and not forgotten_prompts(self._home).isdisjoint(wanted.ids)
         for checkpoint in self.checkpoints:
-            for rows in filter(None, map(sought.among, checkpoint.rows)):
+            for rows in filter(None, map(wanted.applied_to, checkpoint.rows)):
                 if all(self.unchanged(checkpoint, table) for table in rows.tables):
                     version = checkpoint.constitution_version if is_versioned(rows.table) else None
-                    totals[checkpoint.key] += self._counted_now(rows, sought).get(version, 0)
+                    totals[checkpoint.key] += self._counted_now(rows, wanted).get(version, 0)
                 elif not rows_were_deleted and self._is_in_history(checkpoint, rows):
                     replaced.setdefault(rows, []).append(checkpoint)
                 else:
-                    counted, exact = self.read(checkpoint, rows, "count(*) AS n", sought=sought)
+                    counted, exact = self.read(checkpoint, rows, "count(*) AS n", wanted=wanted)
                     totals[checkpoint.key] += counted[0]["n"]
                     if not exact:
                         inexact.add(checkpoint.key)
         for rows, checkpoints in replaced.items():
-            totals.update(self._counted_then(rows, checkpoints, sought))
+            totals.update(self._counted_then(rows, checkpoints, wanted))
         found = [
             Trained(checkpoint, totals[checkpoint.key], checkpoint.key not in inexact)
             for checkpoint in self.checkpoints
@@ -226,7 +226,7 @@ class RowLineage:
         ]
         return [*found, *self.made_from([one.checkpoint for one in found])]
 
-    def _is_in_history(self, checkpoint: Checkpoint, rows: Rows) -> bool:
+    def _is_in_history(self, checkpoint: Checkpoint, rows: TableRows) -> bool:
         """Whether the commits tell which rows a checkpoint saw: of versions, and of what is the same for all."""
         if not is_versioned(rows.table):
             return False
@@ -241,7 +241,7 @@ class RowLineage:
     def _readable(self) -> frozenset[int]:
         return frozenset(self._history.snapshots)
 
-    def _counted_then(self, rows: Rows, checkpoints: Sequence[Checkpoint], sought: Sought) -> dict[str, int]:
+    def _counted_then(self, rows: TableRows, checkpoints: Sequence[Checkpoint], wanted: RowFilter) -> dict[str, int]:
         """How many of the rows each checkpoint saw, by its key, in one query: each snapshot read alone takes as long.
 
         A checkpoint's key stands in place of its version, so that conditions on several tables of one version are on
@@ -252,7 +252,7 @@ class RowLineage:
             for table in rows.tables
         }
         query = f"{rows.select('t.constitution_version AS key, count(*) AS n', places)} GROUP BY ALL"
-        return {row["key"]: row["n"] for row in self._reader.rows(query, **sought.parameters)}
+        return {row["key"]: row["n"] for row in self._reader.rows(query, **wanted.parameters)}
 
     def _as_seen_by(self, table: str, checkpoints: Sequence[Checkpoint]) -> str:
         seen: list[str] = []
@@ -270,13 +270,13 @@ class RowLineage:
                 ON h.constitution_version = seen.version AND h.snapshot_id = seen.born
         )"""
 
-    def _counted_now(self, rows: Rows, sought: Sought) -> dict[str | None, int]:
-        if (sought, rows) not in self._now:
+    def _counted_now(self, rows: TableRows, wanted: RowFilter) -> dict[str | None, int]:
+        if (wanted, rows) not in self._now:
             version = "t.constitution_version" if is_versioned(rows.table) else "NULL"
             query = f"{rows.select(f'{version} AS version, count(*) AS n')} GROUP BY ALL"
-            counted = self._reader.rows(query, **sought.parameters)
-            self._now[sought, rows] = {row["version"]: row["n"] for row in counted}
-        return self._now[sought, rows]
+            counted = self._reader.rows(query, **wanted.parameters)
+            self._now[wanted, rows] = {row["version"]: row["n"] for row in counted}
+        return self._now[wanted, rows]
 
     def made_from(self, parents: Sequence[Checkpoint]) -> list[Trained]:
         """The checkpoints whose base model or reward model is one of these, or was made from one of them."""
@@ -305,7 +305,7 @@ class RowLineage:
             version = checkpoint.constitution_version
             keys = [one.key for one in self.checkpoints if one.asset == "reward_model" and version in one.versions]
         else:
-            rows, _ = self.read(checkpoint, Rows("reward_model"), "checkpoint_key")
+            rows, _ = self.read(checkpoint, TableRows("reward_model"), "checkpoint_key")
             keys = [row["checkpoint_key"] for row in rows]
         return keys[0] if keys else None
 

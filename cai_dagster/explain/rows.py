@@ -55,15 +55,15 @@ def _under_principle(table: Table) -> str | None:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TableRows:
     """The rows of one table (`t`) that fulfil a condition; tables in the condition are named in braces."""
 
     table: str
     condition: str = "true"
 
-    def and_also(self, condition: str) -> "Rows":
+    def and_also(self, condition: str) -> "TableRows":
         """Those of them that fulfil another condition too."""
-        return Rows(self.table, f"{self.condition} AND {condition}")
+        return TableRows(self.table, f"{self.condition} AND {condition}")
 
     @property
     def tables(self) -> list[str]:
@@ -77,8 +77,8 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Sought:
-    """Rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
+class RowFilter:
+    """What keeps the rows of a prompt, a pair or principles: `ids` are theirs, `pair_ids` those of a prompt's pairs.
 
     `through_revisions`: what was written under a principle is looked for in pairs, where some are made of revisions.
     """
@@ -88,8 +88,8 @@ class Sought:
     pair_ids: Sequence[str] = ()
     through_revisions: Literal["prompt", "sample"] | None = None
 
-    def among(self, rows: Rows) -> Rows | None:
-        """Those of the rows that are sought; None where the table can have none."""
+    def applied_to(self, rows: TableRows) -> TableRows | None:
+        """Those of the rows that the filter keeps; None where the table can have none."""
         table = TABLES[rows.table]
         if self.kind == "principle":
             through = _MADE_UNDER_PRINCIPLE[self.through_revisions] if self.through_revisions else {}
@@ -103,11 +103,11 @@ class Sought:
 
     @property
     def parameters(self) -> dict[str, Sequence[str]]:
-        """What stands for the parameters in the SQL of `among`."""
+        """What stands for the parameters in the SQL of `applied_to`."""
         return {"ids": self.ids, "pair_ids": self.pair_ids}
 
     def example(self, table: str) -> str:
-        """SQL of an id in a table's rows that is not the one that is sought."""
+        """SQL of an id in a table's rows that is not one of the filter's own."""
         if self.kind != "pair" and TABLES[table].has("pair_id"):
             return "min(t.pair_id)"
         return "min(t.prompt_id)" if self.kind == "principle" and TABLES[table].has("prompt_id") else "NULL"

@@ -11,7 +11,7 @@ from cai_dagster.explain.ancestry import FIRST_RESPONSES, NOW, Ancestry, Moment,
 from cai_dagster.explain.identifiers import MOST_NAMED, Found, Identifiers
 from cai_dagster.explain.nodes import Node, Trace, TraceError
 from cai_dagster.explain.row_lineage import RowLineage
-from cai_dagster.explain.rows import RowCount, Rows, Sought
+from cai_dagster.explain.rows import RowCount, RowFilter, TableRows
 from cai_dagster.home import Home
 from cai_dagster.lake.reader import LakeReader
 from cai_dagster.tables.registry import TABLES, tables_with, tables_with_calls_of
@@ -48,29 +48,29 @@ class _Tracer:
                 return self._trace_request(found.id, version)
 
     def _trace_prompt(self, prompt_id: str, version: str | None) -> Trace:
-        sought = self._lineage.of_prompt(prompt_id)
-        self._lineage.remember(sought, self._unversioned_rows(prompt_id))
-        counts = self._lineage.counts(sought)
+        wanted = self._lineage.of_prompt(prompt_id)
+        self._lineage.remember(wanted, self._unversioned_rows(prompt_id))
+        counts = self._lineage.counts(wanted)
         versions = _versions(counts)
         moment = Moment(_chosen(version, versions, f"prompt {prompt_id}"))
         backwards = self._ancestry.prompt(moment, prompt_id)
-        return Trace("prompt", prompt_id, moment.version, versions, backwards, counts, self._lineage.that_saw(sought))
+        return Trace("prompt", prompt_id, moment.version, versions, backwards, counts, self._lineage.that_saw(wanted))
 
     def _trace_pair(self, pair_id: str, version: str | None) -> Trace:
-        sought = Sought("pair", (pair_id,))
-        counts = self._lineage.counts(sought)
+        wanted = RowFilter("pair", (pair_id,))
+        counts = self._lineage.counts(wanted)
         versions = _versions(counts)
         moment = Moment(_chosen(version, versions, f"pair {pair_id}"))
         backwards = self._ancestry.pair(moment, pair_id)
-        return Trace("pair", pair_id, moment.version, versions, backwards, counts, self._lineage.that_saw(sought))
+        return Trace("pair", pair_id, moment.version, versions, backwards, counts, self._lineage.that_saw(wanted))
 
     def _trace_principle(self, found: Found, version: str | None) -> Trace:
-        sought = self._lineage.of_principles(found.ids)
-        self._lineage.remember(sought, self._identifiers.editions_by_version(found.ids))
-        counts = self._lineage.counts(sought)
+        wanted = self._lineage.of_principles(found.ids)
+        self._lineage.remember(wanted, self._identifiers.editions_by_version(found.ids))
+        counts = self._lineage.counts(wanted)
         versions = _versions(counts)
         chosen = _chosen(version, versions, f"principle {found.id}")
-        checkpoints = self._lineage.that_saw(sought)
+        checkpoints = self._lineage.that_saw(wanted)
         if version is not None:
             counts = [count for count in counts if count.constitution_version == version]
             checkpoints = [one for one in checkpoints if one.checkpoint.constitution_version == version]
@@ -90,10 +90,10 @@ class _Tracer:
         """The rows that hold a call's id; the ledger knows its stage and its prompt, so only those are looked at."""
         tables = [table for table in tables_with_calls_of(call.stage) if table in self._lineage.filled]
         has_prompts = all(TABLES[table].has("prompt_id") for table in tables)
-        prompt = Sought("prompt", (call.prompt_id,)) if has_prompts else self._lineage.of_prompt(call.prompt_id)
-        held: list[Rows] = []
+        prompt = RowFilter("prompt", (call.prompt_id,)) if has_prompts else self._lineage.of_prompt(call.prompt_id)
+        held: list[TableRows] = []
         for table in tables:
-            rows = prompt.among(Rows(table))
+            rows = prompt.applied_to(TableRows(table))
             if rows is not None:
                 held.append(rows.and_also(f"({' OR '.join(map(_holds_request, TABLES[table].call_columns))})"))
         return self._lineage.count(held, prompt, request=call.request_id)
@@ -107,8 +107,8 @@ class _Tracer:
         return Trace("checkpoint", key, chosen, versions, backwards, self._rows_of_checkpoint(key), made)
 
     def _rows_of_checkpoint(self, key: str) -> list[RowCount]:
-        held = [Rows(table, "t.checkpoint_key = $key") for table in tables_with("checkpoint_key")]
-        held.append(Rows("best_of_n", "t.reward_model = $key"))
+        held = [TableRows(table, "t.checkpoint_key = $key") for table in tables_with("checkpoint_key")]
+        held.append(TableRows("best_of_n", "t.reward_model = $key"))
         return self._lineage.count([rows for rows in held if rows.table in self._lineage.filled], key=key)
 
     def _unversioned_rows(self, prompt_id: str) -> Iterable[RowCount]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from cai_dagster.disk import full_disk_named
 from cai_dagster.exports.dataset_card import MARK, UNKNOWN_LICENCE, CardFacts, ExportedSplit, dataset_card
 from cai_dagster.exports.formats import (
-    Column,
+    ExportColumn,
     ExportError,
     ExportFormat,
     FileFormat,
@@ -299,13 +299,13 @@ def _features(layout: Layout) -> "Features":
     from datasets import Features, List, Value
 
     text, turn = Value("string"), {"role": Value("string"), "content": Value("string")}
-    types: dict[Column, Any] = {
-        Column.text: text,
-        Column.number: Value("float64"),
-        Column.integer: Value("int64"),
-        Column.truth: Value("bool"),
-        Column.turns: List(turn),
-        Column.ranked: List({"rank": Value("int64"), "completion": List(turn)}),
+    types: dict[ExportColumn, Any] = {
+        ExportColumn.text: text,
+        ExportColumn.number: Value("float64"),
+        ExportColumn.integer: Value("int64"),
+        ExportColumn.truth: Value("bool"),
+        ExportColumn.turns: List(turn),
+        ExportColumn.ranked: List({"rank": Value("int64"), "completion": List(turn)}),
     }
     return Features({name: types[column] for name, column in layout.columns.items()})
 

@@ -32,7 +32,7 @@ class FileFormat(StrEnum):
     jsonl = "jsonl"
 
 
-class Column(StrEnum):
+class ExportColumn(StrEnum):
     """What a column of a record holds."""
 
     text = "text"
@@ -60,7 +60,7 @@ class Layout:
     `describes` says in a sentence what is not plain from the column names.
     """
 
-    columns: Mapping[str, Column]
+    columns: Mapping[str, ExportColumn]
     records: Callable[[Row], list[Record]]
     describes: str
 
@@ -103,18 +103,18 @@ def score(p: float) -> float:
 
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _EXAMPLE_FACTS = {
-    "constitution_version": Column.text,
-    "prompt_id": Column.text,
-    "sample": Column.integer,
-    "round": Column.integer,
+    "constitution_version": ExportColumn.text,
+    "prompt_id": ExportColumn.text,
+    "sample": ExportColumn.integer,
+    "round": ExportColumn.integer,
 }
 _PAIR_FACTS = {
-    "constitution_version": Column.text,
-    "pair_id": Column.text,
-    "prompt_id": Column.text,
-    "p_chosen": Column.number,
-    "label_policy": Column.text,
-    "source": Column.text,
+    "constitution_version": ExportColumn.text,
+    "pair_id": ExportColumn.text,
+    "prompt_id": ExportColumn.text,
+    "p_chosen": ExportColumn.number,
+    "label_policy": ExportColumn.text,
+    "source": ExportColumn.text,
 }
 
 
@@ -169,56 +169,56 @@ def _unpaired(row: Row) -> list[Record]:
 
 _LAYOUTS: dict[tuple[str, ExportFormat], Layout] = {
     ("sft_dataset", ExportFormat.trl): Layout(
-        {"prompt": Column.turns, "completion": Column.turns, **_EXAMPLE_FACTS},
+        {"prompt": ExportColumn.turns, "completion": ExportColumn.turns, **_EXAMPLE_FACTS},
         _example_with_prompt,
         "TRL's conversational prompt-completion format: the loss is taken on the completion, the revision, alone.",
     ),
     ("sft_dataset", ExportFormat.messages): Layout(
-        {"messages": Column.turns, **_EXAMPLE_FACTS},
+        {"messages": ExportColumn.turns, **_EXAMPLE_FACTS},
         _example_messages,
         "The chat format: whole dialogues, each ending with a revision.",
     ),
     ("sft_dataset", ExportFormat.nemo): Layout(
-        {"messages": Column.turns, **_EXAMPLE_FACTS},
+        {"messages": ExportColumn.turns, **_EXAMPLE_FACTS},
         _example_messages,
         "NeMo RL's OpenAI format for supervised fine-tuning: whole dialogues, each ending with a revision.",
     ),
     ("preference_pairs", ExportFormat.trl): Layout(
-        {"prompt": Column.turns, "chosen": Column.turns, "rejected": Column.turns, **_PAIR_FACTS},
+        {"prompt": ExportColumn.turns, "chosen": ExportColumn.turns, "rejected": ExportColumn.turns, **_PAIR_FACTS},
         _explicit_pair,
         "TRL's conversational preference format with an explicit prompt: chosen and rejected are the completion alone.",
     ),
     ("preference_pairs", ExportFormat.messages): Layout(
-        {"chosen": Column.turns, "rejected": Column.turns, **_PAIR_FACTS},
+        {"chosen": ExportColumn.turns, "rejected": ExportColumn.turns, **_PAIR_FACTS},
         _implicit_pair,
         "TRL's preference format with an implicit prompt: chosen and rejected are whole dialogues.",
     ),
     ("preference_pairs", ExportFormat.hh): Layout(
-        {"chosen": Column.text, "rejected": Column.text, **_PAIR_FACTS},
+        {"chosen": ExportColumn.text, "rejected": ExportColumn.text, **_PAIR_FACTS},
         _transcripts,
         "hh-rlhf's transcripts. A dialogue that this format cannot hold unchanged is in rejected.jsonl.",
     ),
     ("preference_pairs", ExportFormat.ultrafeedback): Layout(
         {
-            "prompt": Column.text,
-            "chosen": Column.turns,
-            "rejected": Column.turns,
+            "prompt": ExportColumn.text,
+            "chosen": ExportColumn.turns,
+            "rejected": ExportColumn.turns,
             **_PAIR_FACTS,
-            "messages": Column.turns,
-            "score_chosen": Column.number,
-            "score_rejected": Column.number,
+            "messages": ExportColumn.turns,
+            "score_chosen": ExportColumn.number,
+            "score_rejected": ExportColumn.number,
         },
         _binarized,
         "UltraFeedback binarized: prompt is the last user turn, chosen and rejected are whole dialogues, messages "
         "repeats chosen. The scores are not ratings: they are 1 + 9 p of the label's probability.",
     ),
     ("preference_pairs", ExportFormat.nemo): Layout(
-        {"context": Column.turns, "completions": Column.ranked, **_PAIR_FACTS},
+        {"context": ExportColumn.turns, "completions": ExportColumn.ranked, **_PAIR_FACTS},
         _ranked,
         "NeMo RL's PreferenceDataset: rank 0 is the chosen completion, rank 1 the rejected one.",
     ),
     ("preference_pairs", ExportFormat.kto): Layout(
-        {"prompt": Column.turns, "completion": Column.turns, "label": Column.truth, **_PAIR_FACTS},
+        {"prompt": ExportColumn.turns, "completion": ExportColumn.turns, "label": ExportColumn.truth, **_PAIR_FACTS},
         _unpaired,
         "KTO's unpaired format: each pair gives two records, its chosen completion with label true and its rejected "
         "one with label false. p_chosen is that of the pair in both.",

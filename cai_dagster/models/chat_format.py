@@ -46,7 +46,7 @@ class ControlTokenError(RowError):
 
 
 @dataclass(frozen=True)
-class _Piece:
+class _Segment:
     text: str
     from_template: bool
 
@@ -103,7 +103,7 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""
-        return self._encode([*self._pieces(messages, open_turn=True), _Piece(prefill, from_template=False)])
+        return self._encode([*self._pieces(messages, open_turn=True), _Segment(prefill, from_template=False)])
 
     def dialogue_ids(self, messages: Messages) -> list[int]:
         """The whole dialogue, closed; as many as a training row has."""
@@ -137,18 +137,18 @@ class ChatFormat:
             return False
         return True
 
-    def _pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
+    def _pieces(self, messages: Messages, open_turn: bool) -> list[_Segment]:
         if not self._has_template:
             return self._paper_pieces(messages, open_turn)
         rendered = self._render(messages, open_turn)
-        pieces: list[_Piece] = []
+        pieces: list[_Segment] = []
         seen: list[int] = []
         for index, text in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):
             if index % 2:
                 seen.append(int(text))
-                pieces.append(_Piece(messages[int(text)].content, from_template=False))
+                pieces.append(_Segment(messages[int(text)].content, from_template=False))
             else:
-                pieces.append(_Piece(text, from_template=True))
+                pieces.append(_Segment(text, from_template=True))
         if sorted(seen) != list(range(len(messages))):
             raise ChatFormatError(f"the chat template shows the messages {seen} of {len(messages)}")
         return pieces
@@ -161,17 +161,17 @@ class ChatFormat:
         rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
         return cast("str", rendered)
 
-    def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Piece]:
-        pieces = [_Piece(str(self.tokenizer.bos_token or ""), from_template=True)]
+    def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Segment]:
+        pieces = [_Segment(str(self.tokenizer.bos_token or ""), from_template=True)]
         for message in messages:
             mark = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}[message.role]
             # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.
             text = _TURN_MARK.sub(r"\n\n \1:", message.content)
-            pieces += [_Piece(mark, from_template=True), _Piece(text, from_template=False)]
+            pieces += [_Segment(mark, from_template=True), _Segment(text, from_template=False)]
         end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
-        return [*pieces, _Piece(end, from_template=True)]
+        return [*pieces, _Segment(end, from_template=True)]
 
-    def _encode(self, pieces: list[_Piece]) -> list[int]:
+    def _encode(self, pieces: list[_Segment]) -> list[int]:
         ids: list[int] = []
         run = ""
         for piece in pieces:

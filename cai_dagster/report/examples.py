@@ -38,7 +38,7 @@ class Revision:
 
 
 @dataclass(frozen=True)
-class Dialogue:
+class RevisedDialogue:
     """An example: a prompt, its first response and what became of it. `prompt` is (role, text) a turn."""
 
     prompt_id: str
@@ -72,7 +72,7 @@ def dialogue_count(tables: ReportTables) -> int:
     return sum(row["n"] for row in tables.rows(query, "revision_rounds"))
 
 
-def dialogues(tables: ReportTables) -> list[Dialogue]:
+def dialogues(tables: ReportTables) -> list[RevisedDialogue]:
     """A seeded sample in which every principle and every category comes up before any comes up twice.
 
     Rounds stay whatever has become of their principle, and dialogues whatever has become of their prompt.
@@ -98,13 +98,13 @@ def dialogues(tables: ReportTables) -> list[Dialogue]:
     return [_dialogue(row) for row in rows]
 
 
-def _dialogue(row: Row) -> Dialogue:
+def _dialogue(row: Row) -> RevisedDialogue:
     rounds = [
         Revision(one["round"], one["slug"], *(cut(one[name], LONGEST_EXAMPLE) for name in _ROUND_TEXTS))
         for one in row["rounds"]
     ]
     response = cut(row["response"], LONGEST_EXAMPLE)
-    return Dialogue(row["prompt_id"], _category(row), _turns(row["messages"]), response, rounds)
+    return RevisedDialogue(row["prompt_id"], _category(row), _turns(row["messages"]), response, rounds)
 
 
 def pairs(tables: ReportTables) -> list[LabelledPair]:

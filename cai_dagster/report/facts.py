@@ -17,8 +17,8 @@ from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.report.bias import Bias, bias_of
 from cai_dagster.report.examples import (
     LONGEST_NAME,
-    Dialogue,
     LabelledPair,
+    RevisedDialogue,
     dialogue_count,
     dialogues,
     pairs,
@@ -104,7 +104,7 @@ class Facts:
     accounts: Sequence[Row]
     spent: Mapping[str, Row]
     checks: Sequence[Row]
-    dialogues: Sequence[Dialogue] = field(repr=False)
+    dialogues: Sequence[RevisedDialogue] = field(repr=False)
     dialogues_of: int
     pairs: Sequence[LabelledPair] = field(repr=False)
 

@@ -16,7 +16,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.pages.html import render, render_part, write_page
 from cai_dagster.report.charts import charts_of, curves_of, slice_name
-from cai_dagster.report.examples import Dialogue
+from cai_dagster.report.examples import RevisedDialogue
 from cai_dagster.report.facts import Facts, facts_of
 
 TEMPLATE = "report.html"
@@ -104,7 +104,9 @@ def _duels(facts: Facts) -> dict[str, dict[str, float]]:
     return duels if any(duels.values()) else {}
 
 
-def _dialogues(dialogues: Sequence[Dialogue], principles: Sequence[str], categories: Sequence[str]) -> Iterator[Markup]:
+def _dialogues(
+    dialogues: Sequence[RevisedDialogue], principles: Sequence[str], categories: Sequence[str]
+) -> Iterator[Markup]:
     """Each as markup. The script tells them apart by numbers: names may have spaces."""
     for dialogue in dialogues:
         numbers = " ".join(str(principles.index(slug)) for slug in dialogue.principles)

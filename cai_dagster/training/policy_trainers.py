@@ -28,7 +28,7 @@ from cai_dagster.training.policy_optimization import CompletionPair, RewardReadi
 from cai_dagster.training.scoring import Scorer
 from cai_dagster.training.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.soft_label_collator import SoftLabelCollator
-from cai_dagster.training.trainers import Progress, Report, lora_config, save_model, trainer_arguments
+from cai_dagster.training.trainers import ProgressCallback, Report, lora_config, save_model, trainer_arguments
 
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
 """The reward of each completion of each prompt."""
@@ -192,7 +192,7 @@ class TokenPromptTrainer(RLOOTrainer):
         return prompts, None, {}
 
 
-class _CurveKeeper(Progress):
+class _CurveKeeper(ProgressCallback):
     """Also keeps what else the trainer logs, under names of our own."""
 
     def __init__(self, report: Report, names: Mapping[str, str]) -> None:

@@ -58,7 +58,7 @@ def train_supervised(
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
     )
-    progress = Progress(report)
+    progress = ProgressCallback(report)
     trainer = SFTTrainer(
         model=model,
         args=SFTConfig(**trainer_arguments(settings, len(rows), folder), max_length=None, completion_only_loss=True),
@@ -97,7 +97,7 @@ def train_reward_model(
         base, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
     )
     mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
-    progress = Progress(report)
+    progress = ProgressCallback(report)
     columns = {
         "chosen_ids": [pair.chosen_ids for pair in pairs],
         "rejected_ids": [pair.rejected_ids for pair in pairs],
@@ -145,7 +145,7 @@ class SoftLabelRewardTrainer(RewardTrainer):
         self._signature_columns = ["chosen_ids", "rejected_ids", "p_chosen", "margin", "loss_weight"]
 
 
-class Progress(TrainerCallback):
+class ProgressCallback(TrainerCallback):
     """Steps, loss and remaining time to the log; the loss curve for the record."""
 
     def __init__(self, report: Report) -> None:

@@ -1,4 +1,4 @@
-"""Runs that failed: a line each in CAI_HOME/failures.jsonl, and a command of the user's own that is told of it.
+"""Failed runs: a line each in CAI_HOME/failures.jsonl, and a command of the user that gets the line.
 
 CAI_ON_FAILURE names the command: it is started without a shell, gets the line on its standard input and ten seconds to
 end. It knows no Dagster; who finds out that a run failed is `assets.automation`.

@@ -1,4 +1,4 @@
-"""What a look at an installation finds: good, worth a warning, or a problem with what mends it."""
+"""Findings of the doctor: good, a warning, or a problem with its remedy."""
 
 import shlex
 from collections.abc import Iterable

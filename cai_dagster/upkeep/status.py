@@ -1,4 +1,4 @@
-"""Where every version stands: what is made, what has become stale, which checks failed, and what it has cost.
+"""The status of every version: what is made, stale or failed, and what it has cost.
 
 Read from the accounts and check results in the lake and from the constitution files, without Dagster, polars or the
 tables' models: a look has to be quick. It does not see settings or code that changed; the Dagster UI shows the code.

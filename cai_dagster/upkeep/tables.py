@@ -27,12 +27,13 @@ from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, problem, q
 def mend_filters(home: Home) -> list[str]:
     """Make filters find every row of the tables whose rows they miss; the names of these tables."""
     from cai_dagster.lake.lake import Lake
+    from cai_dagster.lake.row_integrity import hidden_from_filters
     from cai_dagster.tables.registry import TABLES
 
     if not is_begun(home.catalog) or examine_database("lake", home.catalog, RESTORE):
         return []
     lake = Lake(home)
-    hidden = [table.name for table in TABLES.values() if lake.hidden_from_filters(table)]
+    hidden = [table.name for table in TABLES.values() if hidden_from_filters(lake, table)]
     if hidden:
         lake.widen_text_bounds()
     lake.close()
@@ -101,9 +102,10 @@ def examine_rows(home: Home, with_ledger: bool, full: bool) -> list[Finding]:
 
 def _hidden_rows(lake: Any) -> list[Finding]:
     """Tables of which a filter finds fewer rows than there are: the catalog's bounds of a column are too narrow."""
+    from cai_dagster.lake.row_integrity import hidden_from_filters
     from cai_dagster.tables.registry import TABLES
 
-    hidden = {table.name: columns for table in TABLES.values() if (columns := lake.hidden_from_filters(table))}
+    hidden = {table.name: columns for table in TABLES.values() if (columns := hidden_from_filters(lake, table))}
     return [
         problem("lake", f"{table}: filters on {', '.join(columns)} miss rows that the table has", MEND)
         for table, columns in hidden.items()
@@ -112,6 +114,7 @@ def _hidden_rows(lake: Any) -> list[Finding]:
 
 def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
     """Versions that were materialized again while filters missed their rows: they have the old rows and the new."""
+    from cai_dagster.lake.row_integrity import doubled_keys
     from cai_dagster.tables.registry import TABLES
 
     return [
@@ -122,7 +125,7 @@ def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
         )
         for table in TABLES.values()
         if table.versioned
-        for version in lake.doubled_keys(table)
+        for version in doubled_keys(lake, table)
     ]
 
 

@@ -21,7 +21,7 @@ from cai_dagster.models.weights import Weights, lora_rank
 
 
 @dataclass
-class _Call:
+class _Generation:
     token_ids: list[int]
     parameters: Any
     waiting: "asyncio.Future[Any]"
@@ -34,7 +34,7 @@ class VllmEngine:
     def __init__(self, weights: Weights, settings: LanguageModelSettings) -> None:
         self._format = ChatFormat(weights.folder, settings.trust_remote_code)
         self._max_model_len = settings.max_model_len
-        self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[_Generation | None] = queue.SimpleQueue()
         self._lora = None if weights.adapter is None else str(weights.adapter)
         self._failure: BaseException | None = None
         self._started = threading.Event()
@@ -90,7 +90,7 @@ class VllmEngine:
     async def _ask(self, token_ids: list[int], parameters: Any) -> Any:
         if self._failure is not None:
             raise RuntimeError("the engine has stopped after an earlier failure") from self._failure
-        call = _Call(token_ids, parameters, asyncio.get_running_loop().create_future())
+        call = _Generation(token_ids, parameters, asyncio.get_running_loop().create_future())
         self._calls.put(call)
         return await call.waiting
 
@@ -107,7 +107,7 @@ class VllmEngine:
 
     def _drive(self, engine: Any) -> None:
         """Feed and step the engine until `close`; a failure of the engine fails every call in it."""
-        running: dict[str, _Call] = {}
+        running: dict[str, _Generation] = {}
         number = 0
         while True:
             while not self._calls.empty() or not running:
@@ -176,7 +176,7 @@ def engine_arguments(weights: Weights, settings: LanguageModelSettings) -> dict[
     return arguments
 
 
-def _resolve(call: _Call, output: Any = None, error: Exception | None = None) -> None:
+def _resolve(call: _Generation, output: Any = None, error: Exception | None = None) -> None:
     def settle() -> None:
         if call.waiting.done():
             return

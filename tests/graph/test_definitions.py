@@ -129,7 +129,7 @@ def test_checks_of_versioned_tables_have_a_history_for_each_version() -> None:
     for key in GRAPH.asset_check_keys:
         check = GRAPH.get(key)
         assert check.blocking == (
-            active_settings().checks.of(key.name).held_to(key.asset_key.path[0]).severity == "ERROR"
+            active_settings().checks.of(key.name).bound_of(key.asset_key.path[0]).severity == "ERROR"
         )
         assert (check.partitions_def is not None) == GRAPH.get(key.asset_key).is_partitioned
 

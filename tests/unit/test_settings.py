@@ -228,20 +228,20 @@ at_most = 0.2
 
 def test_bounds_of_a_check_hold_for_the_table_and_version_that_they_are_given_for(tmp_path: Path) -> None:
     check = load_settings(with_profile(tmp_path, OVERRIDES), "mine").checks.rejected_share
-    assert (check.held_to("judgements").at_most, check.held_to("judgements").severity) == (0.04, Severity.ERROR)
-    assert (check.held_to("prompts").at_most, check.held_to("prompts").severity) == (0.3, Severity.WARN)
-    assert check.held_to("judgements", "v1") == check.held_to("judgements")
-    assert check.held_to("judgements", "v2").at_most == 0.2
-    assert check.held_to("prompts", "v2").at_most == 0.2  # a version's own comes last
-    assert check.held_to("prompts", "v2").severity == Severity.WARN
-    assert check.held_to("prompts", "v2").bounds == "at most 0.2"
-    assert check.told_of("judgements") == "at most 0.04 (ERROR); of v2 at most 0.2 (ERROR)"
+    assert (check.bound_of("judgements").at_most, check.bound_of("judgements").severity) == (0.04, Severity.ERROR)
+    assert (check.bound_of("prompts").at_most, check.bound_of("prompts").severity) == (0.3, Severity.WARN)
+    assert check.bound_of("judgements", "v1") == check.bound_of("judgements")
+    assert check.bound_of("judgements", "v2").at_most == 0.2
+    assert check.bound_of("prompts", "v2").at_most == 0.2  # a version's own comes last
+    assert check.bound_of("prompts", "v2").severity == Severity.WARN
+    assert check.bound_of("prompts", "v2").bounds == "at most 0.2"
+    assert check.summary_of("judgements") == "at most 0.04 (ERROR); of v2 at most 0.2 (ERROR)"
 
 
 def test_of_many_versions_with_bounds_of_their_own_a_few_are_told() -> None:
     bounds = {f"v{number}": {"at_most": number / 10} for number in range(1, 9)}
     check = CheckSettings.model_validate({"severity": "WARN", "at_most": 0.3, "versions": bounds})
-    told = check.told_of("prompts").split("; ")
+    told = check.summary_of("prompts").split("; ")
     assert told[:2] == ["at most 0.3 (WARN)", "of v1 at most 0.1 (WARN)"]
     assert not any("v3" in one for one in told)  # it has the same
     assert (len(told), told[-1]) == (7, "of 2 more versions others")

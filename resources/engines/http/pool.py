@@ -16,7 +16,7 @@ from cai_dagster.calls.requests import RefusedRequestError
 from cai_dagster.errors import RowError
 from resources.engines.http.labels import LABEL_QUERIES, TokenNames
 from resources.engines.http.models import ExpectedModel, ModelCard, ServersError
-from resources.engines.http.server import Body, Server, ServerCompletion, Trouble, UnansweredError
+from resources.engines.http.server import Body, Server, ServerCompletion, ServerFault, UnansweredError
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
@@ -83,11 +83,11 @@ class ServerPool:
         while True:
             server = await self._room(call.started)
             sent = time.monotonic()
-            trouble: UnansweredError | None = None
+            fault: UnansweredError | None = None
             try:
                 completion = await server.complete(body(server))
             except UnansweredError as error:
-                trouble = error
+                fault = error
             except RowError:
                 self._note_answer(server)
                 raise
@@ -98,8 +98,8 @@ class ServerPool:
                 return server, completion
             finally:
                 self._release(server)
-            self._note_trouble(server, trouble, sent)
-            self._note_failure(call, trouble)
+            self._note_trouble(server, fault, sent)
+            self._note_failure(call, fault)
             await asyncio.sleep(_pause(call.attempts))
 
     async def close(self) -> None:
@@ -140,24 +140,24 @@ class ServerPool:
         self._silent_since = None
         self._answered_calls += 1
 
-    def _note_trouble(self, server: Server, trouble: UnansweredError, sent: float) -> None:
-        server.troubled(trouble, sent)
+    def _note_trouble(self, server: Server, fault: UnansweredError, sent: float) -> None:
+        server.troubled(fault, sent)
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-        if trouble.rest:
-            asyncio.get_running_loop().call_later(trouble.rest, self._wake)
+        if fault.rest:
+            asyncio.get_running_loop().call_later(fault.rest, self._wake)
         if server.lost:
             self._log(f"{server.url} does not answer: {server.state}. The others go on; it is asked again.")
             self._look_for(server)
 
-    def _note_failure(self, call: _Call, trouble: UnansweredError) -> None:
+    def _note_failure(self, call: _Call, fault: UnansweredError) -> None:
         """Raise RefusedRequestError for a call that fails time and again while the servers answer others.
 
         A server's own failure (5xx) is this row's when the server answers the probe; a timeout only when it answers
         other rows, for a too short `timeout_seconds` fails them all.
         """
         call.attempts += 1
-        if trouble.trouble in {Trouble.limited, Trouble.gone}:
+        if fault.fault in {ServerFault.limited, ServerFault.gone}:
             return
         now = time.monotonic()
         call.failures += 1
@@ -166,10 +166,10 @@ class ServerPool:
         if call.failures < ATTEMPTS_OF_A_ROW or now - call.failed_first <= self._patience:
             return
         times = f"{call.failures} times in {now - call.failed_first:,.0f} s (patience_seconds)"
-        probed = trouble.trouble == Trouble.failed and self._answered_probes > call.probes_before
+        probed = fault.fault == ServerFault.failed and self._answered_probes > call.probes_before
         if not probed and self._answered_calls == call.calls_before:
-            raise ServersError(f"{trouble}, {times}, and no call was answered. {self._states(self._servers)}")
-        raise RefusedRequestError(f"{trouble}, {times}, while other calls were answered")
+            raise ServersError(f"{fault}, {times}, and no call was answered. {self._states(self._servers)}")
+        raise RefusedRequestError(f"{fault}, {times}, while other calls were answered")
 
     def _refuse_to_wait_longer(self, started: float) -> None:
         if all(server.refused for server in self._servers):

@@ -38,7 +38,7 @@ Body = Mapping[str, Any]
 Answered = TypeVar("Answered")
 
 
-class Trouble(StrEnum):
+class ServerFault(StrEnum):
     """Why a request was not answered."""
 
     limited = "limited"
@@ -50,9 +50,9 @@ class Trouble(StrEnum):
 class UnansweredError(Exception):
     """A server did not answer this time; `rest` is how many seconds it asks to be left alone."""
 
-    def __init__(self, trouble: Trouble, reason: str, rest: float = 0.0) -> None:
+    def __init__(self, fault: ServerFault, reason: str, rest: float = 0.0) -> None:
         super().__init__(reason)
-        self.trouble = trouble
+        self.fault = fault
         self.rest = rest
 
 
@@ -66,7 +66,7 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
 
 
-class _Usage(BaseModel):
+class _TokenCounts(BaseModel):
     prompt_tokens: int
     completion_tokens: int
 
@@ -76,7 +76,7 @@ class ServerCompletion(BaseModel):
 
     model: str = ""
     choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage
+    usage: _TokenCounts
 
     @property
     def text(self) -> str:
@@ -117,7 +117,7 @@ class Server:
         self._limit = float(self._most)
         self._halved_at = 0.0
         self._rests_until = 0.0
-        self._troubles = 0
+        self._faults = 0
         self.in_flight = 0
         self.live = False
         self.refused = False
@@ -141,26 +141,26 @@ class Server:
     @property
     def well(self) -> bool:
         """Whether it is up and answered when it was asked last."""
-        return self.live and self._troubles == 0
+        return self.live and self._faults == 0
 
     @property
     def lost(self) -> bool:
         """Whether it is up by name only. A limit on calls is no sign of that, however often it is met."""
-        return self.live and self._troubles >= 3
+        return self.live and self._faults >= 3
 
     def answered(self) -> None:
         """It answered: it may be asked a little more."""
-        self._troubles = 0
+        self._faults = 0
         self._limit = min(self._most, self._limit + 1 / self._limit)
 
     def troubled(self, error: UnansweredError, sent: float) -> None:
         """It did not answer a call that was sent at `sent`: it is asked less, or not at all for a while."""
         self.state = str(error)
         self._rests_until = max(self._rests_until, time.monotonic() + error.rest)
-        self._troubles = {Trouble.gone: 3, Trouble.limited: max(1, self._troubles)}.get(
-            error.trouble, self._troubles + 1
+        self._faults = {ServerFault.gone: 3, ServerFault.limited: max(1, self._faults)}.get(
+            error.fault, self._faults + 1
         )
-        if error.trouble != Trouble.gone and sent >= self._halved_at:  # once for the calls that were out together
+        if error.fault != ServerFault.gone and sent >= self._halved_at:  # once for the calls that were out together
             self._halved_at = time.monotonic()
             self._limit = max(1.0, self._limit / 2)
 
@@ -175,9 +175,9 @@ class Server:
             ServerCompletion.model_validate, lambda: self._client.post("/completions", cast_to=object, body=whole)
         )
         if completion.finish_reason in {"None", "abort", "error"}:
-            raise UnansweredError(Trouble.failed, f"it broke off (finish_reason {completion.finish_reason})")
+            raise UnansweredError(ServerFault.failed, f"it broke off (finish_reason {completion.finish_reason})")
         if self.answers_as not in {None, completion.model}:
-            raise UnansweredError(Trouble.gone, f"{completion.model!r} answered in place of {self.answers_as!r}")
+            raise UnansweredError(ServerFault.gone, f"{completion.model!r} answered in place of {self.answers_as!r}")
         return completion
 
     async def models(self) -> list[ModelCard]:
@@ -215,24 +215,26 @@ class Server:
         except ValidationError as error:
             fields = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in error.errors()}))
             failure = UnansweredError(
-                Trouble.failed, f"its answer is not one of OpenAI's API ({fields or 'no object'})"
+                ServerFault.failed, f"its answer is not one of OpenAI's API ({fields or 'no object'})"
             )
         except (APIError, ValueError):
-            failure = UnansweredError(Trouble.failed, "its answer is not one of OpenAI's API (no JSON)")
+            failure = UnansweredError(ServerFault.failed, "its answer is not one of OpenAI's API (no JSON)")
         raise failure  # outside the handlers: an error is shown with the one it is chained to, the key in it as well
 
     def _failure_of_connection(self, error: BaseException, seconds: float) -> UnansweredError:
         cause = error.__cause__
         connected = type(cause).__name__ != "ConnectTimeout"  # of httpx or httpx2, by the version of the client
         if connected and isinstance(error, (TimeoutError, APITimeoutError)):
-            return UnansweredError(Trouble.slow, f"no answer within {seconds:g} s (timeout_seconds)")
-        return UnansweredError(Trouble.gone, f"no connection ({self._quote(str(cause) or type(cause).__name__)})")
+            return UnansweredError(ServerFault.slow, f"no answer within {seconds:g} s (timeout_seconds)")
+        return UnansweredError(ServerFault.gone, f"no connection ({self._quote(str(cause) or type(cause).__name__)})")
 
     def _failure_of_status(self, error: APIStatusError) -> Exception:
         status, said = error.status_code, self._quote(_message_of(error.body))
         if status in {408, 425, 429} or status >= 500:
             rest = retry_after_seconds(error.response.headers.get("retry-after"))
-            return UnansweredError(Trouble.limited if status == 429 else Trouble.failed, f"HTTP {status}: {said}", rest)
+            return UnansweredError(
+                ServerFault.limited if status == 429 else ServerFault.failed, f"HTTP {status}: {said}", rest
+            )
         if status in {401, 403}:
             state = "is not accepted" if self._key else "is not set"
             return ServersError(

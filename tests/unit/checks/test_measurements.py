@@ -8,11 +8,10 @@ import pytest
 
 from cai_dagster.checks import measurements
 from cai_dagster.checks.declarations import CHECKS, Check
+from cai_dagster.checks.measurement import Measurement, Tables
 from cai_dagster.checks.measurements import (
     EXAMPLES,
     EXCERPT,
-    Measurement,
-    Tables,
     drift,
     identical_pairs,
     judge_agreement,
@@ -554,9 +553,9 @@ def test_every_check_measures_its_own_table_and_shows_a_few_rows(check: Check) -
     rejected = frame("rejected_rows", *({} for _ in range(100)))
     measured = getattr(measurements, check.name)(tables(rows, rejected, **others))
     assert measured.value is not None
-    held_to = DEFAULT_SETTINGS.checks.of(check.name).held_to(check.table)
+    bound_of = DEFAULT_SETTINGS.checks.of(check.name).bound_of(check.table)
     scores_of_all = check.table in {"judge_calibration", "preference_pairs", "reward_model_evaluation"}
-    assert scores_of_all or not held_to.passes(measured.value)
+    assert scores_of_all or not bound_of.passes(measured.value)
     # A phrase is shown once, however many share it; what is the same everywhere is one example.
     assert len(measured.examples) == (1 if check.name == "shared_phrase" else EXAMPLES)
     assert all(isinstance(value, str | int | float | None) for one in measured.examples for value in one.values())

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cai_dagster.compare.completions import CompletionExample, Completions
 from cai_dagster.compare.diff import ConstitutionDiff, compare_versions
-from cai_dagster.compare.labels import Labels, PairExample
+from cai_dagster.compare.labels import LabelChange, Labels
 from cai_dagster.compare.principles import EarlierWording, PrincipleChange, TextChange
 from cai_dagster.compare.runs import Cost, CostChange
 from cai_dagster.compare.scores import PolicyChange, PolicyWinRate, RewardModelChange, RewardModelScore, win_rates
@@ -510,7 +510,7 @@ def test_the_version_before_is_the_one_that_people_count_before(
 def hostile_diff(text: str) -> ConstitutionDiff:
     """A text in every place where a text may stand."""
     made = diff_of(version("v1", KIND), version("v2", KINDER))
-    example = PairExample(
+    example = LabelChange(
         "ab", "cd", text, text, f"other {text}", 0.2, 0.9, "completion_1", "completion_0", (text,), ()
     )
     return replace(

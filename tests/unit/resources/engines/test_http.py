@@ -277,7 +277,7 @@ def test_a_burst_of_failures_costs_no_row(serve: Serve, connect: Connect, respon
 
 def test_a_call_that_hangs_is_asked_again(serve: Serve, connect: Connect) -> None:
     server = serve()
-    engine = connect(server, timeout_seconds=0.3)
+    engine = connect(server, timeout_seconds=2.0, patience_seconds=60.0)
     hung = 0
 
     async def hang_twice(body: dict[str, Any], request: HttpRequest) -> Response | None:
@@ -450,14 +450,12 @@ def test_a_row_that_the_server_always_fails_at_is_given_up_and_the_others_go_on(
 
 def test_a_timeout_too_short_for_every_call_ends_the_stage(serve: Serve, connect: Connect) -> None:
     server = serve()
-    engine = connect(server, timeout_seconds=0.1, patience_seconds=0.3)
+    engine = connect(server, timeout_seconds=2.0, patience_seconds=2.0)
 
-    async def be_slow(body: dict[str, Any], request: HttpRequest) -> Response | None:
-        if body and "logprobs" not in body:
-            await asyncio.sleep(0.5)
-        return None
+    async def never_answer(body: dict[str, Any], request: HttpRequest) -> Response | None:
+        return await hang(body, request) if body and "logprobs" not in body else None
 
-    server.misbehave = be_slow
+    server.misbehave = never_answer
     with pytest.raises(ServersError, match="timeout_seconds"):
         ask(engine, asked())
 
