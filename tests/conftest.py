@@ -17,10 +17,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file run in one process, in their order; so do those of several files that share an engine."""
+    """The tests of a file run in one process, in their order; so do all files whose tests share an engine."""
+    with_engine = {item.path for item in items if "engine_settings" in getattr(item, "fixturenames", ())}
     for item in items:
-        with_engine = "engine_settings" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if with_engine else str(item.path)))
+        item.add_marker(pytest.mark.xdist_group("engine" if item.path in with_engine else str(item.path)))
 
 
 @pytest.fixture
