@@ -4,6 +4,7 @@ Tests that run side by side share the cores: each process computes with one thre
 """
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by 
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)  # before xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
     """The tests of a file run in one process, in their order; so do all files whose tests share an engine."""
     with_engine = {item.path for item in items if "engine_settings" in getattr(item, "fixturenames", ())}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("engine" if item.path in with_engine else str(item.path)))
+    yield
 
 
 @pytest.fixture
