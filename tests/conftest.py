@@ -4,8 +4,8 @@ Tests that run side by side share the cores: each process computes with one thre
 """
 
 import os
-from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -16,13 +16,19 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by 
     os.environ["OMP_NUM_THREADS"] = "1"
 
 
-@pytest.hookimpl(wrapper=True)  # before xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
-    """The tests of a file run in one process, in their order; so do all files whose tests share an engine."""
-    with_engine = {item.path for item in items if "engine_settings" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("engine" if item.path in with_engine else str(item.path)))
-    yield
+WITH_THE_ENGINE = {f"tests/e2e/test_{name}.py" for name in ("calibration", "engines", "judging", "real_graph")}
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests run in one process, in their order; so do those of all files that share the session's engine."""
+    from xdist.scheduler.loadfile import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "engine" if file in WITH_THE_ENGINE else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture
