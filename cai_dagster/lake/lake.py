@@ -8,7 +8,6 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 # pyright: reportMissingTypeStubs=false
 
 import contextlib
-import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,7 +32,7 @@ from cai_dagster.lake.reader import (
     retry_conflicts,
     started_duckdb,
 )
-from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
+from cai_dagster.lake.scratch import remove_abandoned, remove_scratch_folder, scratch_folder
 from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
@@ -102,7 +101,7 @@ class Lake:
             self._append_account(staged.table.name, staged.constitution_version, counts, account)
 
         snapshot_id = self._transaction(replace)
-        shutil.rmtree(staged.folder)
+        remove_scratch_folder(staged.folder)
         return snapshot_id
 
     def commit_rejected(self, staged: StagedRows) -> None:
@@ -114,7 +113,7 @@ class Lake:
             self._replace_rejected(staged, files)
 
         self._transaction(replace)
-        shutil.rmtree(staged.folder)
+        remove_scratch_folder(staged.folder)
 
     def append(self, table: str, *rows: Mapping[str, Any]) -> None:
         """Add rows to a table whose rows are appended, such as check_results."""

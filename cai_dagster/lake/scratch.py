@@ -1,27 +1,39 @@
 """Scratch folders: where files grow until they are complete, and are then moved to where readers look.
 
-Each says in its name which process of which machine it belongs to, so that what a killed process left can be swept.
+The process that works in one holds a lock on the file `.lease` in it. The operating system drops the lock when the
+process ends, in whatever container or on whatever machine of a shared file system it ran, so a folder whose lease can
+be locked is abandoned and can be swept. No process id and no host name decides.
 """
 
 import contextlib
+import fcntl
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Generator
 from pathlib import Path
 
-import psutil
-
-_PROCESS_DIGITS = 9  # no system counts further
+LEASE = ".lease"
+_held: dict[Path, int] = {}
 
 
 def new_scratch_folder(parent: Path) -> Path:
-    """An empty folder of this process. What killed processes left beside it is swept first."""
+    """An empty folder of this process, but for its lease. What ended processes left beside it is swept first."""
     remove_abandoned(parent)
-    folder = parent / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-    folder.mkdir(parents=True)
+    name = uuid.uuid4().hex
+    begun = parent / f".{name}"  # hidden until the lease is held
+    begun.mkdir(parents=True)
+    lease = os.open(begun / LEASE, os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lease, fcntl.LOCK_EX)
+    folder = begun.rename(parent / name)
+    _held[folder] = lease
     return folder
+
+
+def remove_scratch_folder(folder: Path) -> None:
+    """Delete a folder of this process, with what is still in it, and give up its lease."""
+    shutil.rmtree(folder)
+    os.close(_held.pop(folder))
 
 
 @contextlib.contextmanager
@@ -31,22 +43,30 @@ def scratch_folder(parent: Path) -> Generator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder)
+        remove_scratch_folder(folder)
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Delete the folders of processes of this machine that no longer live."""
+    """Delete the folders whose process has ended."""
     for folder in abandoned(parent):
         shutil.rmtree(folder, ignore_errors=True)  # another process may be sweeping it too
 
 
 def abandoned(parent: Path) -> list[Path]:
-    """The folders of processes of this machine that no longer live."""
-    here = (folder for folder in parent.glob("*-*-*") if folder.is_dir() and is_of_this_machine(folder))
-    return sorted(folder for folder in here if not psutil.pid_exists(int(folder.name.rsplit("-", 2)[1])))
+    """The folders whose process has ended. What has no lease was not made here, and is left alone."""
+    return sorted(lease.parent for lease in parent.glob(f"[!.]*/{LEASE}") if not _is_held(lease))
 
 
-def is_of_this_machine(folder: Path) -> bool:
-    """Whether a folder's name is one that a process of this machine gives."""
-    host, process, _ = folder.name.rsplit("-", 2)
-    return host == socket.gethostname() and process.isdecimal() and len(process) <= _PROCESS_DIGITS
+def _is_held(lease: Path) -> bool:
+    """Whether a process holds it; one that may not be opened counts as held."""
+    try:
+        opened = os.open(lease, os.O_RDWR)
+    except OSError:
+        return True
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(opened)
+    return False

@@ -1,4 +1,4 @@
-"""What no reader looks at: files that no snapshot names, and scratch folders of dead processes."""
+"""What no reader looks at: files that no snapshot names, and scratch folders of ended processes."""
 
 # pyright: reportMissingTypeStubs=false
 
@@ -11,17 +11,16 @@ from pathlib import Path
 from filelock import FileLock
 
 from cai_dagster.home import Home
-from cai_dagster.lake.scratch import abandoned, is_of_this_machine
+from cai_dagster.lake.scratch import abandoned
 from cai_dagster.upkeep.catalog import catalog_files, examine_database, files_named, is_begun
-from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, quoted, warning
+from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, warning
 
 ORPHAN_SECONDS = 3_600.0  # a file that came later may belong to a commit that is under way
-_DAY_SECONDS = 86_400.0
 
 
 @dataclass(frozen=True)
 class Leftovers:
-    """What no reader looks at: files in no snapshot, and folders of processes that are dead."""
+    """What no reader looks at: files in no snapshot, and folders of processes that have ended."""
 
     orphans: tuple[Path, ...]
     scratch: tuple[Path, ...]
@@ -39,7 +38,7 @@ def leftovers(home: Home) -> Leftovers:
 
 
 def remove_leftovers(home: Home) -> Leftovers:
-    """Remove files that no snapshot names, an hour after they came, and scratch folders of dead processes.
+    """Remove files that no snapshot names, an hour after they came, and scratch folders of ended processes.
 
     The lake's lock is held meanwhile, so that no commit is between moving its files in and naming them.
     """
@@ -62,12 +61,8 @@ def examine_leftovers(home: Home) -> list[Finding]:
         text = f"{len(found.orphans):,} files in tables/ that no snapshot names: {files_named(found.orphans)}"
         findings.append(warning("lake", text, MEND))
     if found.scratch:
-        text = f"{len(found.scratch):,} scratch folders of processes that are dead: {files_named(found.scratch)}"
+        text = f"{len(found.scratch):,} scratch folders of processes that have ended: {files_named(found.scratch)}"
         findings.append(warning("staging", text, f"{MEND} (or any command that opens the lake)"))
-    elsewhere = [folder for folder in home.staging.glob("*-*-*") if not is_of_this_machine(folder) and _is_old(folder)]
-    for folder in elsewhere:
-        text = f"{folder} was begun more than a day ago on another machine"
-        findings.append(warning("staging", text, f"rm -r {quoted(folder)}, unless a process there is still at it"))
     return findings or [good("staging", "nothing left over")]
 
 
@@ -87,7 +82,3 @@ def _orphans(home: Home) -> list[Path]:
     oldest = time.time() - ORPHAN_SECONDS
     unnamed = (file for file in home.tables.rglob("*.parquet") if file not in named)
     return sorted(file for file in unnamed if file.stat().st_ctime < oldest)
-
-
-def _is_old(folder: Path) -> bool:
-    return folder.stat().st_mtime < time.time() - _DAY_SECONDS

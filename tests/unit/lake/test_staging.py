@@ -1,7 +1,5 @@
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import cai_dagster.lake.staging
-from cai_dagster.lake.scratch import new_scratch_folder, remove_abandoned
+from cai_dagster.lake.scratch import (
+    LEASE,
+    abandoned,
+    new_scratch_folder,
+    remove_abandoned,
+    remove_scratch_folder,
+)
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
 
@@ -231,31 +235,43 @@ def test_no_row_is_lost(
     assert staged.row_count + staged.rejected_count == len(rows) + given_up
 
 
-def finished_process() -> int:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
+def abandoned_folder(parent: Path, name: str = "0a") -> Path:
+    """As a process leaves it that was killed: with a lease that nobody holds."""
+    folder = parent / name
+    folder.mkdir(parents=True)
+    (folder / LEASE).touch()
+    (folder / "rows_0.parquet").touch()
+    return folder
 
 
-def test_what_dead_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
-    host, dead = socket.gethostname(), finished_process()
-    abandoned = tmp_path / f"{host}-{dead}-0a"
-    kept = [
-        new_scratch_folder(tmp_path),
-        tmp_path / f"{host}-1-0b",
-        tmp_path / f"elsewhere-{dead}-0c",
-        tmp_path / f"{host}-2-{dead}-0d",  # of the host whose name goes on: "node-2" beside "node"
-    ]
-    for folder in (abandoned, *kept[1:]):
-        folder.mkdir()
-        (folder / "rows_0.parquet").touch()
+def test_what_ended_processes_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    abandoned_folder(tmp_path)
+    mine, of_others = new_scratch_folder(tmp_path), tmp_path / "without-a-lease"
+    of_others.mkdir()
     remove_abandoned(tmp_path)
-    assert sorted(tmp_path.iterdir()) == sorted(kept)
+    assert sorted(tmp_path.iterdir()) == sorted([mine, of_others])
+
+
+def test_a_folder_lives_as_long_as_its_process_whatever_its_number_and_host_are(tmp_path: Path) -> None:
+    """The process id and host name say nothing across containers that share a home."""
+    hold = (
+        "import sys, pathlib; from cai_dagster.lake.scratch import new_scratch_folder as new; "
+        "print(new(pathlib.Path(sys.argv[1])), flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", hold, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        folder = Path(other.stdout.readline().strip())
+        (folder / "weights.safetensors").touch()
+        remove_abandoned(tmp_path)
+        assert (folder / "weights.safetensors").exists()
+        other.kill()
+    remove_abandoned(tmp_path)
+    assert not folder.exists()
 
 
 def test_two_processes_may_sweep_one_folder_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / f"{socket.gethostname()}-{finished_process()}-0a"
-    folder.mkdir()
+    folder = abandoned_folder(tmp_path)
     remove = shutil.rmtree
 
     def remove_after_another(folder: Path, ignore_errors: bool = False) -> None:
@@ -267,17 +283,19 @@ def test_two_processes_may_sweep_one_folder_at_once(tmp_path: Path, monkeypatch:
     assert not folder.exists()
 
 
-def test_a_staging_folder_names_this_process(tmp_path: Path) -> None:
+def test_folders_of_one_process_are_its_own_until_it_removes_them(tmp_path: Path) -> None:
     first, second = new_scratch_folder(tmp_path), new_scratch_folder(tmp_path)
     assert first != second
-    assert first.name.startswith(f"{socket.gethostname()}-{os.getpid()}-")
+    assert abandoned(tmp_path) == []
+    remove_scratch_folder(first)
+    assert list(tmp_path.iterdir()) == [second]
 
 
 def test_rows_that_start_again_leave_nothing_of_those_before(tmp_path: Path) -> None:
     staged = stage(tmp_path, [RESPONSE, {**RESPONSE, "sample": -1}])
     staged.add([{**RESPONSE, "sample": 2}])
     staged.start_again()
-    assert not list(staged.folder.iterdir())
+    assert [file.name for file in staged.folder.iterdir()] == [LEASE]
     staged.add([{**RESPONSE, "sample": 3}])
     staged.close()
     assert [row["sample"] for row in rows_of(staged)] == [3]
