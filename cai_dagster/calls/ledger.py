@@ -18,10 +18,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
 from cai_dagster.calls.requests import Answer, PaidCall
+from cai_dagster.calls.stored_text import restored, stored
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
@@ -34,6 +35,7 @@ _calls = sa.Table(
     sa.Column("stage", sa.Text, nullable=False),
     sa.Column("prompt_id", sa.Text, nullable=False),
     sa.Column("text", sa.Text, nullable=False),
+    sa.Column("escaped", sa.Boolean, nullable=False),
     sa.Column("finish_reason", sa.Text, nullable=False),
     sa.Column("logprobs", sa.Text),
     sa.Column("prompt_tokens", sa.Integer, nullable=False),
@@ -43,7 +45,10 @@ _calls = sa.Table(
 )
 _answer_columns = [
     _calls.c[name]
-    for name in ("request_id", "text", "finish_reason", "prompt_tokens", "completion_tokens", "seconds", "logprobs")
+    for name in (
+        *("request_id", "text", "escaped", "finish_reason"),
+        *("prompt_tokens", "completion_tokens", "seconds", "logprobs"),
+    )
 ]
 _retries = sa.Table(
     "retries",
@@ -96,8 +101,8 @@ class Ledger:
         with self._engine.connect() as connection:
             rows: Any = connection.execute(self._answers, {"ids": json.dumps(list(request_ids))}).tuples()
             return {
-                request_id: Answer(text, end, prompt, completion, seconds, _logprobs(logprobs))
-                for request_id, text, end, prompt, completion, seconds, logprobs in rows
+                request_id: Answer(restored(text, escaped), end, prompt, completion, seconds, _logprobs(logprobs))
+                for request_id, text, escaped, end, prompt, completion, seconds, logprobs in rows
             }
 
     def put(self, calls: Iterable[PaidCall]) -> set[str]:
@@ -224,12 +229,14 @@ def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:
 
 
 def _row(call: PaidCall) -> dict[str, Any]:
+    text, escaped = stored(call.answer.text)
     return {
         "request_id": call.request_id,
         "model_id": call.model_id,
         "stage": call.slot.stage,
         "prompt_id": call.slot.prompt_id,
-        "text": call.answer.text,
+        "text": text,
+        "escaped": escaped,
         "finish_reason": call.answer.finish_reason,
         "logprobs": None if call.answer.logprobs is None else json.dumps(call.answer.logprobs),
         "prompt_tokens": call.answer.prompt_tokens,

@@ -6,15 +6,16 @@ Only by request id or its beginning, which is the ledger's index: nothing here s
 import json
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from cai_dagster.calls.stored_text import restored
 from cai_dagster.home import Home
 
 _CALL = """
     SELECT c.request_id, stage, prompt_id, model_id, prompt_tokens, completion_tokens, seconds, c.created_at,
-        finish_reason, text, logprobs, r.reason
+        finish_reason, text, logprobs, r.reason, escaped
     FROM calls c LEFT JOIN retries r USING (request_id)
 """
 
@@ -59,5 +60,6 @@ class LedgerReader:
         return self._found(f"{_CALL} WHERE c.request_id BETWEEN ? AND ? LIMIT ?", digits, digits + "g", most)
 
     def _found(self, query: str, *parameters: Any) -> dict[str, LedgerCall]:
-        calls = [LedgerCall(*row) for row in self._connection.execute(query, parameters)] if self._connection else []
-        return {call.request_id: call for call in calls}
+        rows: Iterable[Any] = self._connection.execute(query, parameters) if self._connection else ()
+        calls = [(LedgerCall(*row[:-1]), bool(row[-1])) for row in rows]
+        return {call.request_id: replace(call, text=restored(call.text, escaped)) for call, escaped in calls}

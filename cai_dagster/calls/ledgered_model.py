@@ -17,17 +17,21 @@ from cai_dagster.calls.requests import (
     Completion,
     EmptyCompletionError,
     Engine,
+    MalformedTextError,
     MissingLabelError,
     PaidCall,
     Request,
     Slot,
 )
+from cai_dagster.calls.stored_text import is_storable
+from cai_dagster.text import printable
 
 if TYPE_CHECKING:
     from cai_dagster.models.chat_format import ChatFormat
 
 COMMIT_SECONDS = 2.0
 COMMIT_CALLS = 2_000
+LONGEST_QUOTED = 80  # characters of a text in a message
 
 Ask = Callable[[Engine], Coroutine[Any, Any, Answer]]
 
@@ -112,7 +116,8 @@ class LedgeredModel:
     async def complete(self, request: Request) -> Completion:
         """The completion from the ledger or the engine.
 
-        Raises EmptyCompletionError when there is no visible character in it; the call stays in the ledger.
+        Raises EmptyCompletionError when there is no visible character in it, MalformedTextError when it is no valid
+        Unicode; the call stays in the ledger.
         """
         request_id = request.completion_id(self._model_id)
         while request_id in self._retries:
@@ -123,6 +128,11 @@ class LedgeredModel:
             raise EmptyCompletionError(
                 f"{request.slot.stage}, round {request.slot.round}: finish_reason {answer.finish_reason} after "
                 f"{answer.completion_tokens} tokens without text (request {request_id})"
+            )
+        if not is_storable(answer.text):
+            said = printable(answer.text, LONGEST_QUOTED)
+            raise MalformedTextError(
+                f"{request.slot.stage}, round {request.slot.round}: no valid Unicode: {said} (request {request_id})"
             )
         return Completion(answer.text, answer.finish_reason, request_id)
 

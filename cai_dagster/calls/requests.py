@@ -18,6 +18,12 @@ class EmptyCompletionError(RowError):
     code = "empty_completion"
 
 
+class MalformedTextError(RowError):
+    """The model wrote what is no valid Unicode (a lone surrogate), which no table and no tokenizer takes."""
+
+    code = "malformed_text"
+
+
 class MissingLabelError(RowError):
     """The engine did not return the log probability of a label token: a missing judgement, never one half."""
 

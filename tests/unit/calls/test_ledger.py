@@ -35,12 +35,28 @@ def ledger(tmp_path: Path) -> Ledger:
         Answer("'; DROP TABLE calls; -- %s :x ? {}", "stop", 1, 1, 1e9),
         Answer("a\0b \x1b[31m \r\n\t ", "stop", 1, 1, 0.5),
         Answer("<|im_end|>" * 20_000, "length", 2**31, 2**31, 0.5),
+        Answer("half of an emoji: \ud83d", "length", 1, 1, 0.5),
+        Answer('"\\ud83d" as text', "stop", 1, 1, 0.5),
     ],
-    ids=lambda answer: f"{answer.text[:12]!r} {answer.logprobs}",
+    ids=lambda answer: f"{answer.text[:12]!a} {answer.logprobs}",
 )
 def test_an_answer_comes_back_as_it_was_put(ledger: Ledger, answer: Answer) -> None:
     ledger.put([paid("r1", answer)])
     assert ledger.get(["r1"]) == {"r1": answer}
+
+
+def test_what_a_database_does_not_hold_is_kept_escaped_and_the_rest_as_it_is(tmp_path: Path) -> None:
+    Ledger(tmp_path / "ledger.sqlite").put(
+        [paid(name, Answer(text, "stop", 1, 1, 0.1)) for name, text in (("a", "\ud83d"), ("b", "a\0b"), ("c", "é"))]
+    )
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as connection:
+        kept = connection.execute("SELECT text, escaped FROM calls ORDER BY request_id").fetchall()
+    assert kept == [('"\\ud83d"', 1), ('"a\\u0000b"', 1), ("é", 0)]
+
+
+def test_a_text_that_is_no_unicode_costs_no_other_call_of_its_batch(ledger: Ledger) -> None:
+    ledger.put([paid("a"), paid("b", Answer("\udc00", "stop", 1, 1, 0.1)), paid("c")])
+    assert set(ledger.get(["a", "b", "c"])) == {"a", "b", "c"}
 
 
 def test_the_first_answer_to_a_request_stays(ledger: Ledger) -> None:

@@ -125,6 +125,21 @@ def test_an_empty_completion_costs_its_row_alone(staged: StagedRows, ledger: Led
     assert staged.row_count == 4
 
 
+def test_a_completion_that_is_no_unicode_costs_its_row_alone_and_is_not_paid_for_again(
+    staged: StagedRows, ledger: Ledger
+) -> None:
+    engine = ScriptedEngine(lambda request: "\ud83d" if request.slot.prompt_id == row_id(rows(2)[1]) else "Hi.")
+    run(rows(5), answer, model_with(ledger, engine), staged)
+    assert staged.reasons == {"malformed_text": 1}
+    assert staged.row_count == 4
+    model_with(ledger, engine).commit()
+    asked_before = len(engine.requests)
+    staged.start_again()
+    run(rows(5), answer, model_with(ledger, engine), staged)
+    assert staged.reasons == {"malformed_text": 1}
+    assert len(engine.requests) == asked_before
+
+
 def test_a_recipe_may_return_several_rows_or_none(staged: StagedRows, ledger: Ledger) -> None:
     async def as_many_as_its_number(model: LanguageModel, row: Row) -> Sequence[Row]:
         (first,) = await answer(model, row)
