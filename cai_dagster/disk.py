@@ -6,6 +6,7 @@ system is asked. It knows nothing of what is written.
 
 import contextlib
 import errno
+import shutil
 import tempfile
 from collections.abc import Generator
 from pathlib import Path
@@ -26,6 +27,26 @@ class DiskFullError(MendableError):
             "command again. Nothing is damaged: every table and checkpoint is as it was last committed, and no "
             "completion that is in the ledger is paid for again."
         )
+
+
+def moved(source: Path, destination: Path) -> Path:
+    """Move a file or a folder; `destination` appears at once and complete, also on another file system."""
+    try:
+        return source.rename(destination)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+    beside = destination.with_name(f".{destination.name}.moving")
+    if source.is_dir():
+        shutil.rmtree(beside, ignore_errors=True)  # of a process that was killed
+        shutil.copytree(source, beside)
+        beside.rename(destination)
+        shutil.rmtree(source)
+    else:
+        shutil.copy2(source, beside)
+        beside.replace(destination)
+        source.unlink()
+    return destination
 
 
 @contextlib.contextmanager

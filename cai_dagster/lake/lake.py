@@ -19,7 +19,7 @@ import polars as pl
 import pyarrow.parquet
 from filelock import FileLock
 
-from cai_dagster.disk import full_disk_named
+from cai_dagster.disk import full_disk_named, moved
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog import attach, in_transaction, widen_text_bounds
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
@@ -88,11 +88,12 @@ class Lake:
         Raises LakeError, and changes nothing, when two staged rows have the same key.
         """
         self._refuse_duplicate_keys(staged)
-        files = self._move_in(staged.table.name, staged.parts)
-        rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
 
         def replace() -> None:
-            # In the lock: what is forgotten before it is left out here, what is forgotten after it is removed then.
+            # In the lock: expiry, which holds it too, finds no file that is moved in and not committed yet; what is
+            # forgotten before it is left out here, what is forgotten after it is removed then.
+            files = self._move_in(staged.table.name, staged.parts)
+            rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
             self._leave_out_forgotten(staged.table, files)
             self._leave_out_forgotten(TABLES["rejected_rows"], rejected_files)
             self._replace(staged.table, staged.constitution_version, files)
@@ -106,9 +107,9 @@ class Lake:
 
     def commit_rejected(self, staged: StagedRows) -> None:
         """Keep the rejected rows of a failed materialization, and the table as it was."""
-        files = self._move_in("rejected_rows", staged.rejected_parts)
 
         def replace() -> None:
+            files = self._move_in("rejected_rows", staged.rejected_parts)
             self._leave_out_forgotten(TABLES["rejected_rows"], files)
             self._replace_rejected(staged, files)
 
@@ -165,17 +166,21 @@ class Lake:
             retry_conflicts(
                 lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
             )
-            expire = "SELECT count(*) FROM ducklake_expire_snapshots('lake', older_than => now())"
-            (expired,) = retry_conflicts(lambda: self._connection.execute(expire).fetchall())[0]
-            for clean in (
-                "cleanup_old_files('lake', cleanup_all => true)",
-                "delete_orphaned_files('lake', older_than => now())",  # also new ones: nothing else is using the lake
-            ):
-                statement = f"CALL ducklake_{clean}"
+            # By their numbers and not by their times, which another clock may have given.
+            past = (
+                "SELECT list(snapshot_id ORDER BY snapshot_id) FROM lake.snapshots() "
+                "WHERE snapshot_id < (SELECT id FROM ducklake_current_snapshot('lake'))"
+            )
+            expired: list[int] = retry_conflicts(lambda: self._connection.execute(past).fetchall())[0][0] or []
+            expire = f"CALL ducklake_expire_snapshots('lake', versions => {expired})"
+            if expired:
+                retry_conflicts(lambda: self._connection.execute(expire))
+            for clean in ("cleanup_old_files", "delete_orphaned_files"):  # no commit is under way: the lock is held
+                statement = f"CALL ducklake_{clean}('lake', cleanup_all => true)"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))
             self.close()
             widen_text_bounds(self._home.catalog)
-        return expired
+        return len(expired)
 
     def widen_text_bounds(self) -> None:
         """Make filters on text columns find every row again, where the catalog's bounds leave some out."""
@@ -347,7 +352,9 @@ class Lake:
         """
         folder = self._home.tables / "main" / table
         folder.mkdir(parents=True, exist_ok=True)
-        return [part.rename(folder / f"{part.parent.name}-{part.name}") for part in parts]
+        places = [(part, folder / f"{part.parent.name}-{part.name}") for part in parts]
+        # One that is there was moved by an attempt before this one, which met another process.
+        return [place if place.exists() else moved(part, place) for part, place in places]
 
     def _leave_out_forgotten(self, table: Table, files: list[Path]) -> None:
         """Write files anew that hold rows of forgotten prompts, without them."""

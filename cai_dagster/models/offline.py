@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from cai_dagster.disk import full_disk_named
+from cai_dagster.disk import full_disk_named, moved
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.scratch import scratch_folder
@@ -37,7 +37,7 @@ def prepare_offline_model(home: Home) -> Path:
             prepared = scratch / NAME
             _convert(_gguf_file(), prepared)
             if not folder.exists():  # another process may have been faster
-                prepared.rename(folder)
+                moved(prepared, folder)
     return folder
 
 

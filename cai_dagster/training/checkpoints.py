@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cai_dagster.disk import full_disk_named
+from cai_dagster.disk import full_disk_named, moved
 from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
@@ -150,5 +150,5 @@ def train_once(
         if (folder / "record.json").exists():  # another process was faster
             return read_record(folder), False
         shutil.rmtree(folder, ignore_errors=True)  # what is there has no record: it was never complete
-        trained.rename(folder)
+        moved(trained, folder)
     return record, True
