@@ -42,7 +42,7 @@ ui: setup ## Open the Dagster UI on this project's instance
 
 # The longest first: what shares an engine, and the tutorial, run as they stand; the others fill in.
 test: $(VENV)/.installed-dev ## Run all tests, those on the real small model too, in two processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(TUTORIAL) tests/e2e tests/graph tests/process tests/simulations tests/browser tests/unit
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser tests/e2e tests/graph tests/process tests/simulations tests/unit
 
 unit: $(VENV)/.installed-dev ## Run the unit tests: no engine, no browser, no run of the graph
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/unit

@@ -81,21 +81,23 @@ def test_a_mistake_is_one_sentence_and_no_traceback(run: "Cai", arguments: tuple
 def test_preferences_are_imported_from_a_file_with_columns_of_ones_own(run: "Cai", tmp_path: Path) -> None:
     file = tmp_path / "pairs.jsonl"
     asked = "Human: Is it late?\n\nAssistant:"
-    rows = [{"good": f"\n\n{asked} It is nine.", "bad": f"\n\n{asked} No idea."}, {"good": f"\n\n{asked} Yes."}]
+    rows = [{"good": f"\n\n{asked} It is {hour}.", "bad": f"\n\n{asked} No idea."} for hour in range(20)]
+    rows.append({"good": f"\n\n{asked} Yes."})
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     columns = ("--chosen", "good", "--rejected", "bad")
     finished = run("import", "preferences", str(file), *columns)
     assert finished.returncode == 0, finished.stderr
-    assert "human_preferences: 1 rows, 1 rejected" in finished.stdout
+    assert "human_preferences: 20 rows, 1 rejected" in finished.stdout
     assert 'chosen_column = "good"' in finished.stdout
-    (pair,) = Lake(run.home).snapshot("human_preferences").frame().to_dicts()
-    assert (pair["prompt"][0]["content"], pair["chosen"][0]["content"]) == ("Is it late?", "It is nine.")
+    pairs = Lake(run.home).snapshot("human_preferences").frame().to_dicts()
+    assert {pair["prompt"][0]["content"] for pair in pairs} == {"Is it late?"}
+    assert {pair["chosen"][0]["content"] for pair in pairs} == {f"It is {hour}." for hour in range(20)}
 
     described = run("import", "preferences", str(file), *columns, "--json")
     assert described.returncode == 0, described.stderr
     document = json.loads(described.stdout)
     assert set(document) == set(keys_of_the_page("cai import preferences"))
-    assert (document["rows"], sum(document["rejected"].values())) == (1, 1)
+    assert (document["rows"], sum(document["rejected"].values())) == (20, 1)
     assert document["settings"]["chosen_column"] == "good"
 
 
