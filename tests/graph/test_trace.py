@@ -16,7 +16,7 @@ from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
 from cai_dagster.explain.nodes import Node, Trace, TraceError
 from cai_dagster.explain.row_lineage import RowLineage
-from cai_dagster.explain.rows import Sought
+from cai_dagster.explain.rows import RowFilter
 from cai_dagster.explain.trace import trace
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.reader import LakeError, LakeReader
@@ -177,11 +177,11 @@ def test_what_checkpoints_saw_is_the_same_in_one_query_as_snapshot_by_snapshot(
     prompts = table(home, "prompts", None)["prompt_id"].to_list()
     pairs = table(explained, "preference_pairs")["pair_id"].to_list()
     principles = table(home, "constitution")["principle_id"].to_list()
-    sought = [*map(lineage.of_prompt, prompts), *(Sought("pair", (one,)) for one in pairs)]
-    sought += [lineage.of_principles([one]) for one in principles]
-    at_once = [lineage.that_saw(one) for one in sought]
+    filters = [*map(lineage.of_prompt, prompts), *(RowFilter("pair", (one,)) for one in pairs)]
+    filters += [lineage.of_principles([one]) for one in principles]
+    at_once = [lineage.that_saw(one) for one in filters]
     monkeypatch.setattr(RowLineage, "_is_in_history", lambda *_: False)
-    assert at_once == [RowLineage(reader, home).that_saw(one) for one in sought]
+    assert at_once == [RowLineage(reader, home).that_saw(one) for one in filters]
     assert any(one.checkpoint.constitution_version == "v2" for found in at_once for one in found)
 
     forgotten = prompt_of(home, "preference")
