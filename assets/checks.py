@@ -20,11 +20,10 @@ from cai_dagster.lake.newest import in_commit_order
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
-from resources.lake import LakeResource
+from resources.lake import LakeResource, RunTables
 
 if TYPE_CHECKING:
     from cai_dagster.checks.measurement import Measurement
-    from cai_dagster.lake.lake import Lake
 
 # Partitioned asset checks are a preview of Dagster 1.13; tests/graph/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
@@ -53,12 +52,13 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
         version = context.partition_key if TABLES[table].versioned else None
         store = lake.open()
-        snapshot = store.snapshot(table, version)
+        read = RunTables.of(context.instance, context.run.run_id)
+        snapshot = read.snapshot(table, version)
         data_version = store.data_version_of(snapshot)
         selected = {key.name for key in context.selected_asset_check_keys}
         results: list[dg.AssetCheckResult] = []
         rows: list[dict[str, Any]] = []
-        for check, measured in _measure(store, snapshot, data_version, checks):
+        for check, measured in _measure(read, snapshot, data_version, checks):
             if check.name not in selected:
                 continue
             settings = active_settings().checks.of(check.name).bound_of(table, version)
@@ -86,20 +86,20 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
 
 
 def _measure(
-    store: "Lake", snapshot: TableSnapshot, data_version: str, checks: list[Check]
+    read: RunTables, snapshot: TableSnapshot, data_version: str, checks: list[Check]
 ) -> Iterator[tuple[Check, "Measurement"]]:
     """What each check measures, in order: one may look at what those before it found."""
     from cai_dagster.checks import measurements
     from cai_dagster.checks.measurement import Tables
 
-    table, version = snapshot.table, snapshot.constitution_version
+    store, table, version = read.lake, snapshot.table, snapshot.constitution_version
     measured: dict[str, Measurement] = {}
     with ExitStack() as copies:
         others = {name for check in checks for name in check.also}
         tables = Tables(
             rows=copies.enter_context(store.scan(snapshot)),
             rejected=store.rejected(table, version),
-            others={name: copies.enter_context(store.scan(store.snapshot(name, version))) for name in sorted(others)},
+            others={name: copies.enter_context(store.scan(read.snapshot(name, version))) for name in sorted(others)},
             constitution_version=version,
             data_version=data_version,
             history=store.select(in_commit_order("check_results", "table_name = $table"), {"table": table}),

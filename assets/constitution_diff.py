@@ -18,7 +18,7 @@ from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import version_judgements_stage
 from cai_dagster.settings import active_settings
-from resources.lake import LakeResource
+from resources.lake import LakeResource, RunTables
 from resources.language_models import LanguageModelResource
 
 _FIRST = "This is the first version: there is none to compare it with. `against` in the launchpad names one."
@@ -48,7 +48,8 @@ def version_judgements(
         return stage_rows(context, lake, new_rows(context, lake), {"against": _FIRST})
     try:
         refuse_the_same(against, context.partition_key)
-        earlier = {table: lake.open().snapshot(table, against) for table in ("constitution", "revision_rounds")}
+        read = RunTables.of(context.instance, context.run.run_id)
+        earlier = {table: read.snapshot(table, against) for table in ("constitution", "revision_rounds")}
     except MendableError as error:
         raise failure_of(error) from None
     both = [Constitution.from_rows(one.frame().to_dicts()) for one in (earlier["constitution"], constitution)]

@@ -18,7 +18,7 @@ from cai_dagster.recipes.policies import CHECKPOINTS, POLICIES
 from cai_dagster.recipes.settings import PolicyResponsesSettings
 from cai_dagster.settings import active_settings
 from resources.accelerator import ACCELERATOR
-from resources.lake import LakeResource
+from resources.lake import LakeResource, RunTables
 from resources.language_models import LanguageModelResource
 
 
@@ -39,11 +39,11 @@ def policy_responses(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The answers of every policy there is to the evaluation prompts."""
-    store, version = lake.open(), context.partition_key
+    read, version = RunTables.of(context.instance, context.run.run_id), context.partition_key
     present = {table.table: table for table in (initial_responses, revision_rounds, sl_cai_model)}
     for name in POLICIES:
-        if name not in present and store.materialized(name, version):
-            present[name] = store.snapshot(name, version)
+        if name not in present and (answered := read.find(name, version)):
+            present[name] = answered
     runs = [
         (
             policy.language_model(context.log.info, current_checkpoint(present[name]) if name in CHECKPOINTS else None),

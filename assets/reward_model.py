@@ -16,7 +16,7 @@ from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.settings import RewardModelBase, RewardModelSettings
 from resources.accelerator import ACCELERATOR
-from resources.lake import LakeResource
+from resources.lake import LakeResource, RunTables
 from resources.language_models import LanguageModelResource
 
 
@@ -44,7 +44,7 @@ def reward_model(
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     given = (preference_pairs, response_pairs, judgements, prompts, constitution)
-    read = [table for table in given if table.table in label_tables(config)] + _human_labels(lake)
+    read = [table for table in given if table.table in label_tables(config)] + _human_labels(context)
     work = work_of(context, lake, *read, sl_cai_model)
     pairs = labelled_training_pairs(work, config)
     _require_pairs(pairs.height, config.min_pairs)
@@ -66,10 +66,10 @@ def reward_model(
     return stage_checkpoint(context, lake, ingredients, pairs.height, train, labelled_by)
 
 
-def _human_labels(lake: LakeResource) -> list[TableSnapshot]:
+def _human_labels(context: dg.AssetExecutionContext) -> list[TableSnapshot]:
     """The table human_preferences, where it has been materialized: no graph needs human labels."""
-    store = lake.open()
-    return [store.snapshot("human_preferences")] if store.materialized("human_preferences") else []
+    found = RunTables.of(context.instance, context.run.run_id).find("human_preferences")
+    return [found] if found else []
 
 
 def _require_pairs(usable: int, minimum: int) -> None:
@@ -103,7 +103,7 @@ def reward_model_evaluation(
     from cai_dagster.pages.plots import calibration_plot, reward_plot
 
     checkpoint = checkpoint_in_use(reward_model)
-    read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(lake))
+    read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(context))
     tables = {table.table: table.frame() for table in read}
     staged = new_rows(context, lake)
     with ACCELERATOR.reserved(context.log.info):

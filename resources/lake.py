@@ -46,6 +46,51 @@ def open_lake(home: Home) -> "Lake":
     return Lake(home)
 
 
+SNAPSHOT_TAG = "cai/snapshot"
+"""The tag of a run with the snapshot of the lake that it reads. Set it at launch to have a run read an earlier one."""
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The tables as a run reads them: as they were when it began, and as it has made them itself since.
+
+    So all its steps read the same rows, whatever other runs commit meanwhile.
+    """
+
+    lake: "Lake"
+    run_id: str
+    began_at: int
+
+    @staticmethod
+    def of(instance: dg.DagsterInstance, run_id: str) -> "RunTables":
+        """Those of a run, which begins with the first step that reads a table."""
+        lake = open_lake(Home.from_environment())
+        run = instance.get_run_by_id(run_id)
+        began_at = run.tags.get(SNAPSHOT_TAG) if run else None
+        if began_at is None:
+            began_at = str(lake.current_snapshot())
+            if run:
+                instance.add_run_tags(run_id, {SNAPSHOT_TAG: began_at})
+        return RunTables(lake, run_id, int(began_at))
+
+    def find(self, table: str, constitution_version: str | None = None) -> TableSnapshot | None:
+        """The table, or one version of it; None where it had not been materialized."""
+        return self.lake.snapshot_in_run(table, constitution_version, self.run_id, self.began_at)
+
+    def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
+        """As `find`. Raises LakeError where it had not been materialized."""
+        from cai_dagster.lake.reader import LakeError
+
+        found = self.find(table, constitution_version)
+        if found is None:
+            version = f" for constitution version {constitution_version!r}" if constitution_version else ""
+            raise LakeError(
+                f"{table} had not been materialized{version} when this run began (snapshot {self.began_at}); "
+                "materialize it first"
+            )
+        return found
+
+
 class LakeIOManager(dg.ConfigurableIOManager):
     """Commits what an asset staged in one transaction, and hands later assets a snapshot of it."""
 
@@ -74,9 +119,10 @@ class LakeIOManager(dg.ConfigurableIOManager):
         context.add_output_metadata(metadata)
 
     def load_input(self, context: dg.InputContext) -> TableSnapshot:
-        """The table as it is now; of the partition's constitution version where the table has versions."""
+        """The table as the run reads it; of the partition's constitution version where the table has versions."""
         version = context.partition_key if context.has_asset_partitions else None
-        return open_lake(Home.from_environment()).snapshot(context.asset_key.to_user_string(), version)
+        tables = RunTables.of(context.step_context.instance, context.step_context.run_id)
+        return tables.snapshot(context.asset_key.to_user_string(), version)
 
 
 def _column_schema(table: Table) -> dg.TableSchema:

@@ -46,14 +46,19 @@ def responses(*completions: str) -> list[dict[str, Any]]:
 
 
 def commit(
-    lake: Lake, table: str, rows: Iterable[dict[str, Any]], version: str | None = None, rejected: Iterable[str] = ()
+    lake: Lake,
+    table: str,
+    rows: Iterable[dict[str, Any]],
+    version: str | None = None,
+    rejected: Iterable[str] = (),
+    run: str = "run",
 ) -> int:
     staged = lake.stage(table, version)
     staged.add(rows)
     for row_id in rejected:
         staged.reject(row_id, "code: explanation", {"id": row_id})
     staged.close()
-    return lake.commit(staged, Account("run", "scripted"))
+    return lake.commit(staged, Account(run, "scripted"))
 
 
 def completions(lake: Lake) -> list[str]:

@@ -201,8 +201,7 @@ class Lake:
         if not self.materialized(table, constitution_version):
             version = f" for constitution version {constitution_version!r}" if constitution_version else ""
             raise LakeError(f"{table} has not been materialized{version}; materialize it first")
-        snapshot_id = self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
-        return TableSnapshot(self, table, constitution_version, snapshot_id)
+        return TableSnapshot(self, table, constitution_version, self.current_snapshot())
 
     def materialized(self, table: str, constitution_version: str | None = None) -> bool:
         """Whether the table (of that version, or of any) was ever committed."""
@@ -211,6 +210,28 @@ class Lake:
         if constitution_version is not None:
             query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
         return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
+
+    def snapshot_in_run(
+        self, table: str, constitution_version: str | None, run_id: str, began_at: int
+    ) -> TableSnapshot | None:
+        """The table as a run reads it: as the run itself made it last, or else as it was at the snapshot `began_at`.
+
+        None where it (or that version of it) had not been materialized then.
+        """
+        of_table = "table_name = $table AND ($version IS NULL OR constitution_version = $version)"
+        query = f"""
+            SELECT max(snapshot_id) FILTER (run_id = $run) AS own, min(snapshot_id) AS first
+            FROM lake.materializations WHERE {of_table}
+        """
+        parameters = {"table": table, "version": constitution_version, "run": run_id}
+        own, first = self.select(query, parameters).row(0)
+        if own is None and (first is None or first > began_at):
+            return None
+        return TableSnapshot(self, table, constitution_version, began_at if own is None else own)
+
+    def current_snapshot(self) -> int:
+        """The id of the newest snapshot."""
+        return self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
 
     def data_version_of(self, snapshot: TableSnapshot) -> str:
         """The data version of a snapshot's rows: that of the materialization that wrote them."""

@@ -255,27 +255,7 @@ def test_cancelled_calls_hold_up_no_later_ones_in_another_event_loop(served_engi
     assert asyncio.run(ask_again(long)).text  # by now the engine is done with those that nobody waits for
 
 
-def test_an_adapter_answers_as_the_model_it_is_merged_into(
-    adapted: Adapted, settings_of_kind: LanguageModelSettings, offline_weights: Weights, exact: Logprobs
-) -> None:
-    weights = with_adapter(offline_weights, adapted.adapter, PROJECT_HOME)
-    answers = judged(ACCELERATOR.engine(weights, settings_of_kind, print))
-    assert max(differences(answers, adapted.exact)) < 1e-2
-    assert max(differences(answers, exact)) > 0.1
-
-
-def test_a_checkpoint_is_served(adapted: Adapted, settings_of_kind: LanguageModelSettings, exact: Logprobs) -> None:
-    weights = weights_of("sl_cai_model-0123456789ab", adapted.merged, PROJECT_HOME)
-    settings = settings_of_kind.model_copy(update={"served_model": weights.name})
-    with ExitStack() as stack:
-        if settings.engine == EngineKind.http:
-            url = stack.enter_context(serving(adapted.merged, settings, "--served-model-name", weights.name))
-            settings = settings.model_copy(update={"base_urls": [url]})
-        answers = judged(ACCELERATOR.engine(weights, settings, print))
-    assert max(differences(answers, adapted.exact)) < 1e-3
-    assert max(differences(answers, exact)) > 0.1
-
-
+# Before those that follow, which have an engine of their own anyway.
 def test_an_engine_that_is_closed_leaves_no_thread_and_no_process_behind(served_engine: StartedEngine) -> None:
     threads = {thread for thread in threading.enumerate() if thread.name in {"vllm", "http"}}
     names = ("ray", "gcs_server")
@@ -285,3 +265,25 @@ def test_an_engine_that_is_closed_leaves_no_thread_and_no_process_behind(served_
     assert not threads.intersection(threading.enumerate())
     _, alive = psutil.wait_procs(processes, timeout=30)
     assert not alive
+
+
+def test_an_adapter_answers_as_the_model_it_is_merged_into(
+    adapted: Adapted, settings_of_kind: LanguageModelSettings, offline_weights: Weights, exact: Logprobs
+) -> None:
+    weights = with_adapter(offline_weights, adapted.adapter, PROJECT_HOME)
+    settings = settings_of_kind.model_copy(update={"replicas": 1})
+    answers = judged(ACCELERATOR.engine(weights, settings, print))
+    assert max(differences(answers, adapted.exact)) < 1e-2
+    assert max(differences(answers, exact)) > 0.1
+
+
+def test_a_checkpoint_is_served(adapted: Adapted, settings_of_kind: LanguageModelSettings, exact: Logprobs) -> None:
+    weights = weights_of("sl_cai_model-0123456789ab", adapted.merged, PROJECT_HOME)
+    settings = settings_of_kind.model_copy(update={"served_model": weights.name, "replicas": 1})
+    with ExitStack() as stack:
+        if settings.engine == EngineKind.http:
+            url = stack.enter_context(serving(adapted.merged, settings, "--served-model-name", weights.name))
+            settings = settings.model_copy(update={"base_urls": [url]})
+        answers = judged(ACCELERATOR.engine(weights, settings, print))
+    assert max(differences(answers, adapted.exact)) < 1e-3
+    assert max(differences(answers, exact)) > 0.1

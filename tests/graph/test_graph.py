@@ -13,13 +13,16 @@ import polars as pl
 import pytest
 
 from assets.common.failures import LONGEST_DESCRIPTION
+from cai_dagster.calls import row_stream
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.checks.settings import CheckOverride, Severity
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.judging.settings import JudgingMethod
+from cai_dagster.lake.reader import LakeError
 from cai_dagster.settings import active_settings
-from resources.lake import open_lake
+from resources.lake import RunTables, open_lake
 from tests.hostile import HOSTILE, LONG_LINE
+from tests.lake_rows import commit, responses
 from tests.scripted_graph import (
     WITHOUT_TRAINING,
     bound_of_rejected_rows,
@@ -277,6 +280,44 @@ def test_each_run_of_a_check_is_a_row_of_check_results(home: Home, tmp_path: Pat
     (rejected,) = results.filter(table_name="prompts", check_name="rejected_share").to_dicts()
     assert rejected["constitution_version"] is None
     assert rejected["rows"] == 12
+
+
+def test_a_run_reads_what_it_began_with_whatever_others_commit_meanwhile(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = [f"question {n}" for n in range(12)]
+    materialize(["prompts"], {"prompts": write_prompts(tmp_path / "p.jsonl", questions)})
+    of_the_run = open_lake(home).snapshot("prompts").frame()
+    others = write_prompts(tmp_path / "others.jsonl", ["another question"])
+    run_rows = row_stream.run_rows
+
+    def replaced_before_the_revisions(*arguments: Any) -> None:
+        if arguments[4].table.name == "revision_rounds":
+            materialize(["prompts"], {"prompts": others})
+        run_rows(*arguments)
+
+    monkeypatch.setattr(row_stream, "run_rows", replaced_before_the_revisions)
+    run = materialize([asset for asset in WITHOUT_TRAINING if asset != "prompts"], SMALL)
+    lake = open_lake(home)
+    assert lake.snapshot("prompts").frame().height == 1
+    assert set(lake.snapshot("revision_rounds", "v1").frame()["prompt_id"]) == set(of_the_run["prompt_id"])
+    learned = of_the_run.filter(pl.col("split") == "sft")["prompt_id"]
+    assert set(lake.snapshot("sft_dataset", "v1").frame()["prompt_id"]) == set(learned)
+    assert run.dagster_run.run_id in set(lake.select("FROM lake.materializations", {})["run_id"])
+
+
+def test_a_run_reads_what_it_made_itself_and_not_what_another_made_of_it_since(home: Home, tmp_path: Path) -> None:
+    lake = open_lake(home)
+    own = commit(lake, "initial_responses", responses("own"))
+    commit(lake, "initial_responses", responses("of another run"), run="another")
+    read = RunTables(lake, "run", began_at=0)
+    assert read.snapshot("initial_responses").snapshot_id == own
+    assert read.snapshot("initial_responses").frame()["completion"].to_list() == ["own"]
+    assert RunTables(lake, "a third", began_at=own).snapshot("initial_responses").snapshot_id == own
+    with pytest.raises(
+        LakeError, match=r"initial_responses had not been materialized when this run began \(snapshot 0\)"
+    ):
+        RunTables(lake, "a third", began_at=0).snapshot("initial_responses")
 
 
 def test_too_many_rejected_rows_leave_the_table_as_it_was(
