@@ -224,7 +224,7 @@ class Ancestry:
 
     def _requests_of(self, row: Row, *columns: str) -> list[Node]:
         """The calls that a row names: what they were for, what they cost and when they were made."""
-        # A row of an older snapshot lacks the columns that came later: they would be null.
+        # Tables of judgements differ in the calls that their rows name.
         ids = [(name, one) for name in columns for one in _as_list(row.get(name))]
         calls = self._ledger.calls(request_id for _, request_id in ids)
         return [
