@@ -20,7 +20,7 @@ from cai_dagster.home import PROJECT, Home
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.lake.reader import LakeError
 from cai_dagster.settings import active_settings
-from resources.lake import RunTables, open_lake
+from resources.lake import SNAPSHOT_TAG, RunTables, open_lake
 from tests.hostile import HOSTILE, LONG_LINE
 from tests.lake_rows import commit, responses
 from tests.scripted_graph import (
@@ -318,6 +318,23 @@ def test_a_run_reads_what_it_made_itself_and_not_what_another_made_of_it_since(h
         LakeError, match=r"initial_responses had not been materialized when this run began \(snapshot 0\)"
     ):
         RunTables(lake, "a third", began_at=0).snapshot("initial_responses")
+
+
+@pytest.mark.parametrize("tags", [{}, {SNAPSHOT_TAG: "1"}])
+def test_a_run_notes_the_snapshot_that_it_reads_and_one_given_at_launch_counts(
+    home: Home, tags: dict[str, str]
+) -> None:
+    lake = open_lake(home)
+    now = commit(lake, "initial_responses", responses("a"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="run", tags=tags))
+        began_at = RunTables.of(instance, "run").began_at
+        assert began_at == int(tags.get(SNAPSHOT_TAG, now))
+        commit(lake, "initial_responses", responses("b"))
+        assert RunTables.of(instance, "run").began_at == began_at
+        noted = instance.get_run_by_id("run")
+        assert noted is not None
+        assert noted.tags[SNAPSHOT_TAG] == str(began_at)
 
 
 def test_too_many_rejected_rows_leave_the_table_as_it_was(

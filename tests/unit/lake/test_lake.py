@@ -3,7 +3,7 @@ import random
 import re
 import sqlite3
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import cai_dagster.lake.catalog
 import cai_dagster.lake.lake
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import STREAM_ROWS, Lake, LakeError
+from cai_dagster.lake.newest import in_commit_order, newest_materializations
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.tables.registry import TABLES
 from tests.lake_rows import accounts, commit, completions, folders, judgements, logps, rejected_ids, responses
@@ -478,3 +479,26 @@ def test_a_snapshot_can_be_looked_at_lazily_while_its_table_changes_and_leaves_n
         commit(lake, "initial_responses", responses("new"))
         assert sorted(rows.select("completion").collect()["completion"]) == ["old", "older"]
     assert not [*home.staging.iterdir()]
+
+
+def test_the_newest_is_the_last_committed_also_where_the_clock_was_set_back(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Clock(datetime):
+        times = iter([datetime(2026, 5, 2, tzinfo=UTC), datetime(2026, 5, 1, tzinfo=UTC)])
+
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:
+            return next(cls.times)
+
+    monkeypatch.setattr("cai_dagster.lake.lake.datetime", Clock)
+    lake = Lake(home)
+    for data_version in ("first", "second"):
+        staged = lake.stage("initial_responses")
+        staged.add(responses(data_version))
+        staged.close()
+        lake.commit(staged, Account("run", data_version))
+    times = lake.select(in_commit_order("materializations"), {})["materialized_at"].to_list()
+    assert times[0] > times[1]
+    assert lake.data_version_of(lake.snapshot("initial_responses")) == "second"
+    assert lake.select(newest_materializations(), {})["data_version"].to_list() == ["second"]
