@@ -79,15 +79,12 @@ class RunTables:
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """As `find`. Raises LakeError where it had not been materialized."""
-        from cai_dagster.lake.reader import LakeError
+        from cai_dagster.lake.snapshot_tables import never_materialized
 
         found = self.find(table, constitution_version)
         if found is None:
-            version = f" for constitution version {constitution_version!r}" if constitution_version else ""
-            raise LakeError(
-                f"{table} had not been materialized{version} when this run began (snapshot {self.began_at}); "
-                "materialize it first"
-            )
+            when = f" when this run began (snapshot {self.began_at})"
+            raise never_materialized(table, constitution_version, when)
         return found
 
 

@@ -29,9 +29,10 @@ from cai_dagster.exports.formats import (
     UnwritableRowError,
     layout_of,
 )
-from cai_dagster.lake.lake import STREAM_ROWS, Lake
+from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.scratch import scratch_folder
+from cai_dagster.lake.snapshot_tables import STREAM_ROWS
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.tables.registry import TABLES
 

@@ -1,62 +1,44 @@
 """The lake: every table of the project, in DuckLake (Parquet files and a catalog of snapshots).
 
-One way in: `Lake.stage`, then `Lake.commit`, which replaces a table (or one constitution version of it), its rejected
-rows and its account in one transaction. Readers see a snapshot: all of a commit or nothing of it.
+One way in, which is here: `Lake.stage`, then `Lake.commit`, which replaces a table (or one constitution version of
+it), its rejected rows and its account in one transaction. Reading is in `snapshot_tables`: all of a commit or nothing.
 It knows the tables' shapes from `tables`, nothing of what they mean, and nothing of Dagster.
 """
 
 # pyright: reportMissingTypeStubs=false
 
-import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import polars as pl
 import pyarrow.parquet
 from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named, moved
-from cai_dagster.home import Home
-from cai_dagster.lake.catalog import attach, in_transaction, widen_text_bounds
+from cai_dagster.lake.catalog import in_transaction, widen_text_bounds
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
-from cai_dagster.lake.newest import newest_materializations
-from cai_dagster.lake.queries import Rows, literals, of_prompts, select_rows, with_tables
+from cai_dagster.lake.queries import literals, of_prompts
 from cai_dagster.lake.reader import (
     LakeError,
     is_conflict,
     literal,
     retry_conflicts,
-    started_duckdb,
 )
-from cai_dagster.lake.scratch import remove_abandoned, remove_scratch_folder, scratch_folder
-from cai_dagster.lake.snapshots import FORGET_RUN, Account, TableSnapshot
+from cai_dagster.lake.scratch import remove_scratch_folder
+from cai_dagster.lake.snapshot_tables import SnapshotTables
+from cai_dagster.lake.snapshots import FORGET_RUN, Account
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
 
-STREAM_ROWS = 1_024
-COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
 
+class Lake(SnapshotTables):
+    """The tables in one home, to read and to replace.
 
-class Lake:
-    """The tables in one home. Not for use by several threads at once; by several processes, yes."""
-
-    def __init__(self, home: Home) -> None:
-        self._home = home
-
-    @cached_property
-    def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = started_duckdb()
-        self._home.root.mkdir(parents=True, exist_ok=True)
-        self._home.staging.mkdir(exist_ok=True)
-        remove_abandoned(self._home.staging)
-        with full_disk_named(self._home.root):
-            attach(connection, self._home)
-        return connection
+    Not for use by several threads at once; by several processes, yes.
+    """
 
     def stage(self, table: str, constitution_version: str | None = None) -> StagedRows:
         """An empty set of rows to fill for `table`; nothing is visible before `commit`."""
@@ -68,19 +50,6 @@ class Lake:
         if not staged.parts:
             return "empty"
         return self._counted(f"read_parquet({literals(staged.parts)}, hive_partitioning = false)")[1]
-
-    def _counted(self, rows: str) -> tuple[int, str]:
-        """How many rows there are, and their data version; `rows` is what follows FROM."""
-        query = f"SELECT count(*), sum(hash(r)::HUGEINT) FROM {rows} r"
-        count, total = self._connection.execute(query).fetchall()[0]
-        return count, _data_version(count, total)
-
-    def data_versions(self, snapshot: TableSnapshot) -> dict[str | None, str]:
-        """The data version that a table's rows have, of each constitution version with rows."""
-        version = "constitution_version" if TABLES[snapshot.table].versioned else "NULL"
-        listed = ", ".join(f'r."{name}"' for name in TABLES[snapshot.table].schema)
-        query = f"SELECT {version}, count(*), sum(hash(row({listed}))::HUGEINT) FROM rows r GROUP BY 1"
-        return {one: _data_version(count, total) for one, count, total in self.query(query, rows=snapshot).iter_rows()}
 
     def commit(self, staged: StagedRows, account: Account) -> int:
         """Replace the table's rows (of the staged version) by the staged ones, in one transaction; the snapshot id.
@@ -167,11 +136,8 @@ class Lake:
                 lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
             )
             # By their numbers and not by their times, which another clock may have given.
-            past = (
-                "SELECT list(snapshot_id ORDER BY snapshot_id) FROM lake.snapshots() "
-                "WHERE snapshot_id < (SELECT id FROM ducklake_current_snapshot('lake'))"
-            )
-            expired: list[int] = retry_conflicts(lambda: self._connection.execute(past).fetchall())[0][0] or []
+            past = "SELECT snapshot_id FROM lake.snapshots() WHERE snapshot_id < $current ORDER BY 1"
+            expired: list[int] = self.select(past, {"current": self.current_snapshot()})["snapshot_id"].to_list()
             expire = f"CALL ducklake_expire_snapshots('lake', versions => {expired})"
             if expired:
                 retry_conflicts(lambda: self._connection.execute(expire))
@@ -188,113 +154,11 @@ class Lake:
             self.close()
             retry_conflicts(lambda: widen_text_bounds(self._home.catalog))
 
-    def close(self) -> None:
-        """Close the catalog; the next use opens it anew."""
-        if "_connection" in self.__dict__:
-            self._reconnect()
-
-    def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
-        """The table as it is now.
-
-        Raises LakeError when it was never materialized (for that version): an empty table is not the same.
-        """
-        if not self.materialized(table, constitution_version):
-            version = f" for constitution version {constitution_version!r}" if constitution_version else ""
-            raise LakeError(f"{table} has not been materialized{version}; materialize it first")
-        return TableSnapshot(self, table, constitution_version, self.current_snapshot())
-
-    def materialized(self, table: str, constitution_version: str | None = None) -> bool:
-        """Whether the table (of that version, or of any) was ever committed."""
-        query = "SELECT 1 FROM lake.materializations WHERE table_name = ?"
-        parameters = [table]
-        if constitution_version is not None:
-            query, parameters = f"{query} AND constitution_version = ?", [table, constitution_version]
-        return bool(retry_conflicts(lambda: self._connection.execute(f"{query} LIMIT 1", parameters).fetchall()))
-
-    def snapshot_in_run(
-        self, table: str, constitution_version: str | None, run_id: str, began_at: int
-    ) -> TableSnapshot | None:
-        """The table as a run reads it: as the run itself made it last, or else as it was at the snapshot `began_at`.
-
-        None where it (or that version of it) had not been materialized then.
-        """
-        of_table = "table_name = $table AND ($version IS NULL OR constitution_version = $version)"
-        query = f"""
-            SELECT max(snapshot_id) FILTER (run_id = $run) AS own, min(snapshot_id) AS first
-            FROM lake.materializations WHERE {of_table}
-        """
-        parameters = {"table": table, "version": constitution_version, "run": run_id}
-        own, first = self.select(query, parameters).row(0)
-        if own is None and (first is None or first > began_at):
-            return None
-        return TableSnapshot(self, table, constitution_version, began_at if own is None else own)
-
-    def current_snapshot(self) -> int:
-        """The id of the newest snapshot."""
-        return self.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()
-
-    def data_version_of(self, snapshot: TableSnapshot) -> str:
-        """The data version of a snapshot's rows: that of the materialization that wrote them."""
-        of_table = "table_name = $table AND constitution_version IS NOT DISTINCT FROM $version"
-        newest = newest_materializations(of_table, snapshot.snapshot_id)
-        parameters = {"table": snapshot.table, "version": snapshot.constitution_version}
-        return self.select(f"SELECT data_version FROM ({newest})", parameters).item()
-
-    def read(self, snapshot: Rows) -> pl.DataFrame:
-        """All rows of a snapshot (or those staged), ordered by the table's key."""
-        table = snapshot.table if isinstance(snapshot, StagedRows) else TABLES[snapshot.table]
-        key = ", ".join(f'"{column}"' for column in table.key)
-        return self.query(f"{select_rows(snapshot)} ORDER BY {key}")
-
-    def rejected(self, table: str, constitution_version: str | None = None) -> pl.DataFrame:
-        """The rows that the table's last materialization (for that version) set aside."""
-        query = (
-            "FROM lake.rejected_rows WHERE table_name = $table AND constitution_version IS NOT DISTINCT FROM $version "
-            "ORDER BY row_id, reason"
-        )
-        return self.select(query, {"table": table, "version": constitution_version})
-
-    def query(self, sql: str, /, **tables: Rows) -> pl.DataFrame:
-        """The result of a SELECT in which each keyword names a table's snapshot, or rows staged for it."""
-        return retry_conflicts(lambda: self._connection.execute(with_tables(sql, tables)).pl())
-
-    def select(self, sql: str, parameters: Mapping[str, Any]) -> pl.DataFrame:
-        """The result of a SELECT on the lake as it is now (tables are `lake.<name>`), with named parameters."""
-        return retry_conflicts(lambda: self._connection.execute(sql, dict(parameters)).pl())
-
-    def stream(self, sql: str, /, **tables: Rows) -> Iterator[dict[str, Any]]:
-        """The rows of a SELECT, a dict each, in constant memory."""
-        with self._copied(sql, tables) as file:
-            parquet: Any = pyarrow.parquet.ParquetFile(file)
-            for batch in parquet.iter_batches(STREAM_ROWS):
-                yield from pl.DataFrame(batch).iter_rows(named=True)
-
-    @contextlib.contextmanager
-    def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
-        """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
-        with self._copied(select_rows(snapshot), {}) as file:
-            yield pl.scan_parquet(file)
-
-    @contextlib.contextmanager
-    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
-        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
-        _ = self._connection
-        with scratch_folder(self._home.staging) as folder:
-            file = folder / "rows.parquet"
-            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
-            with full_disk_named(self._home.root):
-                copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
-                retry_conflicts(lambda: self._connection.execute(copy))
-            yield file
-
-    def count(self, sql: str, /, **tables: Rows) -> int:
-        """How many rows a SELECT has."""
-        return self.query(f"SELECT count(*) AS n FROM ({sql})", **tables).item()
-
     def _transaction(self, work: Callable[[], None]) -> int:
         """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id.
 
-        The lock is for speed alone: on a SQLite catalog, commits that collide back off for seconds.
+        The lock keeps expiry and commits apart. It is also for speed: on a SQLite catalog, commits that collide back
+        off for seconds.
         """
 
         def attempt() -> int:
@@ -308,15 +172,6 @@ class Lake:
 
         with full_disk_named(self._home.root), FileLock(f"{self._home.catalog}.lock"):
             return retry_conflicts(attempt)
-
-    def _reconnect(self) -> None:
-        """Let the next statement open the catalog anew.
-
-        After a COMMIT that found the catalog locked, DuckLake keeps a SQLite connection with a lock of its own: it
-        would shut out every other process, and every further attempt of this one.
-        """
-        self._connection.close()
-        del self.__dict__["_connection"]
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
         if table.versioned:
@@ -398,10 +253,6 @@ class Lake:
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
-
-
-def _data_version(rows: int, hashes: int | None) -> str:
-    return "empty" if hashes is None else f"{rows}-{int(hashes):x}"
 
 
 def _rows_in(files: Iterable[Path]) -> int:

@@ -135,7 +135,7 @@ def _damaged_rows(lake: Any) -> list[Finding]:
     from cai_dagster.lake.snapshots import TableSnapshot
     from cai_dagster.tables.registry import TABLES
 
-    now = lake.select("SELECT id FROM ducklake_current_snapshot('lake')", {}).item()  # of a commit all or nothing
+    now = lake.current_snapshot()  # of a commit all or nothing
     newest = newest_materializations(snapshot_id=now)
     accounts = lake.select(f"SELECT table_name, constitution_version, data_version FROM ({newest}) ORDER BY ALL", {})
     findings: list[Finding] = []
