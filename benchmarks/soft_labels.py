@@ -184,17 +184,6 @@ def plot(results: Results) -> None:
     import altair as alt
     import vl_convert
 
-    rows: list[dict[str, Any]] = []
-    for name, by_size in results.items():
-        for size, recovered in by_size.items():
-            for label in LABELS:
-                for number in ("accuracy", "excess_loss"):
-                    values = [getattr(one, number) for one in recovered[label]]
-                    mean, error = float(np.mean(values)), 1.96 * float(stats.sem(values))
-                    rows.append(
-                        {"model": name, "pairs": size, "label": label, "number": number}
-                        | {"mean": mean, "low": mean - error, "high": mean + error}
-                    )
     colour = alt.Color("label:N", sort=list(LABELS), title=None, scale=alt.Scale(range=["#1f77b4", "#d62728", "grey"]))
     dash = alt.StrokeDash("label:N", sort=list(LABELS), title=None, scale=alt.Scale(range=[[1, 0], [5, 3], [2, 2]]))
     x = alt.X("pairs:Q", scale=alt.Scale(type="log"), axis=alt.Axis(values=[100, 1000], format="~s"), title="pairs")
@@ -204,7 +193,12 @@ def plot(results: Results) -> None:
         # Below the lower bound a fitted reward is as good as the true one.
         ("excess_loss", "excess loss, nats", alt.Scale(type="log", domain=[1e-4, 20], clamp=True)),
     ):
-        shown = [row for row in rows if row["number"] == number]
+        shown = [
+            {"model": name, "pairs": size, "label": label, **_with_band(recovered[label], number)}
+            for name, by_size in results.items()
+            for size, recovered in by_size.items()
+            for label in LABELS
+        ]
         base = alt.Chart(width=150, height=170).encode(x=x, color=colour)
         y = {"scale": scale, "title": title, "axis": axis}
         band = base.mark_area(opacity=0.15, clip=True).encode(y=alt.Y("low:Q", **y), y2="high:Q")
@@ -214,6 +208,13 @@ def plot(results: Results) -> None:
     PLOT.parent.mkdir(exist_ok=True)
     specification = alt.vconcat(*grid).configure(background="white", font="sans-serif").to_dict()
     PLOT.write_text(vl_convert.vegalite_to_svg(specification), encoding="utf-8")
+
+
+def _with_band(recovered: Sequence[Recovery], number: str) -> dict[str, float]:
+    """The mean of a number over the seeds, and the ends of its 95 % interval."""
+    values = [getattr(one, number) for one in recovered]
+    mean, error = float(np.mean(values)), 1.96 * float(stats.sem(values))
+    return {"mean": mean, "low": mean - error, "high": mean + error}
 
 
 def main() -> None:

@@ -87,8 +87,7 @@ rows. An *unversioned* table is replaced whole. To an *appended* table rows are 
 
 def configuration_page() -> str:
     """docs/configuration.md: every section of the settings, and the environment variables."""
-    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
-    values = {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles}
+    values = _settings_by_profile()
     sections = {name: cast("type[BaseModel]", field.annotation) for name, field in Settings.model_fields.items()}
     parts = [_WRITTEN.format(source="cai_dagster/settings.py and settings.toml"), _CONFIGURATION]
     described: dict[str, dict[str, BaseModel]] = {}
@@ -133,8 +132,7 @@ def tables_page() -> str:
 
 def monitoring_page() -> str:
     """docs/monitoring.md as it is, with the table of the checks and the bounds of each profile."""
-    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
-    values = {profile: load_settings(SETTINGS_FILE, profile).checks for profile in profiles}
+    values = {profile: settings.checks for profile, settings in _settings_by_profile().items()}
     default = values[DEFAULT_PROFILE]
     others = [profile for profile, found in values.items() if found != default]
     rows: list[Sequence[str]] = []
@@ -200,6 +198,11 @@ def pages() -> dict[str, str]:
         "monitoring.md": monitoring_page(),
         "concepts.md": concepts_page(),
     }
+
+
+def _settings_by_profile() -> dict[str, Settings]:
+    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
+    return {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles}
 
 
 def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:

@@ -83,11 +83,11 @@ class ServerPool:
         while True:
             server = await self._room(call.started)
             sent = time.monotonic()
-            fault: UnansweredError | None = None
+            unanswered: UnansweredError | None = None
             try:
                 completion = await server.complete(body(server))
             except UnansweredError as error:
-                fault = error
+                unanswered = error
             except RowError:
                 self._note_answer(server)
                 raise
@@ -98,8 +98,8 @@ class ServerPool:
                 return server, completion
             finally:
                 self._release(server)
-            self._note_trouble(server, fault, sent)
-            self._note_failure(call, fault)
+            self._note_trouble(server, unanswered, sent)
+            self._note_failure(call, unanswered)
             await asyncio.sleep(_pause(call.attempts))
 
     async def close(self) -> None:
@@ -140,24 +140,24 @@ class ServerPool:
         self._silent_since = None
         self._answered_calls += 1
 
-    def _note_trouble(self, server: Server, fault: UnansweredError, sent: float) -> None:
-        server.troubled(fault, sent)
+    def _note_trouble(self, server: Server, unanswered: UnansweredError, sent: float) -> None:
+        server.troubled(unanswered, sent)
         if self._silent_since is None:
             self._silent_since = time.monotonic()
-        if fault.rest:
-            asyncio.get_running_loop().call_later(fault.rest, self._wake)
+        if unanswered.rest:
+            asyncio.get_running_loop().call_later(unanswered.rest, self._wake)
         if server.lost:
             self._log(f"{server.url} does not answer: {server.state}. The others go on; it is asked again.")
             self._look_for(server)
 
-    def _note_failure(self, call: _Call, fault: UnansweredError) -> None:
+    def _note_failure(self, call: _Call, unanswered: UnansweredError) -> None:
         """Raise RefusedRequestError for a call that fails time and again while the servers answer others.
 
         A server's own failure (5xx) is this row's when the server answers the probe; a timeout only when it answers
         other rows, for a too short `timeout_seconds` fails them all.
         """
         call.attempts += 1
-        if fault.fault in {ServerFault.limited, ServerFault.gone}:
+        if unanswered.fault in {ServerFault.limited, ServerFault.gone}:
             return
         now = time.monotonic()
         call.failures += 1
@@ -166,10 +166,10 @@ class ServerPool:
         if call.failures < ATTEMPTS_OF_A_ROW or now - call.failed_first <= self._patience:
             return
         times = f"{call.failures} times in {now - call.failed_first:,.0f} s (patience_seconds)"
-        probed = fault.fault == ServerFault.failed and self._answered_probes > call.probes_before
+        probed = unanswered.fault == ServerFault.failed and self._answered_probes > call.probes_before
         if not probed and self._answered_calls == call.calls_before:
-            raise ServersError(f"{fault}, {times}, and no call was answered. {self._states(self._servers)}")
-        raise RefusedRequestError(f"{fault}, {times}, while other calls were answered")
+            raise ServersError(f"{unanswered}, {times}, and no call was answered. {self._states(self._servers)}")
+        raise RefusedRequestError(f"{unanswered}, {times}, while other calls were answered")
 
     def _refuse_to_wait_longer(self, started: float) -> None:
         if all(server.refused for server in self._servers):
