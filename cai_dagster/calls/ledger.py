@@ -17,48 +17,23 @@ from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DatabaseError
 
+from cai_dagster.calls.checksums import CHECKED, checksum
+from cai_dagster.calls.claims import Claims, each_of_ids
+from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metadata, refusal_of, retries, schema_version
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
 
-SCHEMA_VERSION = 3
-
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
-_metadata = sa.MetaData()
-_calls = sa.Table(
-    "calls",
-    _metadata,
-    sa.Column("request_id", sa.String(64), primary_key=True),
-    sa.Column("model_id", sa.Text, nullable=False),
-    sa.Column("stage", sa.Text, nullable=False),
-    sa.Column("prompt_id", sa.Text, nullable=False),
-    sa.Column("text", sa.Text, nullable=False),
-    sa.Column("escaped", sa.Boolean, nullable=False),
-    sa.Column("finish_reason", sa.Text, nullable=False),
-    sa.Column("logprobs", sa.Text),
-    sa.Column("prompt_tokens", sa.Integer, nullable=False),
-    sa.Column("completion_tokens", sa.Integer, nullable=False),
-    sa.Column("seconds", sa.Float, nullable=False),
-    sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
-)
 _answer_columns = [
-    _calls.c[name]
+    calls.c[name]
     for name in (
         *("request_id", "text", "escaped", "finish_reason"),
         *("prompt_tokens", "completion_tokens", "seconds", "logprobs"),
     )
 ]
-_retries = sa.Table(
-    "retries",
-    _metadata,
-    sa.Column("request_id", sa.String(64), primary_key=True),
-    sa.Column("max_tokens", sa.Integer),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("created_at", sa.DateTime, nullable=False, server_default=sa.func.current_timestamp()),
-)
-_schema_version = sa.Table("ledger_schema", _metadata, sa.Column("version", sa.Integer, primary_key=True))
 
 
 class LedgerError(MendableError):
@@ -87,12 +62,14 @@ class Ledger:
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._room = lambda: full_disk_named(database.parent)
+            self._leases = database.with_name(f"{database.name}.claimants")
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
             with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet
                 self._prepare()
         else:
             self._room = contextlib.nullcontext[None]  # another machine's disk
+            self._leases = None
             self._engine = sa.create_engine(database)
             self._prepare()
 
@@ -105,26 +82,27 @@ class Ledger:
                 for request_id, text, escaped, end, prompt, completion, seconds, logprobs in rows
             }
 
-    def put(self, calls: Iterable[PaidCall]) -> set[str]:
+    def put(self, paid_calls: Iterable[PaidCall]) -> set[str]:
         """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
 
         Returns the ids of the calls whose answer in the ledger is now another than the one given. Raises
         DiskFullError, and keeps none of them, when there is no room.
         """
-        paid = {call.request_id: call for call in reversed(list(calls))}
+        paid = {call.request_id: call for call in reversed(list(paid_calls))}
         rows = [_row(call) for _, call in sorted(paid.items())]  # neighbours in the index are written together
         if not rows:
             return set()
         with self._room(), self._engine.begin() as connection:
             # By the driver itself: for many rows SQLAlchemy's own part costs more than the database's.
-            insert = self._insert_into(_calls).on_conflict_do_nothing()
+            insert = self._insert_into(calls).on_conflict_do_nothing()
             statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
             parameters: Any = [tuple(row.values()) for row in rows] if statement.positional else rows
             added = connection.exec_driver_sql(str(statement), parameters).rowcount
             # Asked for once the database is ours to write: what is forgotten from now on is removed after us.
+            connection.execute(self._settled, {"ids": json.dumps(list(paid))})
             refused = self._forgotten() & {call.slot.prompt_id for call in paid.values()}
             if refused:
-                connection.execute(sa.delete(_calls).where(_calls.c.prompt_id.in_(refused)))
+                connection.execute(sa.delete(calls).where(calls.c.prompt_id.in_(refused)))
         if added == len(rows):
             return set()
         kept = self.get(list(paid))
@@ -135,36 +113,36 @@ class Ledger:
         rows = [{"request_id": request_id, "reason": reason, "max_tokens": max_tokens} for request_id in request_ids]
         if rows:
             with self._room(), self._engine.begin() as connection:
-                insert = self._insert_into(_retries)
+                insert = self._insert_into(retries)
                 latest = {name: insert.excluded[name] for name in ("reason", "max_tokens")}
                 connection.execute(insert.on_conflict_do_update(index_elements=["request_id"], set_=latest), rows)
 
     def retries(self) -> Mapping[str, int | None]:
         """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
         with self._engine.connect() as connection:
-            return dict(connection.execute(sa.select(_retries.c.request_id, _retries.c.max_tokens)).tuples().all())
+            return dict(connection.execute(sa.select(retries.c.request_id, retries.c.max_tokens)).tuples().all())
 
     def lengths(self) -> list[CallLengths]:
         """Tokens of the calls paid for, by model and stage."""
-        tokens = _calls.c.prompt_tokens + _calls.c.completion_tokens
+        tokens = calls.c.prompt_tokens + calls.c.completion_tokens
         moments = [sa.func.count(), sa.func.avg(tokens), sa.func.avg(tokens * tokens * 1.0)]
-        query = sa.select(_calls.c.model_id, _calls.c.stage, *moments).group_by(_calls.c.model_id, _calls.c.stage)
+        query = sa.select(calls.c.model_id, calls.c.stage, *moments).group_by(calls.c.model_id, calls.c.stage)
         with self._engine.connect() as connection:
             rows: list[Any] = list(connection.execute(query).tuples())
         return [
-            CallLengths(model_id, stage, calls, float(mean), max(0.0, float(square) - float(mean) ** 2))
-            for model_id, stage, calls, mean, square in rows
+            CallLengths(model_id, stage, count, float(mean), max(0.0, float(square) - float(mean) ** 2))
+            for model_id, stage, count, mean, square in rows
         ]
 
     def totals(self) -> Mapping[str, int]:
         """Number of calls by stage."""
-        query = sa.select(_calls.c.stage, sa.func.count()).group_by(_calls.c.stage)
+        query = sa.select(calls.c.stage, sa.func.count()).group_by(calls.c.stage)
         with self._engine.connect() as connection:
             return dict(connection.execute(query).tuples().all())
 
     def calls_of(self, prompt_id: str) -> int:
         """How many calls were made for a prompt. Looks at every call: there is no index."""
-        query = sa.select(sa.func.count()).where(_calls.c.prompt_id == prompt_id)
+        query = sa.select(sa.func.count()).where(calls.c.prompt_id == prompt_id)
         with self._engine.connect() as connection:
             return connection.execute(query).scalar_one()
 
@@ -173,15 +151,19 @@ class Ledger:
 
         PostgreSQL keeps what was deleted until its own VACUUM.
         """
-        calls = sa.select(_calls.c.request_id).where(_calls.c.prompt_id == prompt_id)
+        made = sa.select(calls.c.request_id).where(calls.c.prompt_id == prompt_id)
         with self._room(), self._engine.begin() as connection:
-            connection.execute(sa.delete(_retries).where(_retries.c.request_id.in_(calls)))
-            forgotten = connection.execute(sa.delete(_calls).where(_calls.c.prompt_id == prompt_id)).rowcount
+            connection.execute(sa.delete(retries).where(retries.c.request_id.in_(made)))
+            forgotten = connection.execute(sa.delete(calls).where(calls.c.prompt_id == prompt_id)).rowcount
         if self._engine.dialect.name == "sqlite":
             with self._room(), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("VACUUM")
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return forgotten
+
+    def claims(self) -> Claims:
+        """What a run claims before it pays."""
+        return Claims(self._engine, self._leases)
 
     def close(self) -> None:
         """Give the connections back."""
@@ -190,10 +172,10 @@ class Ledger:
     def _prepare(self) -> None:
         try:
             self._refuse_other_schemas()
-            _metadata.create_all(self._engine)
+            metadata.create_all(self._engine)
             with self._engine.begin() as connection:
                 current = {"version": SCHEMA_VERSION}
-                connection.execute(self._insert_into(_schema_version).on_conflict_do_nothing(), current)
+                connection.execute(self._insert_into(schema_version).on_conflict_do_nothing(), current)
         except DatabaseError as error:
             raise LedgerError(
                 f"the ledger {self._engine.url} cannot be used: {error.orig}. Where it is damaged: put a copy of it "
@@ -202,26 +184,26 @@ class Ledger:
 
     def _refuse_other_schemas(self) -> None:
         """Before anything is written: a ledger of another version stays as it is."""
-        if not sa.inspect(self._engine).has_table(_schema_version.name):
+        if not sa.inspect(self._engine).has_table(schema_version.name):
             return
         with self._engine.connect() as connection:
-            version = connection.execute(sa.select(sa.func.max(_schema_version.c.version))).scalar()
-        if version not in {None, SCHEMA_VERSION}:
-            raise LedgerError(
-                f"the ledger has schema version {version}, this program writes {SCHEMA_VERSION}; "
-                "use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder"
-            )
+            version = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar()
+        if refusal := refusal_of(version):
+            raise LedgerError(refusal)
 
     def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     @cached_property
+    def _settled(self) -> sa.Delete:
+        return sa.delete(claims).where(claims.c.request_id.in_(sa.text(f"SELECT id FROM {each_of_ids(self._engine)}")))
+
+    @cached_property
     def _answers(self) -> sa.Select[Any]:
         """The answers whose ids are in the JSON array `ids`: one parameter, so that it is always the same statement."""
-        each = "SELECT json_array_elements_text(cast(:ids AS json))"
-        if self._engine.dialect.name != "postgresql":
-            each = "SELECT value FROM json_each(:ids)"
-        return sa.select(*_answer_columns).where(_calls.c.request_id.in_(sa.text(each)))
+        return sa.select(*_answer_columns).where(
+            calls.c.request_id.in_(sa.text(f"SELECT id FROM {each_of_ids(self._engine)}"))
+        )
 
 
 def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:
@@ -230,7 +212,7 @@ def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:
 
 def _row(call: PaidCall) -> dict[str, Any]:
     text, escaped = stored(call.answer.text)
-    return {
+    row = {
         "request_id": call.request_id,
         "model_id": call.model_id,
         "stage": call.slot.stage,
@@ -243,6 +225,7 @@ def _row(call: PaidCall) -> dict[str, Any]:
         "completion_tokens": call.answer.completion_tokens,
         "seconds": call.answer.seconds,
     }
+    return {**row, "checksum": checksum(tuple(row[name] for name in CHECKED))}
 
 
 def _use_wal(connection: Any, _record: object) -> None:

@@ -1,12 +1,13 @@
 """The ledger in front of an engine: the `LanguageModel` that every recipe is given.
 
-A call that is in the ledger costs a look-up; any other is paid for once, also when two rows ask for it at the same
-time, and is committed within seconds. The engine is started by the first call that must be paid for, not before.
+A call that is in the ledger costs a look-up; any other is paid for once, also when two rows or two runs ask for it at
+the same time: it is claimed before it is asked, and committed soon after. The engine is started by the first call that
+must be paid for, not before.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cai_dagster.calls.requests import (
     Answer,
     ChoiceLogprobs,
+    Claimed,
     Completion,
     EmptyCompletionError,
     Engine,
@@ -29,11 +31,27 @@ from cai_dagster.text import printable
 if TYPE_CHECKING:
     from cai_dagster.models.chat_format import ChatFormat
 
-COMMIT_SECONDS = 2.0
-COMMIT_CALLS = 2_000
+COMMIT_SECONDS = 0.25
+LOOK_AGAIN_SECONDS = 0.25  # for the answers that other runs are paying for
 LONGEST_QUOTED = 80  # characters of a text in a message
 
 Ask = Callable[[Engine], Coroutine[Any, Any, Answer]]
+
+
+class CallClaims(Protocol):
+    """The calls that are being paid for; `claims.Claims` keeps them in the ledger."""
+
+    def claim(self, request_ids: Iterable[str]) -> Claimed:
+        """Claim calls before paying for them."""
+        ...
+
+    def release(self, request_ids: Iterable[str]) -> None:
+        """Give up claims of calls that will not be answered."""
+        ...
+
+    def close(self) -> None:
+        """Give up all claims."""
+        ...
 
 
 class Calls(Protocol):
@@ -43,12 +61,16 @@ class Calls(Protocol):
         """The answers there are, by request id."""
         ...
 
-    def put(self, calls: Iterable[PaidCall]) -> set[str]:
-        """Keep calls; the ids of those that were there already with another answer, which stays."""
+    def put(self, paid_calls: Iterable[PaidCall]) -> set[str]:
+        """Keep calls, which ends their claims; the ids of those that were there with another answer, which stays."""
         ...
 
     def retries(self) -> Mapping[str, int | None]:
         """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
+        ...
+
+    def claims(self) -> CallClaims:
+        """What a run claims before it pays."""
         ...
 
 
@@ -94,19 +116,22 @@ class LedgeredModel:
         self._model_id = model_id
         self._start_engine = start_engine
         self._ledger = ledger
+        self._claims = ledger.claims()
         self._load_chat_format = chat_format
         self._engine: Engine | None = None
         self._start_failure: Exception | None = None
         self._commit_failure: Exception | None = None
         self._lookups: dict[str, asyncio.Future[Answer | None]] = {}
         self._asked: dict[str, asyncio.Future[Answer] | None] = {}  # a future where more than one waits
+        self._paid_by_others: dict[str, asyncio.Future[Answer | None]] = {}  # those that wait for another run's answer
+        self._given_up: set[str] = set()  # claimed by us, and failed
         self._uncommitted: dict[str, PaidCall] = {}
         self._commit_timer: asyncio.TimerHandle | None = None
         self._under_way = 0
         self._under_way_since = 0.0
         self.usage = Usage()
         self.overruled: set[str] = set()
-        """Calls that were answered otherwise here than in the ledger: another process had paid for them just before."""
+        """Calls that have another answer in the ledger than here: another run took over the claim, and paid first."""
 
     @property
     def model_id(self) -> str:
@@ -166,13 +191,26 @@ class LedgeredModel:
     def _retries(self) -> Mapping[str, int | None]:
         return self._ledger.retries()
 
+    @property
+    def paid_by_others(self) -> int:
+        """How many calls wait for the answer that another run is paying for."""
+        return len(self._paid_by_others)
+
     def commit(self) -> None:
-        """Write what was paid for since the last commit to the ledger."""
+        """Write what was paid for since the last commit to the ledger, and give up all claims."""
+        self._write()
+        self._claims.close()
+
+    def _write(self) -> None:
         if self._commit_timer is not None:
             self._commit_timer.cancel()
             self._commit_timer = None
-        self.overruled |= self._ledger.put(self._uncommitted.values())
-        self._uncommitted.clear()
+        if self._uncommitted:
+            self.overruled |= self._ledger.put(self._uncommitted.values())
+            self._uncommitted.clear()
+        if self._given_up:
+            self._claims.release(self._given_up)
+            self._given_up.clear()
         self._commit_failure = None
 
     async def _answer(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
@@ -208,20 +246,49 @@ class LedgeredModel:
         return await waiting
 
     def _resolve_lookups(self) -> None:
+        """Answer those who wait: with what is known, or with None where the call is now theirs to pay for."""
         lookups, self._lookups = self._lookups, {}
         waiting = {request_id: future for request_id, future in lookups.items() if not future.cancelled()}
         try:
-            found = self._ledger.get(list(waiting))
+            known = {one: self._uncommitted[one].answer for one in waiting if one in self._uncommitted}
+            known |= self._ledger.get([one for one in waiting if one not in known])
+            missing = waiting.keys() - known.keys()
+            others = self._claim(missing, known) if missing else frozenset[str]()
         except Exception as error:  # noqa: BLE001  (it belongs to those who wait)
             for future in waiting.values():
                 future.set_exception(error)
             return
         for request_id, future in waiting.items():
-            uncommitted = self._uncommitted.get(request_id)
-            future.set_result(uncommitted.answer if uncommitted else found.get(request_id))
+            if request_id not in others:
+                future.set_result(known.get(request_id))
+        if others:
+            if not self._paid_by_others:
+                asyncio.get_running_loop().call_later(LOOK_AGAIN_SECONDS, self._look_again)
+            self._paid_by_others |= {request_id: waiting[request_id] for request_id in others}
+
+    def _claim(self, missing: Set[str], known: dict[str, Answer]) -> Set[str]:
+        """Claim calls; those that others are paying for. What was answered in the meantime is added to `known`.
+
+        The engine is started first: who has a claim never waits for an accelerator that another run holds. What was
+        paid for is kept before more is claimed: a killed run loses what was under way, and no more.
+        """
+        self._started_engine()
+        self._commit_or_note()
+        claimed = self._claims.claim(missing)
+        since = missing - claimed.ours - claimed.others
+        if since:
+            known |= self._ledger.get(sorted(since))
+        return claimed.others
+
+    def _look_again(self) -> None:
+        """Look for the answers of other runs; claims that they gave up are ours."""
+        waiting, self._paid_by_others = self._paid_by_others, {}
+        self._lookups |= waiting
+        self._resolve_lookups()
 
     async def _pay(self, request_id: str, slot: Slot, ask: Ask) -> Answer:
         if self._commit_failure is not None:  # what cannot be kept is not worth paying for
+            self._given_up.add(request_id)
             raise self._commit_failure
         engine = self._started_engine()
         started = time.perf_counter()
@@ -230,6 +297,10 @@ class LedgeredModel:
         self._under_way += 1
         try:
             answer = await ask(engine)
+        except BaseException:
+            self._given_up.add(request_id)
+            self._commit_soon()
+            raise
         finally:
             ended = time.perf_counter()
             self._under_way -= 1
@@ -255,16 +326,17 @@ class LedgeredModel:
         return self._engine
 
     def _keep(self, call: PaidCall) -> None:
-        """Commit soon: when many calls wait, or COMMIT_SECONDS after the first of them."""
         self._uncommitted[call.request_id] = call
-        if len(self._uncommitted) >= COMMIT_CALLS:
-            self.commit()
-        elif self._commit_timer is None:
-            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit_in_time)
+        self._commit_soon()
 
-    def _commit_in_time(self) -> None:
+    def _commit_soon(self) -> None:
+        """Commit before the next claim, or COMMIT_SECONDS from now."""
+        if self._commit_timer is None:
+            self._commit_timer = asyncio.get_running_loop().call_later(COMMIT_SECONDS, self._commit_or_note)
+
+    def _commit_or_note(self) -> None:
         """Commit; a failure belongs to the next call, because nobody waits for a timer."""
         try:
-            self.commit()
+            self._write()
         except Exception as error:  # noqa: BLE001
             self._commit_failure = error

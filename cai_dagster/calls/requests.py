@@ -4,6 +4,7 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 """
 
 import math
+from collections.abc import Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -128,6 +129,17 @@ class PaidCall:
     model_id: str
     slot: Slot
     answer: Answer
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What became of a claim: the calls that are ours to pay for, and those that others are paying for.
+
+    The rest has been answered since.
+    """
+
+    ours: Set[str]
+    others: Set[str]
 
 
 @dataclass(frozen=True)

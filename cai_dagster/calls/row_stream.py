@@ -28,7 +28,10 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is. `calls` are those answered, `calls_of_done` those of rows that are done."""
+    """How far a stage is. `calls` are those answered, `calls_of_done` those of rows that are done.
+
+    `paid_by_others` are the calls whose answers another run is paying for at this moment.
+    """
 
     done: int
     total: int
@@ -37,6 +40,7 @@ class Progress:
     calls_of_done: int
     tokens: int
     seconds: float
+    paid_by_others: int = 0
 
     @property
     def seconds_left(self) -> float | None:
@@ -51,9 +55,10 @@ class Progress:
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:,.0f} s left"
+        others = f", {self.paid_by_others:,} calls wait for another run's answer" if self.paid_by_others else ""
         return (
             f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls, "
-            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s{left}"
+            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s{left}{others}"
         )
 
 
@@ -138,7 +143,8 @@ async def _run_rows(
             await asyncio.sleep(REPORT_SECONDS)
             usage, seconds = model.usage, time.monotonic() - started
             calls = usage.hits + usage.misses
-            report(Progress(done, total, staged.rejected_count, calls, calls_of_done, usage.tokens, seconds))
+            others = model.paid_by_others
+            report(Progress(done, total, staged.rejected_count, calls, calls_of_done, usage.tokens, seconds, others))
 
     telling = asyncio.create_task(tell())
     workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]

@@ -1,17 +1,17 @@
 """Scratch folders: where files grow until they are complete, and are then moved to where readers look.
 
-The process that works in one holds a lock on the file `.lease` in it. The operating system drops the lock when the
-process ends, in whatever container or on whatever machine of a shared file system it ran, so a folder whose lease can
-be locked is abandoned and can be swept. No process id and no host name decides.
+The process that works in one holds the lease `.lease` in it: a folder whose lease nobody holds is abandoned and can be
+swept.
 """
 
 import contextlib
-import fcntl
 import os
 import shutil
 import uuid
 from collections.abc import Generator
 from pathlib import Path
+
+from cai_dagster.leases import hold, is_held
 
 LEASE = ".lease"
 _held: dict[Path, int] = {}
@@ -23,8 +23,7 @@ def new_scratch_folder(parent: Path) -> Path:
     name = uuid.uuid4().hex
     begun = parent / f".{name}"  # hidden until the lease is held
     begun.mkdir(parents=True)
-    lease = os.open(begun / LEASE, os.O_RDWR | os.O_CREAT)
-    fcntl.flock(lease, fcntl.LOCK_EX)
+    lease = hold(begun / LEASE)
     folder = begun.rename(parent / name)
     _held[folder] = lease
     return folder
@@ -54,19 +53,4 @@ def remove_abandoned(parent: Path) -> None:
 
 def abandoned(parent: Path) -> list[Path]:
     """The folders whose process has ended. What has no lease was not made here, and is left alone."""
-    return sorted(lease.parent for lease in parent.glob(f"[!.]*/{LEASE}") if not _is_held(lease))
-
-
-def _is_held(lease: Path) -> bool:
-    """Whether a process holds it; one that may not be opened counts as held."""
-    try:
-        opened = os.open(lease, os.O_RDWR)
-    except OSError:
-        return True
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(opened)
-    return False
+    return sorted(lease.parent for lease in parent.glob(f"[!.]*/{LEASE}") if not is_held(lease))

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
-from cai_dagster.calls.requests import Answer, PaidCall, Request
+from cai_dagster.calls.requests import Answer, Claimed, PaidCall, Request
 from cai_dagster.models.chat_format import ChatFormat, fitting
 from cai_dagster.models.weights import Weights
 
@@ -62,9 +62,9 @@ class CountedCalls:
         counted = {one: _stand_in(one, self._counted[key]) for one, key in keys.items() if key in self._counted}
         return {**self._ledger.get([one for one in request_ids if one not in counted]), **counted}
 
-    def put(self, calls: Iterable[PaidCall]) -> set[str]:
+    def put(self, paid_calls: Iterable[PaidCall]) -> set[str]:
         """Count calls as new; none has another answer."""
-        for call in calls:
+        for call in paid_calls:
             self._counted[bytes.fromhex(call.request_id)] = len(call.answer.logprobs or ())
             self.new_by_stage[call.slot.stage] += 1
         return set()
@@ -72,6 +72,24 @@ class CountedCalls:
     def retries(self) -> Mapping[str, int | None]:
         """The calls that are to be made again, as the ledger has them."""
         return self._ledger.retries()
+
+    def claims(self) -> "NoClaims":
+        """A plan pays for nothing."""
+        return NoClaims()
+
+
+class NoClaims:
+    """All calls are ours to count."""
+
+    def claim(self, request_ids: Iterable[str]) -> Claimed:
+        """All of them."""
+        return Claimed(frozenset(request_ids), frozenset())
+
+    def release(self, request_ids: Iterable[str]) -> None:
+        """Nothing is held."""
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 class CountingEngine:

@@ -8,7 +8,7 @@ through the lake. It mends nothing but what no reader looks at: `remove_leftover
 
 import sqlite3
 
-from cai_dagster.calls.ledger import SCHEMA_VERSION
+from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
 from cai_dagster.upkeep.catalog import examine_database, is_begun, reading
 from cai_dagster.upkeep.checkpoints import examine_checkpoints
@@ -48,9 +48,7 @@ def _ledger(home: Home) -> list[Finding]:
             calls, size = connection.execute("SELECT count(*) FROM calls").fetchone()[0], home.ledger.stat().st_size
         except sqlite3.DatabaseError as error:
             return [problem("ledger", f"{home.ledger} is no ledger: {error}", _NO_LEDGER)]
-    if version not in {None, SCHEMA_VERSION}:
-        text = f"{home.ledger} has schema version {version}, this program writes {SCHEMA_VERSION}"
-        return [
-            problem("ledger", text, "Use the version of cai_dagster that wrote it, or set CAI_HOME to a new folder.")
-        ]
+    if refusal := refusal_of(version):
+        found, _, remedy = refusal.partition("; ")
+        return [problem("ledger", found, f"{remedy.capitalize()}.")]
     return [good("ledger", f"{calls:,} calls, {size / 1e6:,.0f} MB")]

@@ -19,6 +19,7 @@ from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.pairs import Pair
 from cai_dagster.judging.judge import judge
 from cai_dagster.models.messages import Message
+from cai_dagster.plan.counting import NoClaims
 from cai_dagster.recipes.critique_revision import Round, revise
 from cai_dagster.settings import active_settings
 from tests.backfill_theory import (
@@ -53,6 +54,9 @@ class CallsInMemory:
 
     def retries(self) -> Mapping[str, int | None]:
         return {}
+
+    def claims(self) -> NoClaims:
+        return NoClaims()
 
 
 def answer(request: Request) -> str:

@@ -9,7 +9,16 @@ import pytest
 from cai_dagster.calls import ledgered_model as model_calls
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
-from cai_dagster.calls.requests import Answer, EmptyCompletionError, Engine, MissingLabelError, Request, Sampling, Slot
+from cai_dagster.calls.requests import (
+    Answer,
+    Completion,
+    EmptyCompletionError,
+    Engine,
+    MissingLabelError,
+    Request,
+    Sampling,
+    Slot,
+)
 from cai_dagster.home import Home
 from cai_dagster.models.messages import Message
 from tests.scripted import ScriptedEngine
@@ -167,7 +176,7 @@ async def test_tokens_are_those_of_the_calls_paid_for(ledger: Ledger) -> None:
 
 async def test_a_commit_writes_what_was_pending(ledger: Ledger) -> None:
     model = LedgeredModel(MODEL, ScriptedEngine, ledger)
-    completions = [await model.complete(request(number=number)) for number in range(3)]
+    completions = await asyncio.gather(*(model.complete(request(number=number)) for number in range(3)))
     ids = [completion.request_id for completion in completions]
     assert ledger.get(ids) == {}
     model.commit()
@@ -176,12 +185,11 @@ async def test_a_commit_writes_what_was_pending(ledger: Ledger) -> None:
     assert ledger.totals() == {"initial_responses": 3}
 
 
-async def test_many_pending_calls_are_committed_by_themselves(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(model_calls, "COMMIT_CALLS", 3)
+async def test_what_was_paid_for_is_committed_before_more_is_claimed(ledger: Ledger) -> None:
     model = LedgeredModel(MODEL, ScriptedEngine, ledger)
     for number in range(5):
         await model.complete(request(number=number))
-    assert ledger.totals() == {"initial_responses": 3}
+    assert ledger.totals() == {"initial_responses": 4}
 
 
 async def test_pending_calls_are_committed_soon(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -265,13 +273,55 @@ async def test_a_call_that_cannot_be_kept_stops_the_payments(ledger: Ledger, mon
     assert len(engine.requests) == 1
 
 
-async def test_a_call_that_another_process_paid_for_first_is_overruled(ledger: Ledger) -> None:
-    ours = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "ours"), ledger)
-    completion = await ours.complete(request())
-    theirs = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "theirs"), ledger)
-    await theirs.complete(request())
-    theirs.commit()
-    ours.commit()
-    assert ours.overruled == {completion.request_id}
-    assert not theirs.overruled
-    assert (await ours.complete(request())).text == "theirs"
+async def test_of_two_runs_that_need_a_call_one_pays_and_the_other_gets_its_answer(ledger: Ledger) -> None:
+    engines = [ScriptedEngine(lambda request, name=name: name, delay=lambda request: 0.05) for name in ("one", "other")]
+    models = [LedgeredModel(MODEL, lambda engine=engine: engine, ledger) for engine in engines]
+    texts = await asyncio.gather(*(model.complete(request(number=n)) for model in models for n in range(20)))
+    assert sum(len(engine.requests) for engine in engines) == 20
+    assert [completion.text for completion in texts[:20]] == [completion.text for completion in texts[20:]]
+    assert sum(model.usage.misses for model in models) == sum(model.usage.hits for model in models) == 20
+
+
+async def test_claims_that_cross_do_not_wait_for_each_other(ledger: Ledger) -> None:
+    engines = [ScriptedEngine(delay=lambda request: 0.02) for _ in range(2)]
+    models = [LedgeredModel(MODEL, lambda engine=engine: engine, ledger) for engine in engines]
+
+    async def one_by_one(model: LedgeredModel, order: Sequence[int]) -> None:
+        for number in order:
+            await model.complete(request(number=number))
+
+    runs = [one_by_one(models[0], range(6)), one_by_one(models[1], range(5, -1, -1))]
+    await asyncio.wait_for(asyncio.gather(*runs), 20)
+    assert sorted(each.slot.prompt_id for engine in engines for each in engine.requests) == [f"p{n}" for n in range(6)]
+
+
+async def test_a_call_that_failed_in_one_run_is_made_by_the_other(ledger: Ledger) -> None:
+    def fail(request: Request) -> str:
+        raise OSError("the engine lost its worker")
+
+    failing = LedgeredModel(MODEL, lambda: ScriptedEngine(fail, delay=lambda request: 0.05), ledger)
+    waiting = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "Hi."), ledger)
+    failed, completion = await asyncio.gather(
+        failing.complete(request()), waiting.complete(request()), return_exceptions=True
+    )
+    assert isinstance(failed, OSError)
+    assert isinstance(completion, Completion)
+    assert completion.text == "Hi."
+
+
+async def test_a_run_that_stands_still_past_its_lease_loses_its_claims_and_its_answer_is_overruled(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cai_dagster.calls.claims.BEAT_SECONDS", 60.0)
+    monkeypatch.setattr("cai_dagster.calls.claims.LEASE_SECONDS", 0.0)
+    paused = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "late"), ledger)
+    completion = await paused.complete(request())
+    other = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: "first"), ledger)
+    monkeypatch.setattr(paused, "_write", lambda: None)
+    assert (await asyncio.wait_for(other.complete(request()), 20)).text == "first"
+    other.commit()
+    monkeypatch.undo()
+    paused.commit()
+    assert paused.overruled == {completion.request_id}
+    assert not other.overruled
+    assert (await paused.complete(request())).text == "first"
