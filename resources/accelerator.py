@@ -1,24 +1,29 @@
-"""The accelerator (GPU, or all cores of a CPU): one model on it at a time, in all processes of this machine.
+"""The accelerator: one model on it at a time. A GPU is locked for the whole machine, whatever the home or the user.
 
-Dagster's pool "gpu" keeps runs apart; the file lock here covers what pools do not limit, such as ad-hoc
+Without a GPU the cores are locked for the processes of one home; those of other homes share them.
+
+Dagster's pool "gpu" keeps runs apart; the file locks here covers what pools do not limit, such as ad-hoc
 materialization. What is loaded belongs to the process, not to a resource object: Dagster may make several of those.
 Servers that are elsewhere need no lock; they are kept here all the same, so that there is one way to an engine.
 """
 
 import contextlib
 from collections.abc import Generator
-
-from filelock import FileLock, Timeout
+from pathlib import Path
 
 from cai_dagster.home import Home
+from cai_dagster.leases import hold, let_go
+from cai_dagster.models.hardware import visible_gpus
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.engines.protocol import Log, StartedEngine
 
+LOCKS_OF_GPUS = Path("/tmp")  # noqa: S108  (where every user of the machine finds the same files)
+
 
 class _Accelerator:
     def __init__(self) -> None:
-        self._lock: FileLock | None = None
+        self._held: list[int | None] = []
         self._engine: StartedEngine | None = None
         self._loaded: tuple[str, LanguageModelSettings] | None = None
 
@@ -45,9 +50,8 @@ class _Accelerator:
     def release(self) -> None:
         """Unload what is loaded and let other processes in."""
         self._unload()
-        if self._lock is not None:
-            self._lock.release()
-            self._lock = None
+        while self._held:
+            let_go(self._held.pop())
 
     def _unload(self) -> None:
         if self._engine is not None:
@@ -55,17 +59,20 @@ class _Accelerator:
             self._engine = self._loaded = None
 
     def _acquire(self, log: Log) -> None:
-        if self._lock is not None:
+        if self._held:
             return
-        path = Home.from_environment().accelerator_lock
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log(f"another process has a model loaded ({path} is locked); waiting for it to finish")
-            lock.acquire()
-        self._lock = lock
+        for lock in _locks():  # in one order for all, so that nobody waits in a circle
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            held = hold(lock, wait=False)
+            if held is None:
+                log(f"another process has a model loaded ({lock} is locked); waiting for it to finish")
+                held = hold(lock)
+            self._held.append(held)
+
+
+def _locks() -> list[Path]:
+    gpus = [LOCKS_OF_GPUS / f"cai_dagster-gpu-{name}.lock" for name in visible_gpus()]
+    return gpus or [Home.from_environment().accelerator_lock]
 
 
 def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> StartedEngine:

@@ -9,7 +9,6 @@ other.
 """
 
 import json
-import os
 import threading
 import time
 import uuid
@@ -23,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cai_dagster.calls.ledger_schema import claimants, claims
 from cai_dagster.calls.requests import Claimed
-from cai_dagster.leases import hold, is_held
+from cai_dagster.leases import hold, is_held, let_go
 
 BEAT_SECONDS = 2.0
 LEASE_SECONDS = 20.0
@@ -77,7 +76,7 @@ class Claims:
             _remove(connection, {self._claimant})
         if self._leases is not None and self._lease is not None:
             (self._leases / self._claimant).unlink(missing_ok=True)
-            os.close(self._lease)
+            let_go(self._lease)
             self._lease = None
 
     def _begin(self) -> None:

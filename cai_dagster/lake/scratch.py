@@ -5,16 +5,15 @@ swept.
 """
 
 import contextlib
-import os
 import shutil
 import uuid
 from collections.abc import Generator
 from pathlib import Path
 
-from cai_dagster.leases import hold, is_held
+from cai_dagster.leases import hold, is_held, let_go
 
 LEASE = ".lease"
-_held: dict[Path, int] = {}
+_held: dict[Path, int | None] = {}
 
 
 def new_scratch_folder(parent: Path) -> Path:
@@ -32,7 +31,7 @@ def new_scratch_folder(parent: Path) -> Path:
 def remove_scratch_folder(folder: Path) -> None:
     """Delete a folder of this process, with what is still in it, and give up its lease."""
     shutil.rmtree(folder)
-    os.close(_held.pop(folder))
+    let_go(_held.pop(folder))
 
 
 @contextlib.contextmanager
