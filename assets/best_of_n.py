@@ -50,7 +50,7 @@ def best_of_n(
     from cai_dagster.recipes.best_of_n import best_of_n as pick
     from cai_dagster.training.policy_optimization import rewards_of
 
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, [best_of_n_candidates, prompts])
     checkpoint = checkpoint_in_use(reward_model)
     candidates = best_of_n_candidates.frame()
     with ACCELERATOR.reserved(context.log.info):

@@ -57,7 +57,7 @@ def judge_calibration(
     judged, humans = calibration_judgements.frame(), human_preferences.frame()
     seed = active_settings().judge_calibration.sample_seed
     slices = calibrate(judged, humans, constitution.frame(), seed)
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, [calibration_judgements, human_preferences])
     staged.add(one.to_row() for one in slices)
     if not slices:
         return stage_rows(context, lake, staged, {"pairs": 0})

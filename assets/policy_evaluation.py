@@ -99,7 +99,7 @@ def policy_evaluation(
     from cai_dagster.evaluation.policies import evaluate_policies, markdown_table, win_rate_plot
     from cai_dagster.training.policy_optimization import rewards_of
 
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, [policy_responses, prompts])
     responses = policy_responses.frame()
     checkpoint = checkpoint_in_use(reward_model)
     with ACCELERATOR.reserved(context.log.info):

@@ -105,7 +105,7 @@ def reward_model_evaluation(
     checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(context))
     tables = {table.table: table.frame() for table in read}
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, read)
     with ACCELERATOR.reserved(context.log.info):
         scored = evaluate_checkpoint(checkpoint, tables, config, staged.reject, context.log.info)
     if not scored:

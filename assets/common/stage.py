@@ -4,7 +4,7 @@
 the IO manager, which commits.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -15,6 +15,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.plan.stages import Stage
 from cai_dagster.settings import active_settings
+from cai_dagster.tables.table import Maker
 from resources.lake import LakeResource, StagedTable
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def run_stages(
     from cai_dagster.calls.row_stream import Progress, run_rows
 
     store = lake.open()
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, tables.values())
     table = staged.table.name
 
     def report(progress: Progress) -> None:
@@ -69,7 +70,12 @@ def run_stages(
             run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
 
     models = [model for model, _ in runs]
-    _run_until_agreed(run, models, staged, context.log.info)
+
+    def start_again() -> None:
+        staged.start_again()
+        _reject_without_partner(context, lake, tables.values(), staged)
+
+    _run_until_agreed(run, models, start_again, context.log.info)
     usage = sum((model.usage for model in models), Usage())
     tokens = usage.tokens
     context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
@@ -87,7 +93,10 @@ def run_stages(
 
 
 def _run_until_agreed(
-    run: Callable[[], None], models: Sequence[LedgeredModel], staged: "StagedRows", log: Callable[[str], None]
+    run: Callable[[], None],
+    models: Sequence[LedgeredModel],
+    start_again: Callable[[], None],
+    log: Callable[[str], None],
 ) -> None:
     """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
     run()
@@ -95,7 +104,7 @@ def _run_until_agreed(
         log(f"another run paid for {overruled:,} of these calls first; making the rows of its answers")
         for model in models:
             model.overruled.clear()
-        staged.start_again()
+        start_again()
         run()
 
 
@@ -114,12 +123,45 @@ def work_of(context: dg.AssetExecutionContext, lake: LakeResource, *tables: Tabl
 
     snapshots = {table.table: table for table in tables}
     version = constitution_version(context) or ""
-    return Work(Home.from_environment(), lake.open(), version, snapshots, new_rows(context, lake))
+    return Work(Home.from_environment(), lake.open(), version, snapshots, new_rows(context, lake, tables))
 
 
-def new_rows(context: dg.AssetExecutionContext, lake: LakeResource) -> "StagedRows":
-    """An empty set of rows to fill for this asset's table and partition."""
-    return lake.open().stage(context.asset_key.to_user_string(), constitution_version(context))
+def new_rows(
+    context: dg.AssetExecutionContext, lake: LakeResource, tables: Iterable[TableSnapshot] = ()
+) -> "StagedRows":
+    """An empty set of rows to fill for this asset's table and partition.
+
+    `tables` are those that are joined for it: their rows without a partner are set aside at once, and nothing is
+    trained or scored then.
+    """
+    staged = lake.open().stage(context.asset_key.to_user_string(), constitution_version(context))
+    _reject_without_partner(context, lake, tables, staged)
+    if staged.table.maker in (Maker.training, Maker.scoring):
+        _refuse_too_many_rejected(lake, staged)
+    return staged
+
+
+def _reject_without_partner(
+    context: dg.AssetExecutionContext, lake: LakeResource, tables: Iterable[TableSnapshot], staged: "StagedRows"
+) -> None:
+    from cai_dagster.lake.partners import reject_without_partner
+
+    rejected = reject_without_partner(lake.open(), {table.table: table for table in tables}, staged)
+    if rejected:
+        staged.inputs += rejected if staged.table.maker == Maker.model else 0
+        context.log.warning(f"{rejected:,} rows read for {staged.table.name} have no partner in another table any more")
+
+
+def _refuse_too_many_rejected(lake: LakeResource, staged: "StagedRows") -> None:
+    """Fail the asset, and record why, where more rows were set aside than the checks allow."""
+    from cai_dagster.checks.rejected_rows import TooManyRejectedRowsError, refuse_too_many_rejected
+
+    try:
+        refuse_too_many_rejected(staged, active_settings().checks)
+    except TooManyRejectedRowsError as error:
+        staged.close()
+        lake.open().commit_rejected(staged)
+        raise failure_of(error, {"reasons": staged.reasons}) from None
 
 
 def stage_rows(
@@ -141,13 +183,7 @@ def _result(
     metadata: Metadata,
     model_id: str | None = None,
 ) -> dg.MaterializeResult:
-    from cai_dagster.checks.rejected_rows import TooManyRejectedRowsError, refuse_too_many_rejected
-
-    try:
-        refuse_too_many_rejected(staged, active_settings().checks)
-    except TooManyRejectedRowsError as error:
-        lake.open().commit_rejected(staged)
-        raise failure_of(error, {"reasons": staged.reasons}) from None
+    _refuse_too_many_rejected(lake, staged)
     account = Account(
         run_id=context.run.run_id,
         ledger_hits=usage.hits,

@@ -10,6 +10,7 @@ from assets.common.stage import Metadata, new_rows, stage_rows
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.weights import Weights, checkpoint_weights
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import (
     Curve,
     Ingredients,
@@ -35,7 +36,7 @@ def stage_checkpoint(
     `more` is added to the metadata.
     """
     home = Home.from_environment()
-    staged = new_rows(context, lake)
+    staged = new_rows(context, lake, _tables_of(ingredients, lake))
 
     def train_alone(folder: Path) -> TrainingOutcome:
         with ACCELERATOR.reserved(context.log.info):
@@ -67,6 +68,15 @@ def stage_checkpoint(
         **(more or {}),
     }
     return stage_rows(context, lake, staged, metadata)
+
+
+def _tables_of(ingredients: Ingredients, lake: LakeResource) -> list[TableSnapshot]:
+    """The tables that a checkpoint is trained on."""
+    store, version = lake.open(), ingredients.constitution_version
+    return [
+        TableSnapshot(store, table, version if TABLES[table].versioned else None, snapshot)
+        for table, snapshot in ingredients.lake_snapshots.items()
+    ]
 
 
 def require(asset: str, found: int, setting: str, minimum: int, what: str) -> None:

@@ -62,7 +62,7 @@ class Ledger:
         if isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._room = lambda: full_disk_named(database.parent)
-            self._leases = database.with_name(f"{database.name}.claimants")
+            self._leases = database.with_name("claims")
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
             with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet

@@ -38,6 +38,7 @@ ENVIRONMENT = {
     "variable.",
     "DAGSTER_HOME": "Set for every program that `cai` starts, to `$CAI_HOME/dagster`. Set it yourself where you call "
     "`dagster` yourself.",
+    "CUDA_VISIBLE_DEVICES": "The GPUs that a run uses, and locks for the whole machine; all where it is not set.",
     "HF_HUB_OFFLINE": "`1` where it is not set: nothing is downloaded. `0` lets a run download the models it names.",
     "HF_HUB_DISABLE_TELEMETRY": "`1` where it is not set.",
     "DO_NOT_TRACK": "`1` where it is not set.",

@@ -4,7 +4,8 @@ Nothing else lists tables: whoever needs some of them asks here. A table is adde
 modules below; `declared` sorts it behind the tables that it reads.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from cai_dagster.tables import (
     calibration,
@@ -70,6 +71,43 @@ def columns_made_from(table: str) -> dict[str, list[tuple[str, str]]]:
         for column in TABLES[table].columns
         if column.sources
     }
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Every row of `table` was made of a row of `partner`: what its `columns` say is the key of that row.
+
+    A column whose name is that of a key in the plural is a list, of the keys of several such rows.
+    """
+
+    table: str
+    partner: str
+    columns: Mapping[str, str]
+    """Column of the table → column of the partner's key."""
+
+
+def references_among(tables: Iterable[str]) -> list[Reference]:
+    """The references between these tables: where a table has the whole key of another, made from it."""
+    names = [name for name in TABLES if name in set(tables)]
+    found = [_reference(name, partner) for name in names for partner in names if name != partner]
+    return [reference for reference in found if reference is not None]
+
+
+def _reference(table: str, partner: str) -> Reference | None:
+    columns: dict[str, str] = {}
+    for key in TABLES[partner].key:
+        name = f"{key}s" if TABLES[table].has(f"{key}s") else key
+        if key != "constitution_version":
+            if not TABLES[table].has(name) or (partner, key) not in _origins(table, name):
+                return None
+            columns[name] = key
+    return Reference(table, partner, columns) if columns else None
+
+
+def _origins(table: str, column: str) -> set[tuple[str, str]]:
+    """The columns that a column is made from, those that they are made from, and so on."""
+    origins = set(columns_made_from(table).get(column, ()))
+    return origins.union(*(_origins(*origin) for origin in origins))
 
 
 def tables_with_calls_of(stage: str) -> list[str]:
