@@ -28,6 +28,14 @@ def doctor(
             "filters find every row again.",
         ),
     ] = False,
+    salvage: Annotated[
+        bool,
+        typer.Option(
+            "--salvage",
+            help="First make a damaged ledger anew, of the calls that can still be read and the texts in tables; "
+            "the damaged one is kept beside it.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Name what is wrong here, and the command that mends it.
@@ -40,11 +48,13 @@ def doctor(
     from cai_dagster.upkeep.doctor import examine
     from cai_dagster.upkeep.findings import Level
     from cai_dagster.upkeep.leftovers import remove_leftovers
+    from cai_dagster.upkeep.salvage import salvage_ledger
     from cai_dagster.upkeep.tables import mend_filters
 
     home = Home.from_environment()
     removed = remove_leftovers(home) if mend else None
     mended = mend_filters(home) if mend else []
+    salvaged = salvage_ledger(home) if salvage else None
     findings = examine(home, full)
     counts = {level: sum(finding.level == level for finding in findings) for level in Level}
     if as_json:
@@ -54,6 +64,7 @@ def doctor(
             "warnings": counts[Level.warning],
             "removed": [str(path) for path in (*removed.orphans, *removed.scratch)] if removed else [],
             "mended_filters": mended,
+            "salvaged": salvaged.to_json() if salvaged else None,
             "findings": [finding.to_json() for finding in findings],
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
@@ -63,6 +74,8 @@ def doctor(
             console.print(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
         if mended:
             console.print(f"filters find every row again of {', '.join(mended)}")
+        if salvaged:
+            console.print(str(salvaged), soft_wrap=True)
         for finding in findings:
             line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
             line.append(f"{finding.topic}: {printable(finding.text)}", style="default")

@@ -10,21 +10,22 @@ import sqlite3
 
 from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
-from cai_dagster.upkeep.catalog import examine_database, is_begun, reading
+from cai_dagster.upkeep.catalog import NAMED, examine_database, is_begun, reading
 from cai_dagster.upkeep.checkpoints import examine_checkpoints
-from cai_dagster.upkeep.findings import RESTORE, Finding, Level, good, problem
+from cai_dagster.upkeep.findings import RESTORE, Finding, Level, good, problem, some_of
 from cai_dagster.upkeep.leftovers import examine_leftovers
+from cai_dagster.upkeep.salvage import altered_calls
 from cai_dagster.upkeep.tables import examine_files, examine_rows, without_catalog
 
 _NO_LEDGER = (
-    "put a copy of it back, if there is one; otherwise move it away: every call that is made from then on is paid for"
+    "put a copy of it back, if there is one; otherwise `cai doctor --salvage` makes a new one of what can still be read"
 )
 
 
 def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     """Everything about the tables, the ledger and the checkpoints of a home; `full` reads every row of every table."""
     catalog = examine_database("lake", home.catalog, RESTORE)
-    ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home)
+    ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
     left = examine_leftovers(home)  # before the lake is opened, which sweeps what dead processes left
     findings = [*catalog, *ledger]
     if not is_begun(home.catalog):
@@ -39,7 +40,7 @@ def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     return [*findings, *left, *examine_checkpoints(home, full)]
 
 
-def _ledger(home: Home) -> list[Finding]:
+def _ledger(home: Home, full: bool) -> list[Finding]:
     if not home.ledger.exists():
         return []
     with reading(home.ledger) as connection:
@@ -51,4 +52,7 @@ def _ledger(home: Home) -> list[Finding]:
     if refusal := refusal_of(version):
         found, _, remedy = refusal.partition("; ")
         return [problem("ledger", found, f"{remedy.capitalize()}.")]
+    if full and (altered := altered_calls(home.ledger)):
+        text = f"{len(altered):,} calls are not as they were written: {some_of(altered, NAMED)}"
+        return [problem("ledger", text, "`cai doctor --salvage` leaves them out, so that they alone are made again.")]
     return [good("ledger", f"{calls:,} calls, {size / 1e6:,.0f} MB")]
