@@ -16,7 +16,7 @@ from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.plan.stages import Stage
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.table import Maker
-from resources.lake import LakeResource, StagedTable
+from resources.lake import LakeResource, RunTables, StagedTable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -194,6 +194,7 @@ def _result(
         seconds=staged.seconds,
         model_id=model_id,
         data_version=lake.open().data_version(staged),
+        read_at=RunTables.of(context.instance, context.run.run_id).began_at,
     )
     return dg.MaterializeResult(
         value=StagedTable(staged, account),

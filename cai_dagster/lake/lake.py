@@ -202,6 +202,7 @@ class Lake(SnapshotTables):
             "constitution_version": constitution_version,
             "run_id": account.run_id,
             "materialized_at": datetime.now(UTC).replace(tzinfo=None),
+            "read_at": self.current_snapshot() if account.read_at is None else account.read_at,
             "rows": rows,
             "rejected": rejected,
             "data_version": account.data_version,

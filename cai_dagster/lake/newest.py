@@ -16,8 +16,8 @@ def newest_check_results(condition: str = "true", snapshot_id: int | None = None
 
 
 def in_commit_order(table: str, condition: str = "true", snapshot_id: int | None = None) -> str:
-    """SELECT of the rows of a record, the newest last; as of a snapshot, or now."""
-    return f"SELECT * FROM {_at(table, snapshot_id)} WHERE {condition} ORDER BY rowid"
+    """SELECT of the rows of a record with the snapshot of their commit, the newest last; as of a snapshot, or now."""
+    return f"SELECT *, snapshot_id FROM {_at(table, snapshot_id)} WHERE {condition} ORDER BY rowid"
 
 
 def _newest(table: str, key: tuple[str, ...], condition: str, snapshot_id: int | None) -> str:

@@ -47,7 +47,8 @@ class TableSnapshot:
 class Account:
     """What a materialization is and what it cost, as in the table `materializations`.
 
-    Tokens are those of the calls paid for; `data_version` is `Lake.data_version` of what is committed.
+    Tokens are those of the calls paid for; `data_version` is `Lake.data_version` of what is committed; `read_at` is the
+    snapshot at which the run read the tables of other runs, or None for the last before the commit.
     """
 
     run_id: str
@@ -59,3 +60,4 @@ class Account:
     engine_seconds: float = 0.0
     model_id: str | None = None
     seconds: float = 0.0
+    read_at: int | None = None

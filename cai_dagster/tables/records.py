@@ -31,6 +31,7 @@ MATERIALIZATIONS = Table(
         Column("constitution_version", T.text, "Null for an unversioned table.", COMPUTED, nullable=True),
         Column("run_id", T.text, "Of the Dagster run.", COMPUTED),
         Column("materialized_at", T.time, "UTC", COMPUTED),
+        Column("read_at", T.integer, "The snapshot at which the run read the tables of other runs.", COMPUTED, ge=0),
         Column("rows", T.integer, "Rows written.", COMPUTED, ge=0),
         Column("rejected", T.integer, "Rows set aside.", COMPUTED, ge=0),
         Column(

@@ -7,7 +7,7 @@ tables' models: a look has to be quick. It does not see settings or code that ch
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -224,11 +224,9 @@ class _Judge:
 
 
 def _was_read(upstream: Row, account: Row) -> bool:
-    """Whether a materialization had been committed when another began; within a run, the graph's order says it."""
-    began = account["materialized_at"]
-    if upstream["run_id"] != account["run_id"]:
-        began -= timedelta(seconds=account["seconds"])
-    return upstream["materialized_at"] <= began
+    """Whether a run read what another had committed when it began, or what it had committed itself before."""
+    own = upstream["run_id"] == account["run_id"]
+    return upstream["snapshot_id"] <= (account["snapshot_id"] if own else account["read_at"])
 
 
 def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list[str]]:

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,21 @@ NOON = datetime(2026, 1, 1, 12)  # noqa: DTZ001 - as stored
 CHAIN = ("constitution", "prompts", "initial_responses", "revision_rounds", "sft_dataset")
 
 
-def account(table: str, minute: float, data: str = "a", run: str = "r", version: str | None = "v1") -> dict[str, Any]:
+def account(
+    table: str,
+    minute: float,
+    data: str = "a",
+    run: str = "r",
+    version: str | None = "v1",
+    read_at: float | None = None,
+) -> dict[str, Any]:
     return {
         "table_name": table,
         "constitution_version": version if TABLES[table].versioned else None,
         "run_id": run,
-        "materialized_at": NOON + timedelta(minutes=minute),
+        "materialized_at": NOON,  # no clock decides
+        "snapshot_id": round(10 * minute),
+        "read_at": round(10 * (minute if read_at is None else read_at)),
         "rows": 10,
         "rejected": 1,
         "data_version": data,
@@ -55,7 +64,7 @@ def result(table: str, name: str, passed: bool, severity: str = "ERROR", data: s
 
 
 def a_run(start: float = 0, run: str = "r") -> list[dict[str, Any]]:
-    return [account(table, start + minute, run=run) for minute, table in enumerate(CHAIN)]
+    return [account(table, start + minute, run=run, read_at=start) for minute, table in enumerate(CHAIN)]
 
 
 def statuses(
@@ -108,14 +117,13 @@ def test_the_same_rows_made_again_change_nothing() -> None:
     assert set(states(found).values()) == {"fresh"}
 
 
-def test_what_was_committed_while_another_run_was_at_work_was_not_read() -> None:
-    """The revisions took half a minute; the other first responses came in the middle of it."""
-    accounts = a_run()
+def test_what_was_committed_after_a_run_began_was_not_read_by_it() -> None:
+    """The run that made the revisions began at minute 2.5."""
+    revisions = account("revision_rounds", 3, run="of the revisions", read_at=2.5)
     during = account("initial_responses", 2.9, data="b", run="another")
-    accounts.insert(3, during)
-    assert statuses(accounts)["revision_rounds"].state == State.stale
-    before = [*accounts[:3], account("initial_responses", 2.2, data="b", run="another"), *accounts[4:]]
-    assert statuses(before)["revision_rounds"].state == State.fresh
+    assert statuses([*a_run()[:3], during, revisions])["revision_rounds"].state == State.stale
+    before = account("initial_responses", 2.2, data="b", run="another")
+    assert statuses([*a_run()[:3], before, revisions])["revision_rounds"].state == State.fresh
 
 
 def test_a_changed_constitution_makes_all_that_follows_stale() -> None:

@@ -118,7 +118,7 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
     staged.reject("a", "code: explanation", {})
     staged.close()
     data_version = lake.data_version(staged)
-    account = Account("run 7", data_version, 2, 3, 40, 50, 5.5, "scripted model", 6.5)
+    account = Account("run 7", data_version, 2, 3, 40, 50, 5.5, "scripted model", 6.5, 1)
     lake.commit(staged, account)
     (row,) = accounts(lake, version)
     assert row.pop("materialized_at") is not None
@@ -128,6 +128,7 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
         "run_id": "run 7",
         "rows": 3,
         "rejected": 1,
+        "read_at": 1,
         "data_version": data_version,
         "ledger_hits": 2,
         "ledger_misses": 3,
