@@ -59,6 +59,11 @@ class Home:
         return self.root / "ledger.sqlite"
 
     @property
+    def shared_ledger(self) -> str | None:
+        """The PostgreSQL database (`postgresql://…`) that `CAI_LEDGER` names: a ledger that many hosts share."""
+        return os.environ.get("CAI_LEDGER") or None
+
+    @property
     def forgotten(self) -> Path:
         """The ids of the prompts that must not come back (`cai forget`), one a line."""
         return self.root / "forgotten_prompts.txt"

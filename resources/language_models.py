@@ -25,20 +25,16 @@ if TYPE_CHECKING:
 class LedgerResource(dg.ConfigurableResource):
     """The ledger of model calls."""
 
-    url: str = ""
-    """SQLAlchemy URL of a PostgreSQL database; empty for a SQLite file in CAI_HOME."""
-
     def open(self) -> "Ledger":
-        """The ledger; one for each database in this process."""
-        return _open_ledger(self.url, Home.from_environment())
+        """The ledger; one for each home in this process."""
+        return _open_ledger(Home.from_environment())
 
 
 @cache
-def _open_ledger(url: str, home: Home) -> "Ledger":
-    from cai_dagster.calls.ledger import Ledger
-    from cai_dagster.lake.forgotten_prompts import forgotten_prompts
+def _open_ledger(home: Home) -> "Ledger":
+    from cai_dagster.calls.ledger import open_ledger
 
-    return Ledger(url or home.ledger, lambda: forgotten_prompts(home))
+    return open_ledger(home)
 
 
 class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):

@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from cai_dagster.calls.ledger_schema import claimants, claims
+from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Claimed
 from cai_dagster.leases import hold, is_held, let_go
 
@@ -51,6 +52,7 @@ class Claims:
             f"DELETE FROM claims WHERE claimant = :claimant AND request_id IN (SELECT id FROM {each})"
         )
 
+    @waits_for_the_server
     def claim(self, request_ids: Iterable[str]) -> Claimed:
         """Claim those that are neither answered nor claimed; claims of runs that ended are taken over."""
         ids = set(request_ids)
@@ -60,20 +62,22 @@ class Claims:
             claimed, _ = self._try_to_claim(ids)
         return claimed
 
+    @waits_for_the_server
     def release(self, request_ids: Iterable[str]) -> None:
         """Give up claims of calls that will not be answered by us."""
         with self._database.begin() as connection:
             parameters = {"claimant": self._claimant, "ids": json.dumps(sorted(request_ids))}
             connection.execute(self._release, parameters)
 
+    @waits_for_the_server
     def close(self) -> None:
         """Give up all claims."""
         if self._stop is None:
             return
         self._stop.set()
-        self._stop = None
         with self._database.begin() as connection:
             _remove(connection, {self._claimant})
+        self._stop = None
         if self._leases is not None and self._lease is not None:
             (self._leases / self._claimant).unlink(missing_ok=True)
             let_go(self._lease)

@@ -15,15 +15,18 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from cai_dagster.calls.checksums import CHECKED, checksum
 from cai_dagster.calls.claims import Claims, each_of_ids
 from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metadata, refusal_of, retries, schema_version
+from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
 from cai_dagster.disk import full_disk_named
 from cai_dagster.errors import MendableError
+from cai_dagster.home import Home
+from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
@@ -34,6 +37,11 @@ _answer_columns = [
         *("prompt_tokens", "completion_tokens", "seconds", "logprobs"),
     )
 ]
+
+
+POSTGRESQL = "postgresql+psycopg2"
+"""The dialect of every PostgreSQL URL here: SQLAlchemy takes another driver than Dagster's storage for `postgresql://`."""
+_PREPARING, _FORGETTING = 0x0CA1_0001, 0x0CA1_0002  # keys of advisory locks
 
 
 class LedgerError(MendableError):
@@ -52,7 +60,7 @@ class CallLengths:
 
 
 class Ledger:
-    """The calls in one database: a SQLite file (in WAL mode, for several processes) or a SQLAlchemy URL.
+    """The calls in one database: a SQLite file (in WAL mode, for several processes) or that of a `postgresql://` URL.
 
     Calls of the prompts that `forgotten` names are not kept.
     """
@@ -70,9 +78,10 @@ class Ledger:
         else:
             self._room = contextlib.nullcontext[None]  # another machine's disk
             self._leases = None
-            self._engine = sa.create_engine(database)
+            self._engine = _postgresql(database)
             self._prepare()
 
+    @waits_for_the_server
     def get(self, request_ids: Sequence[str]) -> dict[str, Answer]:
         """The answers there are, by request id."""
         with self._engine.connect() as connection:
@@ -82,6 +91,7 @@ class Ledger:
                 for request_id, text, escaped, end, prompt, completion, seconds, logprobs in rows
             }
 
+    @waits_for_the_server
     def put(self, paid_calls: Iterable[PaidCall]) -> set[str]:
         """Commit calls in one transaction. An answer that is there already stays: the first paid for is the one.
 
@@ -93,6 +103,7 @@ class Ledger:
         if not rows:
             return set()
         with self._room(), self._engine.begin() as connection:
+            self._lock(connection, _FORGETTING, shared=True)
             # By the driver itself: for many rows SQLAlchemy's own part costs more than the database's.
             insert = self._insert_into(calls).on_conflict_do_nothing()
             statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
@@ -117,6 +128,7 @@ class Ledger:
                 latest = {name: insert.excluded[name] for name in ("reason", "max_tokens")}
                 connection.execute(insert.on_conflict_do_update(index_elements=["request_id"], set_=latest), rows)
 
+    @waits_for_the_server
     def retries(self) -> Mapping[str, int | None]:
         """The calls that are to be made again, with the longest answer asked for then (None: as before)."""
         with self._engine.connect() as connection:
@@ -153,6 +165,7 @@ class Ledger:
         """
         made = sa.select(calls.c.request_id).where(calls.c.prompt_id == prompt_id)
         with self._room(), self._engine.begin() as connection:
+            self._lock(connection, _FORGETTING)
             connection.execute(sa.delete(retries).where(retries.c.request_id.in_(made)))
             forgotten = connection.execute(sa.delete(calls).where(calls.c.prompt_id == prompt_id)).rowcount
         if self._engine.dialect.name == "sqlite":
@@ -160,6 +173,11 @@ class Ledger:
                 connection.exec_driver_sql("VACUUM")
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         return forgotten
+
+    def read(self, query: str, parameters: Mapping[str, Any]) -> list[Any]:
+        """The rows of a SELECT with named parameters."""
+        with self._engine.connect() as connection:
+            return list(connection.execute(sa.text(query), dict(parameters)).tuples())
 
     def claims(self) -> Claims:
         """What a run claims before it pays."""
@@ -172,14 +190,15 @@ class Ledger:
     def _prepare(self) -> None:
         try:
             self._refuse_other_schemas()
-            metadata.create_all(self._engine)
             with self._engine.begin() as connection:
+                self._lock(connection, _PREPARING)  # several hosts may find that there is none yet
+                metadata.create_all(connection)
                 current = {"version": SCHEMA_VERSION}
                 connection.execute(self._insert_into(schema_version).on_conflict_do_nothing(), current)
         except DatabaseError as error:
             raise LedgerError(
-                f"the ledger {self._engine.url} cannot be used: {error.orig}. Where it is damaged: put a copy of it "
-                "back, or move it away, and every call that is made from then on is paid for. `cai doctor` looks at it"
+                f"the ledger {self._engine.url.render_as_string()} cannot be used: {error.orig}. Where it is damaged: "
+                "put a copy of it back, or have `cai doctor --salvage` make it anew. `cai doctor` looks at it"
             ) from error
 
     def _refuse_other_schemas(self) -> None:
@@ -190,6 +209,12 @@ class Ledger:
             version = connection.execute(sa.select(sa.func.max(schema_version.c.version))).scalar()
         if refusal := refusal_of(version):
             raise LedgerError(refusal)
+
+    def _lock(self, connection: sa.Connection, key: int, shared: bool = False) -> None:
+        """Wait for a lock that ends with the transaction. SQLite has one writer at a time, and needs none."""
+        if self._engine.dialect.name == "postgresql":
+            kind = "pg_advisory_xact_lock_shared" if shared else "pg_advisory_xact_lock"
+            connection.execute(sa.text(f"SELECT {kind}(:key)"), {"key": key})
 
     def _insert_into(self, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
@@ -204,6 +229,30 @@ class Ledger:
         return sa.select(*_answer_columns).where(
             calls.c.request_id.in_(sa.text(f"SELECT id FROM {each_of_ids(self._engine)}"))
         )
+
+
+def open_ledger(home: Home) -> Ledger:
+    """The ledger of a home: its file, or the database that many hosts share."""
+    return Ledger(home.shared_ledger or home.ledger, lambda: forgotten_prompts(home))
+
+
+def _postgresql(url: str) -> sa.Engine:
+    """Connections that are tested before use, since a server may be started again.
+
+    Raises LedgerError where the URL is no PostgreSQL URL or the driver is not installed.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except ArgumentError:
+        raise LedgerError("CAI_LEDGER is no URL of a database; write postgresql://user@host/database") from None
+    kind = parsed.get_backend_name()
+    if kind != "postgresql":
+        raise LedgerError(f"CAI_LEDGER names a database of {kind}; a shared ledger is one of PostgreSQL")
+    try:
+        return sa.create_engine(parsed.set(drivername=POSTGRESQL), pool_pre_ping=True)
+    except ModuleNotFoundError:
+        install = "pip install --no-deps -r requirements/postgres.txt"
+        raise LedgerError(f"CAI_LEDGER needs the driver of PostgreSQL: {install}") from None
 
 
 def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:

@@ -14,7 +14,8 @@ from cai_dagster.calls.stored_text import restored
 from cai_dagster.home import Home
 
 _CALL = """
-    SELECT c.request_id, stage, prompt_id, model_id, prompt_tokens, completion_tokens, seconds, c.created_at,
+    SELECT c.request_id, stage, prompt_id, model_id, prompt_tokens, completion_tokens, seconds,
+        cast(c.created_at AS text),
         finish_reason, text, logprobs, r.reason, escaped
     FROM calls c LEFT JOIN retries r USING (request_id)
 """
@@ -42,24 +43,35 @@ class LedgerReader:
     """The calls in one home's ledger; a home without one has none."""
 
     def __init__(self, home: Home) -> None:
-        self._file = home.ledger
-
-    @cached_property
-    def _connection(self) -> sqlite3.Connection | None:
-        if not self._file.exists():
-            return None
-        return sqlite3.connect(f"{self._file.as_uri()}?mode=ro", uri=True, timeout=60)
+        self._home = home
 
     def calls(self, request_ids: Iterable[str]) -> dict[str, LedgerCall]:
         """The calls there are, by request id."""
         asked = json.dumps(sorted(set(request_ids)))
-        return self._found(f"{_CALL} WHERE c.request_id IN (SELECT value FROM json_each(?))", asked)
+        each = "json_array_elements_text(cast(:asked AS json))" if self._home.shared_ledger else "json_each(:asked)"
+        value = "value" if not self._home.shared_ledger else "*"
+        return self._found(f"{_CALL} WHERE c.request_id IN (SELECT {value} FROM {each})", asked=asked)
 
     def beginning_with(self, digits: str, most: int) -> dict[str, LedgerCall]:
         """Up to `most` calls whose id begins with these hex digits."""
-        return self._found(f"{_CALL} WHERE c.request_id BETWEEN ? AND ? LIMIT ?", digits, digits + "g", most)
+        condition = "WHERE c.request_id BETWEEN :first AND :last LIMIT :most"
+        return self._found(f"{_CALL} {condition}", first=digits, last=f"{digits}g", most=most)
 
-    def _found(self, query: str, *parameters: Any) -> dict[str, LedgerCall]:
-        rows: Iterable[Any] = self._connection.execute(query, parameters) if self._connection else ()
+    def _found(self, query: str, **parameters: Any) -> dict[str, LedgerCall]:
+        rows = self._read(query, parameters)
         calls = [(LedgerCall(*row[:-1]), bool(row[-1])) for row in rows]
         return {call.request_id: replace(call, text=restored(call.text, escaped)) for call, escaped in calls}
+
+    def _read(self, query: str, parameters: dict[str, Any]) -> Iterable[Any]:
+        if self._home.shared_ledger:
+            from cai_dagster.calls.ledger import open_ledger
+
+            return open_ledger(self._home).read(query, parameters)
+        return self._connection.execute(query, parameters) if self._connection else ()
+
+    @cached_property
+    def _connection(self) -> sqlite3.Connection | None:
+        file = self._home.ledger
+        if not file.exists():
+            return None
+        return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=60)

@@ -44,6 +44,6 @@ def demo(version: Version = "v1") -> None:
 
 
 def _calls_paid() -> int:
-    from cai_dagster.calls.ledger import Ledger
+    from cai_dagster.calls.ledger import open_ledger
 
-    return sum(Ledger(Home.from_environment().ledger).totals().values())
+    return sum(open_ledger(Home.from_environment()).totals().values())

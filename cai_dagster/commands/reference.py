@@ -31,6 +31,8 @@ DOCS = PROJECT / "docs"
 ENVIRONMENT = {
     "CAI_HOME": "The folder of tables, ledger, models and Dagster instance. A relative path counts from the project "
     "folder; `.cai` where it is not set.",
+    "CAI_LEDGER": "The PostgreSQL database (`postgresql://user@host/database`) of a ledger that many hosts share "
+    "(deploy.md); `ledger.sqlite` in `CAI_HOME` where it is not set.",
     "CAI_PROFILE": "The profile of settings.toml. `default` where it is not set, but `cai demo` and `cai ui` then take "
     "`demo`.",
     "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",

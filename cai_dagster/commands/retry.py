@@ -33,7 +33,7 @@ def retry(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
 ) -> None:
     """Make calls that ended badly again, and what follows from them."""
-    from cai_dagster.calls.ledger import Ledger
+    from cai_dagster.calls.ledger import open_ledger
     from cai_dagster.calls.retries import RetryError, calls_to_retry
     from cai_dagster.lake.lake import Lake
     from cai_dagster.settings import DEFAULT_PROFILE
@@ -53,6 +53,6 @@ def retry(
             f"with the settings of profile {profile!r}, {table} would make {others:,} calls that it has not made yet, "
             "beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
         )
-    Ledger(home.ledger).retry(calls, reason, max_tokens)
+    open_ledger(home).retry(calls, reason, max_tokens)
     console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")
     materialize(table, version)

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.calls.row_stream import Progress, run_rows
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
@@ -108,7 +108,7 @@ def plan(
     if unknown := set(selection) - set(plannable()):
         raise PlanError(f"no plan for {', '.join(sorted(unknown))}; --select takes {', '.join(plannable())}")
     selected = frozenset(selection or [table.name for table in graph() if not table.on_demand])
-    lake, ledger = Lake(home), Ledger(home.ledger)
+    lake, ledger = Lake(home), open_ledger(home)
     models = {Asked.policy: policy, Asked.feedback_model: feedback_model, Asked.sl_cai_model: policy}
     with scratch_folder(home.staging) as folder:
         run = _Run(home, settings, models, selected, lake, CountedCalls(ledger), folder, report)

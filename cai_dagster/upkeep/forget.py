@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import cycle
 from typing import Any
 
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.errors import MendableError
 from cai_dagster.explain.checkpoints import Trained
 from cai_dagster.explain.row_lineage import RowLineage
@@ -93,7 +93,7 @@ def remembered(home: Home, prompt: str) -> Remembered:
         prompt_id=prompt_id,
         pair_ids=pair_ids,
         rows=rows,
-        ledger_calls=Ledger(home.ledger).calls_of(prompt_id),
+        ledger_calls=open_ledger(home).calls_of(prompt_id),
         checkpoints=lineage.that_saw(lineage.of_prompt(prompt_id)),
         snapshots=history.holding(conditions),
         sources=_sources(reader, prompt_id),
@@ -114,7 +114,7 @@ def forget(home: Home, found: Remembered) -> None:
         lake = Lake(home)
         lake.delete(found.conditions)
         lake.close()
-    Ledger(home.ledger).forget(found.prompt_id)
+    open_ledger(home).forget(found.prompt_id)
 
 
 def expire_snapshots(home: Home) -> int:

@@ -8,6 +8,7 @@ through the lake. It mends nothing but what no reader looks at: `remove_leftover
 
 import sqlite3
 
+from cai_dagster.calls.ledger import LedgerError, open_ledger
 from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
 from cai_dagster.upkeep.catalog import NAMED, examine_database, is_begun, reading
@@ -25,7 +26,10 @@ _NO_LEDGER = (
 def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     """Everything about the tables, the ledger and the checkpoints of a home; `full` reads every row of every table."""
     catalog = examine_database("lake", home.catalog, RESTORE)
-    ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
+    if home.shared_ledger:
+        ledger = _shared_ledger(home)
+    else:
+        ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
     left = examine_leftovers(home)  # before the lake is opened, which sweeps what dead processes left
     findings = [*catalog, *ledger]
     if not is_begun(home.catalog):
@@ -38,6 +42,14 @@ def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     if not any(finding.topic == "ledger" for finding in findings):
         findings.append(good("ledger", "none yet: no model call was ever paid for"))
     return [*findings, *left, *examine_checkpoints(home, full)]
+
+
+def _shared_ledger(home: Home) -> list[Finding]:
+    try:
+        calls = sum(open_ledger(home).totals().values())
+    except LedgerError as error:
+        return [problem("ledger", str(error), "start the server, or set CAI_LEDGER to where the ledger is")]
+    return [good("ledger", f"{calls:,} calls in the database that CAI_LEDGER names")]
 
 
 def _ledger(home: Home, full: bool) -> list[Finding]:

@@ -66,6 +66,8 @@ def salvage_ledger(home: Home) -> Salvaged:
 
     Raises SalvageError where there is no ledger, or a run is using it.
     """
+    if home.shared_ledger:
+        raise SalvageError("CAI_LEDGER names a PostgreSQL database: put a backup of it back with pg_restore")
     if not home.ledger.is_file():
         raise SalvageError(f"{home.ledger} is not there: nothing can be read of it")
     if any(is_held(lease) for lease in (home.root / "claims").glob("*")):

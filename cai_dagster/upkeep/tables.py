@@ -3,9 +3,9 @@
 # pyright: reportMissingTypeStubs=false
 
 import sqlite3
-from pathlib import Path
 from typing import Any
 
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
@@ -155,7 +155,7 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
 
     from cai_dagster.tables.registry import TABLES
 
-    known = pl.Series("id", _calls_in(home.ledger), pl.String)
+    known = pl.Series("id", _calls_in(home), pl.String)
     any_named = False
     findings: list[Finding] = []
     for table in TABLES.values():
@@ -173,19 +173,20 @@ def _lost_calls(lake: Any, home: Home) -> list[Finding]:
         if len(lost):
             text = f"{table.name}: the ledger does not have {len(lost):,} of the calls its rows were made of"
             text += " (or the table is damaged: cai doctor --full tells)"
-            remedy = (
-                f"Put the ledger back that they were paid into ({home.ledger}); without it they are paid for again."
-            )
+            ledger = "CAI_LEDGER" if home.shared_ledger else home.ledger
+            remedy = f"Put the ledger back that they were paid into ({ledger}); without it they are paid for again."
             findings.append(problem("ledger", text, remedy))
     if any_named and not findings:
         return [good("ledger", "it has every call that a row of a table was made of")]
     return findings
 
 
-def _calls_in(ledger: Path) -> list[str]:
-    if not ledger.exists():
+def _calls_in(home: Home) -> list[str]:
+    if home.shared_ledger:
+        return [row[0] for row in open_ledger(home).read("SELECT request_id FROM calls", {})]
+    if not home.ledger.exists():
         return []
-    with reading(ledger) as connection:
+    with reading(home.ledger) as connection:
         return [row[0] for row in connection.execute("SELECT request_id FROM calls")]
 
 

@@ -21,7 +21,8 @@ PROMPTS, IN_FLIGHT, KILLS = 120, 8, 10
 
 RUN = """
 import asyncio, os, sys
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls import claims
+from cai_dagster.calls.ledger import Ledger, open_ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import Request, Sampling, Slot
 from cai_dagster.calls.row_stream import run_rows
@@ -33,6 +34,7 @@ from tests.scripted import ScriptedEngine
 
 version, log, prompts, in_flight = sys.argv[1], os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND), *map(int, sys.argv[3:])
 home = Home.from_environment()
+claims.BEAT_SECONDS, claims.LEASE_SECONDS = 0.5, 5.0
 
 def begun(request):
     os.write(log, f"{request.completion_id('scripted')}\\n".encode())
@@ -47,7 +49,7 @@ async def recipe(model, row):
     return [{"prompt_id": row["prompt_id"], "sample": 0, "completion": text, "finish_reason": "stop",
              "request_id": "ff", "policy_model": "scripted"}]
 
-model = LedgeredModel("scripted", lambda: ScriptedEngine(delay=begun), Ledger(home.ledger))
+model = LedgeredModel("scripted", lambda: ScriptedEngine(delay=begun), open_ledger(home))
 with scratch_folder(home.staging) as folder:
     staged = StagedRows(folder, "initial_responses", None)
     rows = [{"prompt_id": f"{number:032x}", "number": number} for number in range(prompts)]
@@ -109,8 +111,7 @@ def test_a_stopped_run_keeps_no_other_from_its_calls(log: Path, monkeypatch: pyt
     while not log.stat().st_size:
         time.sleep(0.01)
     stopped.send_signal(signal.SIGSTOP)
-    impatient = f"from cai_dagster.calls import claims; claims.LEASE_SECONDS = 1.0\n{RUN}"
-    other = subprocess.Popen([sys.executable, "-c", impatient, "v2", str(log), str(PROMPTS), str(IN_FLIGHT)])
+    other = start("v2", log)
     assert other.wait(timeout=120) == 0
     stopped.send_signal(signal.SIGCONT)
     assert stopped.wait(timeout=120) == 0
