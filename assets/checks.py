@@ -2,12 +2,13 @@
 
 All checks of a table are one op, which reads the table once. Each constitution version has its own history, here and
 in the table check_results. A failed check of severity ERROR stops what depends on its table, for that version and in
-that run.
+that run. A run without a partition looks at every version there is.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import dagster as dg
 from assets.common.partitions import constitution_versions
 from cai_dagster.checks.declarations import CHECKS, Check
 from cai_dagster.checks.settings import CheckSettings, Severity
+from cai_dagster.constitution.constitution import natural_order
 from cai_dagster.lake.newest import in_commit_order
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
@@ -50,39 +52,80 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name=f"{table}_checks", specs=[_spec(check) for check in checks], can_subset=True)
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
-        version = context.partition_key if TABLES[table].versioned else None
-        store = lake.open()
         read = RunTables.of(context.instance, context.run.run_id)
-        snapshot = read.snapshot(table, version)
-        data_version = store.data_version_of(snapshot)
         selected = {key.name for key in context.selected_asset_check_keys}
-        results: list[dg.AssetCheckResult] = []
-        rows: list[dict[str, Any]] = []
-        for check, measured in _measure(read, snapshot, data_version, checks):
-            if check.name not in selected:
-                continue
-            settings = active_settings().checks.of(check.name).bound_of(table, version)
-            passed = measured.value is None or settings.passes(measured.value)
-            results.append(_result(check, settings, measured, passed, version))
-            rows.append(
-                {
-                    "table_name": table,
-                    "constitution_version": version,
-                    "check_name": check.name,
-                    "run_id": context.run.run_id,
-                    "checked_at": datetime.now(UTC).replace(tzinfo=None),
-                    "passed": passed,
-                    "severity": settings.severity.value,
-                    "value": measured.value,
-                    "bounds": settings.bounds,
-                    "rows": measured.rows,
-                    "data_version": data_version,
-                }
-            )
-        store.append("check_results", *rows)
-        yield from results
+        if context.has_partition_key or not TABLES[table].versioned:
+            version = context.partition_key if TABLES[table].versioned else None
+            results = _results(read, table, version, selected)
+            lake.open().append("check_results", *(result.row for result in results))
+            yield from (_shown(result) for result in results)
+            return
+        versions = [version for version in _materialized_versions(read, table) if read.find(table, version)]
+        results = [result for version in versions for result in _results(read, table, version, selected)]
+        lake.open().append("check_results", *(result.row for result in results))
+        for result in results:  # each into the history of its version
+            context.instance.report_runless_asset_event(_evaluation(result))
+        for check in checks:
+            if of_check := [result for result in results if result.check is check]:
+                yield _over_versions(of_check)
 
     return measure
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a check found of one version, with the bound that it is held to."""
+
+    check: Check
+    version: str | None
+    settings: CheckSettings
+    measured: "Measurement"
+    row: dict[str, Any]
+    """As in the table check_results."""
+
+    @property
+    def passed(self) -> bool:
+        return self.row["passed"]
+
+    @property
+    def found(self) -> str:
+        """In words, with the bound."""
+        found = "not measured: nothing to measure"
+        if self.measured.value is not None:
+            found = f"measured {self.measured.value:.4g} over {self.measured.rows:,}"
+        return f"{found}; bound: {self.settings.bounds}"
+
+
+def _materialized_versions(read: RunTables, table: str) -> list[str]:
+    query = "SELECT DISTINCT constitution_version FROM lake.materializations WHERE table_name = $table"
+    return sorted(read.lake.select(query, {"table": table}).to_series().drop_nulls(), key=natural_order)
+
+
+def _results(read: RunTables, table: str, version: str | None, selected: Set[str]) -> list[_Result]:
+    """What the selected checks of a table find of one version."""
+    checks = [check for check in CHECKS if check.table == table]
+    snapshot = read.snapshot(table, version)
+    data_version = read.lake.data_version_of(snapshot)
+    results: list[_Result] = []
+    for check, measured in _measure(read, snapshot, data_version, checks):
+        if check.name not in selected:
+            continue
+        settings = active_settings().checks.of(check.name).bound_of(table, version)
+        row = {
+            "table_name": table,
+            "constitution_version": version,
+            "check_name": check.name,
+            "run_id": read.run_id,
+            "checked_at": datetime.now(UTC).replace(tzinfo=None),
+            "passed": measured.value is None or settings.passes(measured.value),
+            "severity": settings.severity.value,
+            "value": measured.value,
+            "bounds": settings.bounds,
+            "rows": measured.rows,
+            "data_version": data_version,
+        }
+        results.append(_Result(check, version, settings, measured, row))
+    return results
 
 
 def _measure(
@@ -110,26 +153,71 @@ def _measure(
             yield check, measured[check.name]
 
 
-def _result(
-    check: Check, settings: CheckSettings, measured: "Measurement", passed: bool, version: str | None
-) -> dg.AssetCheckResult:
-    where = f" of constitution version {version}" if version else ""
-    found = "nothing to measure"
-    if measured.value is not None:
-        found = f"measured {measured.value:.4g} over {measured.rows:,}"
-    verdict = f"{check.table}{where}: {found}; bound: {settings.bounds}."
-    metadata: dict[str, Any] = {"rows": measured.rows, "bound": settings.bounds}
+def _shown(result: _Result) -> dg.AssetCheckResult:
+    return dg.AssetCheckResult(
+        asset_key=result.check.table,
+        check_name=result.check.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity[result.settings.severity],
+        description=_description(result),
+        metadata=_metadata(result),
+    )
+
+
+def _evaluation(result: _Result) -> dg.AssetCheckEvaluation:
+    """The result of one version, for a run that has no partition."""
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(result.check.table),
+        check_name=result.check.name,
+        passed=result.passed,
+        severity=dg.AssetCheckSeverity[result.settings.severity],
+        description=_description(result),
+        metadata=_metadata(result),
+        partition=result.version,
+    )
+
+
+def _description(result: _Result) -> str:
+    where = f" of constitution version {result.version}" if result.version else ""
+    verdict = f"{result.check.table}{where}: {result.found}."
+    return verdict if result.passed else f"{verdict} {result.check.advice}"
+
+
+def _metadata(result: _Result) -> dict[str, Any]:
+    measured = result.measured
+    metadata: dict[str, Any] = {"rows": measured.rows, "bound": result.settings.bounds}
     if measured.value is not None:
         metadata["value"] = measured.value
     if measured.examples:
         metadata["examples"] = dg.MetadataValue.table(_records(measured.examples))
+    return metadata
+
+
+def _over_versions(results: Sequence[_Result]) -> dg.AssetCheckResult:
+    """A check of all versions in one result: as bad as the worst of them, which the description names."""
+    check = results[0].check
+    failed = [result for result in results if not result.passed]
+    errors = [result for result in failed if result.settings.severity == Severity.ERROR]
+    told = "; ".join(f"{result.version}: {result.found}" for result in failed or results)
+    verdict = f"{check.table}, {len(failed)} of {len(results)} versions beyond the bound: {told}."
+    versions = [
+        dg.TableRecord(
+            {
+                "version": str(result.version),
+                "found": result.found,
+                "result": "not measured" if result.measured.value is None else "passed" if result.passed else "failed",
+                "rows": result.measured.rows,
+            }
+        )
+        for result in results
+    ]
     return dg.AssetCheckResult(
         asset_key=check.table,
         check_name=check.name,
-        passed=passed,
-        severity=dg.AssetCheckSeverity[settings.severity],
-        description=verdict if passed else f"{verdict} {check.advice}",
-        metadata=metadata,
+        passed=not failed,
+        severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
+        description=f"{verdict} {check.advice}" if failed else verdict,
+        metadata={"versions": dg.MetadataValue.table(versions)},
     )
 
 

@@ -102,6 +102,8 @@ def _line(name: str, assets: "Sequence[AssetStatus]", has_file: bool) -> list[Te
         checks.append(f" {failed}✗", "bold red")
     if warned := sum(asset.checks.warned for asset in assets):
         checks.append(f" {warned}!", "yellow")
+    if not_measured := sum(asset.checks.not_measured for asset in assets):
+        checks.append(f" {not_measured}?", "dim")
     return [
         Text(printable(name)),
         marks,
@@ -170,6 +172,7 @@ def _checks(asset: "AssetStatus") -> Text:
         (counts.passed, "passed", "green"),
         (counts.failed, "failed", "bold red"),
         (counts.warned, "warned", "yellow"),
+        (counts.not_measured, "not measured", "dim"),
         (counts.outdated, "outdated", "dim"),
     ):
         if count:
@@ -185,7 +188,7 @@ def _legend(found: "Status") -> Text:
     for state, (mark, style) in _MARKS.items():
         text.append(mark, style)
         text.append(f" {state.replace('_', ' ')}   ", "dim")
-    text.append("checks: passed, failed ✗, warned !", "dim")
+    text.append("checks: passed, failed ✗, warned !, not measured ?", "dim")
     return text
 
 

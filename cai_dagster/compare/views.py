@@ -252,6 +252,8 @@ def _check(result: CheckResult | None) -> str:
     """`0.12 ✓ (at most 0.3)`"""
     if result is None:
         return "not run"
+    if result.value is None:
+        return f"not measured ({result.bounds})"
     mark = "✓" if result.passed else ("✗" if result.severity == "ERROR" else "!")
     return f"{_number(result.value)} {mark} ({result.bounds})"
 

@@ -89,8 +89,11 @@ def figures(facts: Facts) -> dict[str, str]:
     if facts.reward_model_evaluation:
         figures["reward model accuracy"] = f"{facts.reward_model_evaluation[0]['accuracy']:.0%}"
     if facts.checks:
-        passed = sum(check["passed"] and not check["outdated"] for check in facts.checks)
-        figures["checks passed"] = f"{passed} of {len(facts.checks)}"
+        measured = [check for check in facts.checks if check["value"] is not None]
+        passed = sum(check["passed"] and not check["outdated"] for check in measured)
+        figures["checks passed"] = f"{passed} of {len(measured)}"
+        if len(measured) < len(facts.checks):
+            figures["checks not measured"] = f"{len(facts.checks) - len(measured)}"
     figures["tokens paid for"] = f"{sum(row['tokens'] for row in facts.spent.values()):,}"
     return figures
 

@@ -46,11 +46,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class CheckCounts:
-    """The latest result of each check. `outdated`: of rows that have been replaced since; they count as neither."""
+    """The latest result of each check, each in one of these counts.
+
+    `not_measured`: there was nothing to measure. `outdated`: of rows that have been replaced since.
+    """
 
     passed: int = 0
     warned: int = 0
     failed: int = 0
+    not_measured: int = 0
     outdated: int = 0
 
 
@@ -231,18 +235,20 @@ def _was_read(upstream: Row, account: Row) -> bool:
 
 def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list[str]]:
     """The counts, and the names of the failed checks."""
-    passed = warned = outdated = 0
+    passed = warned = not_measured = outdated = 0
     failing: list[str] = []
     for result in results:
         if result["data_version"] != data_version:
             outdated += 1
+        elif result["value"] is None:
+            not_measured += 1
         elif result["passed"]:
             passed += 1
         elif result["severity"] == "WARN":
             warned += 1
         else:
             failing.append(result["check_name"])
-    return CheckCounts(passed, warned, len(failing), outdated), failing
+    return CheckCounts(passed, warned, len(failing), not_measured, outdated), failing
 
 
 def _changed_files(reader: LakeReader, constitutions: Path, versions: Iterable[str]) -> dict[str, str]:

@@ -58,9 +58,11 @@ def account(
     }
 
 
-def result(table: str, name: str, passed: bool, severity: str = "ERROR", data: str = "a") -> dict[str, Any]:
+def result(
+    table: str, name: str, passed: bool, severity: str = "ERROR", data: str = "a", value: float | None = 0.5
+) -> dict[str, Any]:
     names = {"table_name": table, "constitution_version": "v1" if TABLES[table].versioned else None, "check_name": name}
-    return {**names, "passed": passed, "severity": severity, "data_version": data}
+    return {**names, "passed": passed, "severity": severity, "data_version": data, "value": value}
 
 
 def a_run(start: float = 0, run: str = "r") -> list[dict[str, Any]]:
@@ -139,10 +141,11 @@ def test_checks_count_once_each_and_only_for_the_rows_that_are_there() -> None:
         result("revision_rounds", "unchanged_revisions", passed=False),
         result("revision_rounds", "unfinished_completions", passed=False, severity="WARN"),
         result("revision_rounds", "principle_coverage", passed=False, data="older"),
+        result("revision_rounds", "language_changes", passed=True, value=None),
     ]
     rounds = statuses(a_run(), results)["revision_rounds"]
     counts = rounds.checks
-    assert (counts.passed, counts.failed, counts.warned, counts.outdated) == (1, 1, 1, 1)
+    assert (counts.passed, counts.failed, counts.warned, counts.not_measured, counts.outdated) == (1, 1, 1, 1, 1)
     assert rounds.state == State.failed
     assert rounds.because == "check unchanged_revisions failed"
 
@@ -244,7 +247,7 @@ def test_the_command_prints_json_and_refuses_a_version_that_is_nowhere(home: Hom
     assert set(made) == {"shared", "versions"}
     (first, *_) = next(one for one in made["versions"] if one["constitution_version"] == "v1")["assets"]
     assert (first["asset"], first["state"], first["rows"]) == ("constitution", "fresh", 16)
-    assert set(first["checks"]) == {"passed", "warned", "failed", "outdated"}
+    assert set(first["checks"]) == {"passed", "warned", "failed", "not_measured", "outdated"}
     missing = CliRunner().invoke(cli.app, ["status", "--version", "v77"])
     assert missing.exit_code == 1
     assert CliRunner().invoke(cli.app, ["status", "--version", "v2"]).exit_code == 0
