@@ -14,6 +14,7 @@ from pathlib import Path
 from cai_dagster.errors import MendableError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
 _PROBE_BYTES = 2**18
 
@@ -76,6 +77,13 @@ def why_not_writable(folder: Path) -> OSError | None:
     except OSError as error:
         return error
     return None
+
+
+def is_read_only(folder: Path) -> bool:
+    """Whether nothing may be written there, or in what will hold it. A full disk is not read-only."""
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    error = why_not_writable(existing)
+    return error is not None and error.errno in _FORBIDDEN
 
 
 def _has_room(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from filelock import FileLock
@@ -23,7 +24,7 @@ from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metad
 from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
-from cai_dagster.disk import full_disk_named
+from cai_dagster.disk import full_disk_named, is_read_only
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
@@ -67,7 +68,11 @@ class Ledger:
 
     def __init__(self, database: Path | str, forgotten: Callable[[], Set[str]] = frozenset[str]) -> None:
         self._forgotten = forgotten
-        if isinstance(database, Path):
+        if isinstance(database, Path) and is_read_only(database.parent):
+            self._room, self._leases = contextlib.nullcontext[None], None
+            self._engine = sa.create_engine(f"sqlite:///file:{quote(str(database))}?mode=ro&uri=true")
+            self._refuse_other_schemas()
+        elif isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._room = lambda: full_disk_named(database.parent)
             self._leases = database.with_name("claims")

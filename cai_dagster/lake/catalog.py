@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from cai_dagster.disk import is_read_only
 from cai_dagster.home import Home
 from cai_dagster.lake.reader import (
     LOST_CATALOG,
@@ -37,12 +38,16 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     source = literal(f"ducklake:sqlite:{home.catalog}")
     # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
     options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
-    if with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
+    read_only = is_read_only(home.root)
+    if read_only:
+        options += ", READ_ONLY"
+    elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
         options += ", CREATE_IF_NOT_EXISTS false"
     try:
         retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
-        retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
-        retry_conflicts(lambda: _inline_appended_rows(connection))
+        if not read_only:
+            retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
+            retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
         raise unreadable_catalog(home, error) from error
 

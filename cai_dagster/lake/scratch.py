@@ -5,15 +5,24 @@ swept.
 """
 
 import contextlib
+import os
 import shutil
+import tempfile
 import uuid
 from collections.abc import Generator
 from pathlib import Path
 
+from cai_dagster.disk import is_read_only
+from cai_dagster.home import Home
 from cai_dagster.leases import hold, is_held, let_go
 
 LEASE = ".lease"
 _held: dict[Path, int | None] = {}
+
+
+def scratch_of(home: Home) -> Path:
+    """Where the scratch folders of a home are: in the home, or, where it may only be read, with the system's own."""
+    return Path(tempfile.gettempdir()) / f"cai_dagster-{os.getuid()}" if is_read_only(home.root) else home.staging
 
 
 def new_scratch_folder(parent: Path) -> Path:

@@ -21,7 +21,7 @@ from cai_dagster.lake.catalog import attach
 from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.queries import Rows, select_rows, with_tables
 from cai_dagster.lake.reader import LakeError, literal, retry_conflicts, started_duckdb
-from cai_dagster.lake.scratch import remove_abandoned, scratch_folder
+from cai_dagster.lake.scratch import remove_abandoned, scratch_folder, scratch_of
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
@@ -39,12 +39,15 @@ class SnapshotTables:
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
         connection = started_duckdb()
-        self._home.root.mkdir(parents=True, exist_ok=True)
-        self._home.staging.mkdir(exist_ok=True)
-        remove_abandoned(self._home.staging)
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        remove_abandoned(self._scratch)
         with full_disk_named(self._home.root):
             attach(connection, self._home)
         return connection
+
+    @cached_property
+    def _scratch(self) -> Path:
+        return scratch_of(self._home)
 
     def snapshot(self, table: str, constitution_version: str | None = None) -> TableSnapshot:
         """The table as it is now.
@@ -131,7 +134,7 @@ class SnapshotTables:
     def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
         """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
         _ = self._connection
-        with scratch_folder(self._home.staging) as folder:
+        with scratch_folder(self._scratch) as folder:
             file = folder / "rows.parquet"
             options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
             with full_disk_named(self._home.root):

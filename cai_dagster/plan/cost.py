@@ -20,7 +20,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.queries import Rows
-from cai_dagster.lake.scratch import scratch_folder
+from cai_dagster.lake.scratch import scratch_folder, scratch_of
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.weights import Weights, checkpoint_weights
 from cai_dagster.plan.counting import CountedCalls, PlannedModel, counting_model
@@ -110,7 +110,7 @@ def plan(
     selected = frozenset(selection or [table.name for table in graph() if not table.on_demand])
     lake, ledger = Lake(home), open_ledger(home)
     models = {Asked.policy: policy, Asked.feedback_model: feedback_model, Asked.sl_cai_model: policy}
-    with scratch_folder(home.staging) as folder:
+    with scratch_folder(scratch_of(home)) as folder:
         run = _Run(home, settings, models, selected, lake, CountedCalls(ledger), folder, report)
         run.estimates = Estimates(lake, ledger.lengths())
         for version in versions:

@@ -3,6 +3,7 @@
 Dagster's instance is read as the files that it is: nothing here imports Dagster, loads a model or goes to the network.
 """
 
+import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -27,7 +28,7 @@ from cai_dagster.constitution.constitution import (
     constitution_versions,
     load_constitution,
 )
-from cai_dagster.disk import why_not_writable
+from cai_dagster.disk import is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
@@ -224,7 +225,12 @@ def _writable(home: Home) -> list[Finding]:
     if error is None:
         return []
     text = f"{home.root} cannot be written to ({error.strerror}): models, tables and ledger in it were not looked at"
-    remedy = f'free some room there, or chown -R "$(id -un)" {quoted(home.root)}, or set CAI_HOME to another folder'
+    mend = "free some room there"
+    if error.errno == errno.EROFS:
+        mend = "mount it for writing (it can be read as it is: cai status, plan, trace, diff, report --output FILE)"
+    elif is_read_only(home.root):
+        mend = f'chown -R "$(id -un)" {quoted(home.root)}'
+    remedy = f"{mend}, or set CAI_HOME to another folder"
     return [problem("disk", text, remedy)]
 
 
