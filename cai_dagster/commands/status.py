@@ -143,7 +143,8 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
     table.add_column("asset", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for column in ("rows", "rejected", "checks", "calls paid", "tokens", "time"):
-        table.add_column(column, justify="right", no_wrap=True)
+        wide = column == "checks"  # its counts take two lines rather than the room of the other columns
+        table.add_column(column, justify="right", no_wrap=not wide, max_width=20 if wide else None)
     table.add_column("made", no_wrap=True)
     for asset in assets:
         mark, style = _MARKS[asset.state]

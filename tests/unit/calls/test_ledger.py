@@ -161,12 +161,6 @@ def test_a_ledger_of_another_schema_is_refused_and_left_as_it_was(tmp_path: Path
         assert connection.execute("SELECT count(*) FROM calls").fetchone() == (1,)
 
 
-def test_a_database_url_is_a_ledger_too(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'by_url.sqlite'}"
-    Ledger(url).put([paid("r1")])
-    assert Ledger(url).get(["r1"]) == {"r1": PLAIN}
-
-
 def test_the_last_retry_of_a_call_counts(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.sqlite")
     ledger.put([paid("r1")])
