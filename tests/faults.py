@@ -22,10 +22,10 @@ from typing import Any
 
 import polars as pl
 
-from cai_dagster.calls.ledgered_model import COMMIT_CALLS
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.models.weights import weights_of
+from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
 from tests.fault_marks import DONE, WORKING
 
@@ -241,11 +241,12 @@ def repeated_answers(calls: Sequence[tuple[str, str]]) -> set[str]:
 
 
 def wrong_calls(calls: Sequence[tuple[str, str]], before: int, committed: set[str]) -> list[str]:
-    """A committed call asked again; more calls paid twice than a batch has. `before` lines are of the first run."""
+    """A committed call asked again; more calls paid twice than are in flight. `before` lines are of the first run."""
     again = {call for what, call in calls[before:] if what == "asked"} & committed
     wrong = [f"in the ledger and asked again: {call}" for call in sorted(again)]
-    if len(repeated_answers(calls)) > COMMIT_CALLS:
-        wrong.append(f"{len(repeated_answers(calls))} calls were paid twice; a batch has {COMMIT_CALLS}")
+    in_flight = active_settings().policy.rows_in_flight
+    if len(repeated_answers(calls)) > in_flight:
+        wrong.append(f"{len(repeated_answers(calls))} calls were paid twice; {in_flight} are in flight")
     return wrong
 
 
