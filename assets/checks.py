@@ -54,17 +54,16 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
         read = RunTables.of(context.instance, context.run.run_id)
         selected = {key.name for key in context.selected_asset_check_keys}
-        if context.has_partition_key or not TABLES[table].versioned:
-            version = context.partition_key if TABLES[table].versioned else None
-            results = _results(read, table, version, selected)
-            lake.open().append("check_results", *(result.row for result in results))
-            yield from (_shown(result) for result in results)
-            return
-        versions = [version for version in _materialized_versions(read, table) if read.find(table, version)]
+        one = context.has_partition_key or not TABLES[table].versioned
+        versions = [context.partition_key if TABLES[table].versioned else None] if one else _versions(read, table)
         results = [result for version in versions for result in _results(read, table, version, selected)]
         lake.open().append("check_results", *(result.row for result in results))
+        if one:
+            yield from (dg.AssetCheckResult(**_fields(result)) for result in results)
+            return
         for result in results:  # each into the history of its version
-            context.instance.report_runless_asset_event(_evaluation(result))
+            evaluation = dg.AssetCheckEvaluation(**_fields(result), partition=result.version)
+            context.instance.report_runless_asset_event(evaluation)
         for check in checks:
             if of_check := [result for result in results if result.check is check]:
                 yield _over_versions(of_check)
@@ -96,9 +95,11 @@ class _Result:
         return f"{found}; bound: {self.settings.bounds}"
 
 
-def _materialized_versions(read: RunTables, table: str) -> list[str]:
+def _versions(read: RunTables, table: str) -> list[str]:
+    """The versions of a table that the run reads."""
     query = "SELECT DISTINCT constitution_version FROM lake.materializations WHERE table_name = $table"
-    return sorted(read.lake.select(query, {"table": table}).to_series().drop_nulls(), key=natural_order)
+    versions = read.lake.select(query, {"table": table}).to_series()
+    return sorted((version for version in versions if read.find(table, version)), key=natural_order)
 
 
 def _results(read: RunTables, table: str, version: str | None, selected: Set[str]) -> list[_Result]:
@@ -153,28 +154,16 @@ def _measure(
             yield check, measured[check.name]
 
 
-def _shown(result: _Result) -> dg.AssetCheckResult:
-    return dg.AssetCheckResult(
-        asset_key=result.check.table,
-        check_name=result.check.name,
-        passed=result.passed,
-        severity=dg.AssetCheckSeverity[result.settings.severity],
-        description=_description(result),
-        metadata=_metadata(result),
-    )
-
-
-def _evaluation(result: _Result) -> dg.AssetCheckEvaluation:
-    """The result of one version, for a run that has no partition."""
-    return dg.AssetCheckEvaluation(
-        asset_key=dg.AssetKey(result.check.table),
-        check_name=result.check.name,
-        passed=result.passed,
-        severity=dg.AssetCheckSeverity[result.settings.severity],
-        description=_description(result),
-        metadata=_metadata(result),
-        partition=result.version,
-    )
+def _fields(result: _Result) -> dict[str, Any]:
+    """What Dagster's events of a check's result have in common."""
+    return {
+        "asset_key": dg.AssetKey(result.check.table),
+        "check_name": result.check.name,
+        "passed": result.passed,
+        "severity": dg.AssetCheckSeverity[result.settings.severity],
+        "description": _description(result),
+        "metadata": _metadata(result),
+    }
 
 
 def _description(result: _Result) -> str:

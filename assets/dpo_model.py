@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
+from assets.common.stage import new_rows
 from assets.common.table_asset import table_asset
 from assets.common.training import current_checkpoint, require, stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -37,6 +38,7 @@ def dpo_model(
 
     from cai_dagster.training.reward_modelling import ai_pairs, pairs_hash
 
+    staged = new_rows(context, lake, [preference_pairs, sl_cai_model])
     base = current_checkpoint(sl_cai_model)
     pairs = preference_pairs.frame().filter(pl.col("split") == "preference")
     require("dpo_model", pairs.height, "min_pairs", config.min_pairs, _TOO_FEW)
@@ -58,4 +60,4 @@ def dpo_model(
         require("dpo_model", len(usable), "min_pairs", config.min_pairs, _TOO_FEW)
         return train_dpo(base.folder, usable, config, policy.trust_remote_code, context.log.info, folder)
 
-    return stage_checkpoint(context, lake, ingredients, pairs.height, train)
+    return stage_checkpoint(context, lake, staged, ingredients, pairs.height, train)

@@ -63,7 +63,7 @@ def reward_model(
 
     people = int((pairs["labelled_by"] == HUMAN).sum())
     labelled_by = {"ai_pairs": pairs.height - people, "human_pairs": people}
-    return stage_checkpoint(context, lake, ingredients, pairs.height, train, labelled_by)
+    return stage_checkpoint(context, lake, work.staged, ingredients, pairs.height, train, labelled_by)
 
 
 def _human_labels(context: dg.AssetExecutionContext) -> list[TableSnapshot]:

@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
+from assets.common.stage import new_rows
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint, require, stage_checkpoint
 from cai_dagster.hashing import content_hash
@@ -40,6 +41,7 @@ def rlaif_model(
 
     from cai_dagster.training.policy_optimization import prompts_hash, reward_reading
 
+    staged = new_rows(context, lake, [constitution, prompts, reward_model, sl_cai_model])
     base = current_checkpoint(sl_cai_model)
     judge = checkpoint_in_use(reward_model)
     reading = reward_reading(judge, constitution.frame())
@@ -66,4 +68,4 @@ def rlaif_model(
         reward = reward_of_checkpoint(Path(judge["path"]), reading, policy.trust_remote_code)
         return train_rlaif(base.folder, usable, reward, config, policy.trust_remote_code, context.log.info, folder)
 
-    return stage_checkpoint(context, lake, ingredients, max(1, answered.height), train)
+    return stage_checkpoint(context, lake, staged, ingredients, max(1, answered.height), train)

@@ -53,4 +53,4 @@ def sl_cai_model(
         report = context.log.info
         return train_supervised(base.folder, rows, unseen, config, policy.trust_remote_code, report, folder)
 
-    return stage_checkpoint(context, lake, ingredients, len(examples), train)
+    return stage_checkpoint(context, lake, work.staged, ingredients, len(examples), train)

@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import run_stage
+from assets.common.stage import new_rows, run_stage
 from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -57,6 +57,7 @@ def teacher_sft_model(
     """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
     from cai_dagster.training.supervised import answered_prompts, dialogues_of, examples_hash, token_rows
 
+    staged = new_rows(context, lake, [teacher_responses, prompts])
     base = policy.weights()
     examples = dialogues_of(answered_prompts(teacher_responses.frame(), prompts.frame()))
     ingredients = Ingredients(
@@ -74,4 +75,4 @@ def teacher_sft_model(
         rows = token_rows(examples, policy.chat_format(), config.max_length)
         return train_supervised(base.folder, rows, [], config, policy.trust_remote_code, context.log.info, folder)
 
-    return stage_checkpoint(context, lake, ingredients, len(examples), train)
+    return stage_checkpoint(context, lake, staged, ingredients, len(examples), train)

@@ -6,6 +6,7 @@ system is asked. It knows nothing of what is written.
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Generator
@@ -14,7 +15,6 @@ from pathlib import Path
 from cai_dagster.errors import MendableError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = {errno.EROFS, errno.EACCES, errno.EPERM}
 _WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
 _PROBE_BYTES = 2**18
 
@@ -81,9 +81,12 @@ def why_not_writable(folder: Path) -> OSError | None:
 
 def is_read_only(folder: Path) -> bool:
     """Whether nothing may be written there, or in what will hold it. A full disk is not read-only."""
-    existing = next(one for one in (folder, *folder.parents) if one.exists())
-    error = why_not_writable(existing)
-    return error is not None and error.errno in _FORBIDDEN
+    return not os.access(existing(folder), os.W_OK)
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(one for one in (folder, *folder.parents) if one.exists())
 
 
 def _has_room(folder: Path) -> bool:

@@ -2,17 +2,18 @@
 
 Without a GPU the cores are locked for the processes of one home; those of other homes share them.
 
-Dagster's pool "gpu" keeps runs apart; the file locks here covers what pools do not limit, such as ad-hoc
+Dagster's pool "gpu" keeps runs apart; the file locks here cover what pools do not limit, such as ad-hoc
 materialization. What is loaded belongs to the process, not to a resource object: Dagster may make several of those.
 Servers that are elsewhere need no lock; they are kept here all the same, so that there is one way to an engine.
 """
 
 import contextlib
+import os
 from collections.abc import Generator
 from pathlib import Path
 
 from cai_dagster.home import Home
-from cai_dagster.leases import hold, let_go
+from cai_dagster.lake.leases import hold, hold_if_free
 from cai_dagster.models.hardware import visible_gpus
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights
@@ -23,7 +24,7 @@ LOCKS_OF_GPUS = Path("/tmp")  # noqa: S108  (where every user of the machine fin
 
 class _Accelerator:
     def __init__(self) -> None:
-        self._held: list[int | None] = []
+        self._held: list[int] = []
         self._engine: StartedEngine | None = None
         self._loaded: tuple[str, LanguageModelSettings] | None = None
 
@@ -51,7 +52,7 @@ class _Accelerator:
         """Unload what is loaded and let other processes in."""
         self._unload()
         while self._held:
-            let_go(self._held.pop())
+            os.close(self._held.pop())
 
     def _unload(self) -> None:
         if self._engine is not None:
@@ -63,7 +64,7 @@ class _Accelerator:
             return
         for lock in _locks():  # in one order for all, so that nobody waits in a circle
             lock.parent.mkdir(parents=True, exist_ok=True)
-            held = hold(lock, wait=False)
+            held = hold_if_free(lock)
             if held is None:
                 log(f"another process has a model loaded ({lock} is locked); waiting for it to finish")
                 held = hold(lock)

@@ -56,13 +56,14 @@ def run_stages(
     from cai_dagster.calls.row_stream import Progress, run_rows
 
     store = lake.open()
-    staged = new_rows(context, lake, tables.values())
+    staged = new_rows(context, lake)
     table = staged.table.name
 
     def report(progress: Progress) -> None:
         context.log.info(f"{table}: {progress}")
 
     def run() -> None:
+        _reject_without_partner(context, lake, tables.values(), staged)
         for model, stage in runs:
             total = store.count(stage.rows, **tables)
             context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
@@ -70,33 +71,26 @@ def run_stages(
             run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
 
     models = [model for model, _ in runs]
-
-    def start_again() -> None:
-        staged.start_again()
-        _reject_without_partner(context, lake, tables.values(), staged)
-
-    _run_until_agreed(run, models, start_again, context.log.info)
+    _run_until_agreed(run, models, staged, context.log.info)
     usage = sum((model.usage for model in models), Usage())
-    tokens = usage.tokens
-    context.log.info(f"{table}: {usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {tokens:,} tokens")
+    paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens:,} tokens"
+    context.log.info(f"{table}: {paid}")
     names = ", ".join(dict.fromkeys(model.model_id for model in models))
-    metadata = {
-        "model": names,
+    return _result(context, lake, staged, usage, {"model": names, **_cost(usage), **(more or {})}, names)
+
+
+def _cost(usage: Usage) -> Metadata:
+    return {
         "ledger_hits": usage.hits,
         "ledger_misses": usage.misses,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "tokens_per_second": round(tokens / usage.engine_seconds, 1) if tokens else 0.0,
-        **(more or {}),
+        "tokens_per_second": round(usage.tokens / usage.engine_seconds, 1) if usage.tokens else 0.0,
     }
-    return _result(context, lake, staged, usage, metadata, names)
 
 
 def _run_until_agreed(
-    run: Callable[[], None],
-    models: Sequence[LedgeredModel],
-    start_again: Callable[[], None],
-    log: Callable[[str], None],
+    run: Callable[[], None], models: Sequence[LedgeredModel], staged: "StagedRows", log: Callable[[str], None]
 ) -> None:
     """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""
     run()
@@ -104,7 +98,7 @@ def _run_until_agreed(
         log(f"another run paid for {overruled:,} of these calls first; making the rows of its answers")
         for model in models:
             model.overruled.clear()
-        start_again()
+        staged.start_again()
         run()
 
 

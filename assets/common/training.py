@@ -2,15 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from assets.common.stage import Metadata, new_rows, stage_rows
+from assets.common.stage import Metadata, stage_rows
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.weights import Weights, checkpoint_weights
-from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.checkpoints import (
     Curve,
     Ingredients,
@@ -22,10 +21,14 @@ from cai_dagster.training.checkpoints import (
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 
+if TYPE_CHECKING:
+    from cai_dagster.lake.staging import StagedRows
+
 
 def stage_checkpoint(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
+    staged: "StagedRows",
     ingredients: Ingredients,
     rows: int,
     train: Callable[[Path], TrainingOutcome],
@@ -33,10 +36,10 @@ def stage_checkpoint(
 ) -> dg.MaterializeResult:
     """Train, or find the checkpoint that was trained on exactly this already; one row for the asset's table.
 
-    `more` is added to the metadata.
+    `staged` is where the row goes: of `new_rows` or `work_of`, which refuse tables that do not fit together. `more` is
+    added to the metadata.
     """
     home = Home.from_environment()
-    staged = new_rows(context, lake, _tables_of(ingredients, lake))
 
     def train_alone(folder: Path) -> TrainingOutcome:
         with ACCELERATOR.reserved(context.log.info):
@@ -68,15 +71,6 @@ def stage_checkpoint(
         **(more or {}),
     }
     return stage_rows(context, lake, staged, metadata)
-
-
-def _tables_of(ingredients: Ingredients, lake: LakeResource) -> list[TableSnapshot]:
-    """The tables that a checkpoint is trained on."""
-    store, version = lake.open(), ingredients.constitution_version
-    return [
-        TableSnapshot(store, table, version if TABLES[table].versioned else None, snapshot)
-        for table, snapshot in ingredients.lake_snapshots.items()
-    ]
 
 
 def require(asset: str, found: int, setting: str, minimum: int, what: str) -> None:

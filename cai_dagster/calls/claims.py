@@ -9,6 +9,7 @@ other.
 """
 
 import json
+import os
 import threading
 import time
 import uuid
@@ -21,12 +22,18 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from cai_dagster.calls.ledger_schema import claimants, claims
+from cai_dagster.calls.ledger_sql import each_of_ids
 from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Claimed
-from cai_dagster.leases import hold, is_held, let_go
+from cai_dagster.lake.leases import hold, is_held
 
 BEAT_SECONDS = 2.0
 LEASE_SECONDS = 20.0
+
+
+def leases_beside(ledger: Path) -> Path:
+    """Where the claimants of a ledger in a file hold their leases."""
+    return ledger.with_name("claims")
 
 
 class Claims:
@@ -39,7 +46,7 @@ class Claims:
         self._lease: int | None = None
         self._stop: threading.Event | None = None
         self._seen: dict[str, tuple[int, float]] = {}  # another claimant's beats, and when they were first seen
-        each = each_of_ids(database)
+        each = each_of_ids(database.dialect.name == "postgresql")
         self._claim = sa.text(
             f"INSERT INTO claims (request_id, claimant) SELECT id, :claimant FROM {each} "
             "WHERE NOT EXISTS (SELECT 1 FROM calls WHERE request_id = id) ON CONFLICT DO NOTHING"
@@ -57,9 +64,9 @@ class Claims:
         """Claim those that are neither answered nor claimed; claims of runs that ended are taken over."""
         ids = set(request_ids)
         self._begin()
-        claimed, claimants_of = self._try_to_claim(ids)
-        if claimed.others and self._take_away({claimants_of[request_id] for request_id in claimed.others}):
-            claimed, _ = self._try_to_claim(ids)
+        claimed = self._try_to_claim(ids)
+        if claimed.others and self._take_away(set(claimed.others.values())):
+            claimed = self._try_to_claim(ids)
         return claimed
 
     @waits_for_the_server
@@ -80,7 +87,7 @@ class Claims:
         self._stop = None
         if self._leases is not None and self._lease is not None:
             (self._leases / self._claimant).unlink(missing_ok=True)
-            let_go(self._lease)
+            os.close(self._lease)
             self._lease = None
 
     def _begin(self) -> None:
@@ -98,7 +105,7 @@ class Claims:
         arguments = (self._database, self._claimant, self._stop)
         threading.Thread(target=_keep_beating, args=arguments, name="claims", daemon=True).start()
 
-    def _try_to_claim(self, ids: Set[str]) -> tuple[Claimed, dict[str, str]]:
+    def _try_to_claim(self, ids: Set[str]) -> Claimed:
         parameters = {"claimant": self._claimant, "ids": json.dumps(sorted(ids))}
         with self._database.begin() as connection:
             connection.execute(self._claim, parameters)
@@ -106,9 +113,9 @@ class Claims:
             answered = {request_id for request_id, _, is_answered in found if is_answered}
             if answered:  # between the two statements
                 connection.execute(self._release, {**parameters, "ids": json.dumps(sorted(answered))})
-        claimants_of: dict[str, str] = {request_id: claimant for request_id, claimant, _ in found}
-        ours = {request_id for request_id, claimant in claimants_of.items() if claimant == self._claimant}
-        return Claimed(ours - answered, claimants_of.keys() - ours - answered), claimants_of
+        open_claims = {request_id: claimant for request_id, claimant, is_answered in found if not is_answered}
+        ours = {request_id for request_id, claimant in open_claims.items() if claimant == self._claimant}
+        return Claimed(ours, {one: claimant for one, claimant in open_claims.items() if one not in ours})
 
     def _take_away(self, others: Set[str]) -> bool:
         """Remove the claims of those of these claimants that have ended; whether there were any."""
@@ -134,13 +141,6 @@ class Claims:
             self._seen[other] = (beats, now)
             return False
         return now - since > LEASE_SECONDS
-
-
-def each_of_ids(database: sa.Engine) -> str:
-    """SQL for the ids of the JSON array `ids`, as a column `id`: one parameter keeps a statement the same."""
-    if database.dialect.name == "postgresql":
-        return "json_array_elements_text(cast(:ids AS json)) AS each(id)"
-    return "(SELECT value AS id FROM json_each(:ids))"
 
 
 def _keep_beating(database: sa.Engine, claimant: str, stop: threading.Event) -> None:

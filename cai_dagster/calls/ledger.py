@@ -19,8 +19,9 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from cai_dagster.calls.checksums import CHECKED, checksum
-from cai_dagster.calls.claims import Claims, each_of_ids
+from cai_dagster.calls.claims import Claims, leases_beside
 from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metadata, refusal_of, retries, schema_version
+from cai_dagster.calls.ledger_sql import each_of_ids
 from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
@@ -75,7 +76,7 @@ class Ledger:
         elif isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)
             self._room = lambda: full_disk_named(database.parent)
-            self._leases = database.with_name("claims")
+            self._leases = leases_beside(database)
             self._engine = sa.create_engine(f"sqlite:///{database}", connect_args={"timeout": 60})
             event.listen(self._engine, "connect", _use_wal)
             with self._room(), FileLock(f"{database}.lock"):  # several processes may find that there is none yet
@@ -114,8 +115,8 @@ class Ledger:
             statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
             parameters: Any = [tuple(row.values()) for row in rows] if statement.positional else rows
             added = connection.exec_driver_sql(str(statement), parameters).rowcount
-            # Asked for once the database is ours to write: what is forgotten from now on is removed after us.
             connection.execute(self._settled, {"ids": json.dumps(list(paid))})
+            # Asked for once the database is ours to write: what is forgotten from now on is removed after us.
             refused = self._forgotten() & {call.slot.prompt_id for call in paid.values()}
             if refused:
                 connection.execute(sa.delete(calls).where(calls.c.prompt_id.in_(refused)))
@@ -225,15 +226,17 @@ class Ledger:
         return (postgresql if self._engine.dialect.name == "postgresql" else sqlite).insert(table)
 
     @cached_property
+    def _each_id(self) -> str:
+        return each_of_ids(self._engine.dialect.name == "postgresql")
+
+    @cached_property
     def _settled(self) -> sa.Delete:
-        return sa.delete(claims).where(claims.c.request_id.in_(sa.text(f"SELECT id FROM {each_of_ids(self._engine)}")))
+        return sa.delete(claims).where(claims.c.request_id.in_(sa.text(f"SELECT id FROM {self._each_id}")))
 
     @cached_property
     def _answers(self) -> sa.Select[Any]:
         """The answers whose ids are in the JSON array `ids`: one parameter, so that it is always the same statement."""
-        return sa.select(*_answer_columns).where(
-            calls.c.request_id.in_(sa.text(f"SELECT id FROM {each_of_ids(self._engine)}"))
-        )
+        return sa.select(*_answer_columns).where(calls.c.request_id.in_(sa.text(f"SELECT id FROM {self._each_id}")))
 
 
 def open_ledger(home: Home) -> Ledger:

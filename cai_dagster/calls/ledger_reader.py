@@ -8,10 +8,14 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cai_dagster.calls.ledger_sql import each_of_ids
 from cai_dagster.calls.stored_text import restored
 from cai_dagster.home import Home
+
+if TYPE_CHECKING:
+    from cai_dagster.calls.ledger import Ledger
 
 _CALL = """
     SELECT c.request_id, stage, prompt_id, model_id, prompt_tokens, completion_tokens, seconds,
@@ -47,10 +51,9 @@ class LedgerReader:
 
     def calls(self, request_ids: Iterable[str]) -> dict[str, LedgerCall]:
         """The calls there are, by request id."""
-        asked = json.dumps(sorted(set(request_ids)))
-        each = "json_array_elements_text(cast(:asked AS json))" if self._home.shared_ledger else "json_each(:asked)"
-        value = "value" if not self._home.shared_ledger else "*"
-        return self._found(f"{_CALL} WHERE c.request_id IN (SELECT {value} FROM {each})", asked=asked)
+        each = each_of_ids(postgresql=self._home.shared_ledger is not None)
+        ids = json.dumps(sorted(set(request_ids)))
+        return self._found(f"{_CALL} WHERE c.request_id IN (SELECT id FROM {each})", ids=ids)
 
     def beginning_with(self, digits: str, most: int) -> dict[str, LedgerCall]:
         """Up to `most` calls whose id begins with these hex digits."""
@@ -64,10 +67,14 @@ class LedgerReader:
 
     def _read(self, query: str, parameters: dict[str, Any]) -> Iterable[Any]:
         if self._home.shared_ledger:
-            from cai_dagster.calls.ledger import open_ledger
-
-            return open_ledger(self._home).read(query, parameters)
+            return self._shared.read(query, parameters)
         return self._connection.execute(query, parameters) if self._connection else ()
+
+    @cached_property
+    def _shared(self) -> "Ledger":
+        from cai_dagster.calls.ledger import open_ledger
+
+        return open_ledger(self._home)
 
     @cached_property
     def _connection(self) -> sqlite3.Connection | None:

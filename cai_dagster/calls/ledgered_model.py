@@ -275,10 +275,10 @@ class LedgeredModel:
         self._started_engine()
         self._commit_or_note()
         claimed = self._claims.claim(missing)
-        since = missing - claimed.ours - claimed.others
+        since = missing - claimed.ours - claimed.others.keys()
         if since:
             known |= self._ledger.get(sorted(since))
-        return claimed.others
+        return claimed.others.keys()
 
     def _look_again(self) -> None:
         """Look for the answers of other runs; claims that they gave up are ours."""

@@ -4,7 +4,7 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 """
 
 import math
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -139,7 +139,8 @@ class Claimed:
     """
 
     ours: Set[str]
-    others: Set[str]
+    others: Mapping[str, str]
+    """Request id → who has claimed it."""
 
 
 @dataclass(frozen=True)

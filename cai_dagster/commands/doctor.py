@@ -2,13 +2,18 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from cai_dagster.home import Home
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cai_dagster.upkeep.findings import Finding, Level
 
 _STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -44,7 +49,6 @@ def doctor(
 
     Exit status 1 where there is a problem; warnings leave it 0.
     """
-    from cai_dagster.text import printable
     from cai_dagster.upkeep.doctor import examine
     from cai_dagster.upkeep.findings import Level
     from cai_dagster.upkeep.leftovers import remove_leftovers
@@ -56,12 +60,11 @@ def doctor(
     mended = mend_filters(home) if mend else []
     salvaged = salvage_ledger(home) if salvage else None
     findings = examine(home, full)
-    counts = {level: sum(finding.level == level for finding in findings) for level in Level}
     if as_json:
         document = {
             "home": str(home.root),
-            "problems": counts[Level.problem],
-            "warnings": counts[Level.warning],
+            "problems": _count(findings, Level.problem),
+            "warnings": _count(findings, Level.warning),
             "removed": [str(path) for path in (*removed.orphans, *removed.scratch)] if removed else [],
             "mended_filters": mended,
             "salvaged": salvaged.to_json() if salvaged else None,
@@ -69,20 +72,35 @@ def doctor(
         }
         sys.stdout.write(json.dumps(document, indent=2) + "\n")
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+        done: list[str] = []
         if removed:
-            console.print(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
+            done.append(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
         if mended:
-            console.print(f"filters find every row again of {', '.join(mended)}")
+            done.append(f"filters find every row again of {', '.join(mended)}")
         if salvaged:
-            console.print(str(salvaged), soft_wrap=True)
-        for finding in findings:
-            line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
-            line.append(f"{finding.topic}: {printable(finding.text)}", style="default")
-            console.print(line, soft_wrap=True)
-            if finding.remedy is not None:
-                console.print(Text(f"{'':8}→ {printable(finding.remedy)}"), soft_wrap=True)
-        counted = (f"{counts[level]} {level}{'s' * (counts[level] != 1)}" for level in (Level.problem, Level.warning))
-        console.print(", ".join(counted))
-    if counts[Level.problem]:
+            done.append(str(salvaged))
+        _print(done, findings)
+    if _count(findings, Level.problem):
         raise typer.Exit(1)
+
+
+def _count(findings: "Sequence[Finding]", level: "Level") -> int:
+    return sum(finding.level == level for finding in findings)
+
+
+def _print(done: "Sequence[str]", findings: "Sequence[Finding]") -> None:
+    """What was mended, each finding with its remedy, and how many there are."""
+    from cai_dagster.text import printable
+    from cai_dagster.upkeep.findings import Level
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
+    for text in done:
+        console.print(text, soft_wrap=True, markup=False)
+    for finding in findings:
+        line = Text(f"{finding.level:8}", style=_STYLES[finding.level])
+        line.append(f"{finding.topic}: {printable(finding.text)}", style="default")
+        console.print(line, soft_wrap=True)
+        if finding.remedy is not None:
+            console.print(Text(f"{'':8}→ {printable(finding.remedy)}"), soft_wrap=True)
+    counts = ((_count(findings, level), level) for level in (Level.problem, Level.warning))
+    console.print(", ".join(f"{count} {level}{'s' * (count != 1)}" for count, level in counts))

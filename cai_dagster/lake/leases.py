@@ -9,21 +9,20 @@ import os
 from pathlib import Path
 
 
-def hold(lease: Path, wait: bool = True) -> int | None:
-    """Lock the file, which is made where it is not there: the open file that holds the lock.
-
-    None where another process holds it and we are not to wait. The file may belong to another user.
-    """
-    try:
-        opened = os.open(lease, os.O_RDONLY)
-    except FileNotFoundError:
-        opened = os.open(lease, os.O_RDONLY | os.O_CREAT, 0o644)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(opened)
-        return None
+def hold(lease: Path) -> int:
+    """Wait for the lock on a file, which is made where it is not there; the open file that holds the lock."""
+    opened = _opened(lease)
+    fcntl.flock(opened, fcntl.LOCK_EX)
     return opened
+
+
+def hold_if_free(lease: Path) -> int | None:
+    """As `hold`; None where another process holds it."""
+    opened = _opened(lease)
+    if _locks(opened):
+        return opened
+    os.close(opened)
+    return None
 
 
 def is_held(lease: Path) -> bool:
@@ -35,15 +34,21 @@ def is_held(lease: Path) -> bool:
     except OSError:
         return True
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return True
+        return not _locks(opened)
     finally:
         os.close(opened)
-    return False
 
 
-def let_go(opened: int | None) -> None:
-    """Give up a lease that `hold` returned."""
-    if opened is not None:
-        os.close(opened)
+def _opened(lease: Path) -> int:
+    try:
+        return os.open(lease, os.O_RDONLY)  # it may be another user's
+    except FileNotFoundError:
+        return os.open(lease, os.O_RDONLY | os.O_CREAT, 0o644)
+
+
+def _locks(opened: int) -> bool:
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from cai_dagster.disk import is_read_only
 from cai_dagster.home import Home
-from cai_dagster.leases import hold, is_held, let_go
+from cai_dagster.lake.leases import hold, is_held
 
 LEASE = ".lease"
-_held: dict[Path, int | None] = {}
+_held: dict[Path, int] = {}
 
 
 def scratch_of(home: Home) -> Path:
@@ -40,7 +40,7 @@ def new_scratch_folder(parent: Path) -> Path:
 def remove_scratch_folder(folder: Path) -> None:
     """Delete a folder of this process, with what is still in it, and give up its lease."""
     shutil.rmtree(folder)
-    let_go(_held.pop(folder))
+    os.close(_held.pop(folder))
 
 
 @contextlib.contextmanager

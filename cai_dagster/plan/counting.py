@@ -83,7 +83,7 @@ class NoClaims:
 
     def claim(self, request_ids: Iterable[str]) -> Claimed:
         """All of them."""
-        return Claimed(frozenset(request_ids), frozenset())
+        return Claimed(frozenset(request_ids), {})
 
     def release(self, request_ids: Iterable[str]) -> None:
         """Nothing is held."""

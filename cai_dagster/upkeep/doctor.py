@@ -28,7 +28,7 @@ from cai_dagster.constitution.constitution import (
     constitution_versions,
     load_constitution,
 )
-from cai_dagster.disk import is_read_only, why_not_writable
+from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
@@ -207,7 +207,7 @@ def _machine(home: Home) -> list[Finding]:
         findings.append(
             warning("machine", "this CPU has no AVX2", "vLLM's CPU build may not run here: serve models over HTTP")
         )
-    free = shutil.disk_usage(_existing(home.root)).free
+    free = shutil.disk_usage(existing(home.root)).free
     text = f"{free / 2**30:.1f} GiB free on the disk of {home.root}"
     remedy = "free some, or set CAI_HOME to a folder on a larger disk"
     if free < TOO_LITTLE_DISK:
@@ -215,13 +215,9 @@ def _machine(home: Home) -> list[Finding]:
     return [*findings, warning("disk", text, remedy) if free < LITTLE_DISK else good("disk", text)]
 
 
-def _existing(folder: Path) -> Path:
-    return next(one for one in (folder, *folder.parents) if one.exists())
-
-
 def _writable(home: Home) -> list[Finding]:
     """Nothing, where the home can be written to. Elsewhere nothing in it can be looked at: reading takes locks."""
-    error = why_not_writable(_existing(home.root))
+    error = why_not_writable(existing(home.root))
     if error is None:
         return []
     text = f"{home.root} cannot be written to ({error.strerror}): models, tables and ledger in it were not looked at"

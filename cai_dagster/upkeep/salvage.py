@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.calls.checksums import CHECKED, checksum
+from cai_dagster.calls.claims import leases_beside
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledger_schema import calls, retries
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
+from cai_dagster.lake.leases import is_held
 from cai_dagster.lake.scratch import scratch_folder
-from cai_dagster.leases import is_held
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
 from cai_dagster.upkeep.catalog import reading
@@ -70,7 +71,7 @@ def salvage_ledger(home: Home) -> Salvaged:
         raise SalvageError("CAI_LEDGER names a PostgreSQL database: put a backup of it back with pg_restore")
     if not home.ledger.is_file():
         raise SalvageError(f"{home.ledger} is not there: nothing can be read of it")
-    if any(is_held(lease) for lease in (home.root / "claims").glob("*")):
+    if any(is_held(lease) for lease in leases_beside(home.ledger).glob("*")):
         raise SalvageError("a run is paying for calls now; salvage the ledger when it has ended")
     with scratch_folder(home.staging) as folder:
         damaged, mended = folder / home.ledger.name, folder / "mended.sqlite"

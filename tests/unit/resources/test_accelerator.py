@@ -13,7 +13,7 @@ from resources.accelerator import ACCELERATOR
 
 HOLD = """
 import sys
-from cai_dagster.leases import hold
+from cai_dagster.lake.leases import hold
 from pathlib import Path
 hold(Path(sys.argv[1]))
 print("held", flush=True)
