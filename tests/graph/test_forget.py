@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledger import Ledger, open_ledger
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.commands.cli import app
 from cai_dagster.commands.forget import ranges
@@ -29,7 +29,6 @@ from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.forget import ForgetError, expire_snapshots, forget, remembered
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.status import State, read_status
-from resources.language_models import _open_ledger as open_ledger
 from tests.explained_home import copied
 from tests.scripted_graph import bound_of_rejected_rows, materialize, write_prompts
 
@@ -321,7 +320,7 @@ def test_a_run_that_began_before_does_not_bring_it_back(mine: Home) -> None:
     account = lake.select("FROM lake.materializations WHERE run_id = 'a run' AND table_name = 'revision_rounds'", {})
     assert account.select("rows", "rejected").row(0) == (kept.height, 0)
 
-    ledger = open_ledger("", mine)
+    ledger = open_ledger(mine)
     answer = Answer("an answer", "stop", 1, 1, 0.1)
     calls = [PaidCall(request, "model", Slot(stage, prompt), answer) for request, stage in made]
     other = PaidCall("f" * 64, "model", Slot("stage", "0" * 32), answer)
