@@ -25,8 +25,8 @@ $(VENV)/.installed: requirements/cpu.txt pyproject.toml
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt requirements/postgres.txt
-	$(INSTALL) -r requirements/dev.txt -r requirements/postgres.txt
+$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt requirements/postgres.txt requirements/s3.txt
+	$(INSTALL) -r requirements/dev.txt -r requirements/postgres.txt -r requirements/s3.txt
 	@touch $@
 
 dev: $(VENV)/.installed-dev ## As setup, with what tests and lint need (requirements/dev.txt)

@@ -1,16 +1,30 @@
-"""Where everything a project produces lies on disk: one folder, `CAI_HOME` (default `.cai` in the project).
+"""Where everything a project produces lies: in one folder, `CAI_HOME` (default `.cai`), and where hosts share it.
 
-Only paths belong here; what is inside the files is the business of `ledger`, `lake` and `checkpoints`.
+Only places belong here; what is inside is the business of `ledger`, `lake` and `checkpoints`. What `[storage]` of
+settings.toml, or the environment, names instead of a place in the home is shared by all hosts that name it.
 """
 
 import os
+import tomllib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 from cai_dagster.errors import MendableError
 
 PROJECT = Path(__file__).resolve().parent.parent
 CONSTITUTIONS = PROJECT / "constitutions"
+SETTINGS_FILE = PROJECT / "settings.toml"
+STORAGE = {
+    "catalog": "CAI_CATALOG",
+    "ledger": "CAI_LEDGER",
+    "data": "CAI_DATA",
+    "checkpoints": "CAI_CHECKPOINTS",
+}
+"""The keys of `[storage]` in settings.toml, and the environment variables that go before them."""
+_DATABASES = ("catalog", "ledger")
 
 
 class HomeError(MendableError):
@@ -32,6 +46,8 @@ class Home:
         root = (PROJECT / os.environ.get("CAI_HOME", ".cai")).resolve()
         if root.is_file():
             raise HomeError(f"CAI_HOME names {root}, which is a file; it has to be a folder, or not there yet")
+        for what in STORAGE:
+            shared_place(what)
         return Home(root)
 
     @property
@@ -40,9 +56,19 @@ class Home:
         return self.root / "catalog.sqlite"
 
     @property
+    def shared_catalog(self) -> str | None:
+        """The PostgreSQL database (`postgresql://…`) of a catalog that many hosts share."""
+        return shared_place("catalog")
+
+    @property
     def tables(self) -> Path:
-        """The Parquet files of the lake; written and removed by DuckLake alone."""
-        return self.root / "tables"
+        """The Parquet files of the lake; written and removed by DuckLake alone. On object storage a `UPath`."""
+        return _path(shared_place("data")) or self.root / "tables"
+
+    @property
+    def tables_are_local(self) -> bool:
+        """Whether the lake's files are on a file system, and not on object storage."""
+        return not (shared_place("data") or "").startswith("s3:")
 
     @property
     def staging(self) -> Path:
@@ -60,18 +86,23 @@ class Home:
 
     @property
     def shared_ledger(self) -> str | None:
-        """The PostgreSQL database (`postgresql://…`) that `CAI_LEDGER` names: a ledger that many hosts share."""
-        return os.environ.get("CAI_LEDGER") or None
+        """The PostgreSQL database (`postgresql://…`) of a ledger that many hosts share."""
+        return shared_place("ledger")
 
     @property
     def forgotten(self) -> Path:
-        """The ids of the prompts that must not come back (`cai forget`), one a line."""
+        """The ids of the prompts that must not come back (`cai forget`), one a line, where no database is shared."""
         return self.root / "forgotten_prompts.txt"
 
     @property
     def models(self) -> Path:
-        """Checkpoints trained here (`models/<asset>/<key>/`) and the prepared offline model (`models/offline/`)."""
+        """Checkpoints on this machine (`models/<asset>/<key>/`) and the prepared offline model (`models/offline/`)."""
         return self.root / "models"
+
+    @property
+    def shared_checkpoints(self) -> Path | None:
+        """Where complete checkpoints are for all hosts. On object storage a `UPath`."""
+        return _path(shared_place("checkpoints"))
 
     @property
     def model_digests(self) -> Path:
@@ -97,3 +128,58 @@ class Home:
     def accelerator_lock(self) -> Path:
         """Held by the one process that has a model loaded."""
         return self.root / "accelerator.lock"
+
+
+def shared_place(what: str) -> str | None:
+    """The URL or folder that `[storage]` or its environment variable names for a key of STORAGE; None: in the home.
+
+    Raises HomeError where that is neither a URL that can be used nor an absolute folder.
+    """
+    variable = STORAGE[what]
+    named = os.environ.get(variable)
+    place, where = (named, variable) if named else (_storage_section().get(what), f"{SETTINGS_FILE}: [storage.{what}]")
+    if not place:
+        return None
+    url = urlsplit(place)
+    if where != variable and url.password:
+        raise HomeError(
+            f"{where} holds a password; keep it in PGPASSWORD or ~/.pgpass, or name the place in {variable}"
+        )
+    if what in _DATABASES:
+        if not url.scheme:
+            raise HomeError(f"{where} is no URL of a database; write postgresql://user@host/database")
+        if url.scheme.split("+")[0] != "postgresql":
+            raise HomeError(f"{where} names a database of {url.scheme}; one that hosts share is one of PostgreSQL")
+    elif url.scheme != "s3" and not Path(place).is_absolute():
+        raise HomeError(f"{where} is {place!r}; write s3://bucket/prefix, or the absolute path of a shared folder")
+    return place
+
+
+@cache
+def _storage_section() -> dict[str, str]:
+    try:
+        section: Any = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8")).get("storage", {})
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return {}  # `load_settings` says what is wrong with the file
+    if not isinstance(section, dict):
+        raise HomeError(f"{SETTINGS_FILE}: storage is a value; it has to be a table, [storage]")
+    for name, place in cast("dict[str, Any]", section).items():
+        if name not in STORAGE or not isinstance(place, str):
+            raise HomeError(f"{SETTINGS_FILE}: [storage.{name}]: there are {', '.join(STORAGE)}, each a text")
+    return cast("dict[str, str]", section)
+
+
+@cache
+def _path(place: str | None) -> Path | None:
+    if place is None or not place.startswith("s3://"):
+        return Path(place) if place else None
+    try:
+        import s3fs  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport, reportMissingTypeStubs]
+        from upath import UPath
+    except ModuleNotFoundError:
+        install = "pip install --no-deps -r requirements/s3.txt"
+        raise HomeError(f"{place} needs the packages for object storage: {install}") from None
+    # It has the methods of a Path. Listings are not kept: other hosts write there too. A store that is away for half a
+    # minute is waited for.
+    retries = {"retries": {"max_attempts": 10, "mode": "standard"}}
+    return cast("Path", UPath(place, use_listings_cache=False, config_kwargs=retries))

@@ -22,7 +22,7 @@ from cai_dagster.evaluation.settings import (
     PolicyEvaluationSettings,
     RewardModelEvaluationSettings,
 )
-from cai_dagster.home import CONSTITUTIONS, PROJECT
+from cai_dagster.home import CONSTITUTIONS, SETTINGS_FILE
 from cai_dagster.inputs.settings import DecontaminationSettings, HumanPreferencesSettings, PromptsSettings
 from cai_dagster.judging.settings import JudgementsSettings, PreferencePairsSettings
 from cai_dagster.models.settings import LanguageModelSettings
@@ -42,7 +42,6 @@ from cai_dagster.training.settings import (
     TrainingSettings,
 )
 
-SETTINGS_FILE = PROJECT / "settings.toml"
 DEFAULT_PROFILE = "default"
 
 
@@ -88,6 +87,7 @@ def load_settings(file: Path, profile: str) -> Settings:
         profiles = tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{file}: {error}") from error
+    profiles.pop("storage", None)  # of the home, not of a profile: `home` reads it
     for name, sections in profiles.items():
         if not isinstance(sections, dict):
             raise SettingsError(f"{file}: [{name}]: is a value; at the top level there are only profiles")

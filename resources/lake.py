@@ -93,6 +93,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: StagedTable) -> None:
         """Replace the table, or one constitution version of it."""
+        from cai_dagster.lake.catalog_database import catalog_named
+
         home = Home.from_environment()
         lake = open_lake(home)
         snapshot_id = lake.commit(obj.rows, obj.account)
@@ -103,7 +105,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             "dagster/row_count": lake.count(f"FROM {table.name}", **{table.name: everything}),
             "dagster/column_schema": _column_schema(table),
             "dagster/table_name": f"lake.{table.name}",
-            "dagster/uri": f"ducklake:sqlite:{home.catalog}",
+            "dagster/uri": f"ducklake:{catalog_named(home)}",
             "snapshot_id": snapshot_id,
             "rejected_rows": obj.rows.rejected_count,
             "preview": _preview(lake.query(f"FROM {table.name} LIMIT {PREVIEW_ROWS}", **{table.name: snapshot})),

@@ -16,6 +16,7 @@ from cai_dagster.training.checkpoints import (
     TrainingOutcome,
     checkpoint_folder,
     folder_of_row,
+    shared_folder,
     train_once,
 )
 from resources.accelerator import ACCELERATOR
@@ -54,7 +55,7 @@ def stage_checkpoint(
         [
             {
                 "checkpoint_key": record.checkpoint_key,
-                "path": str(folder),
+                "path": str(shared_folder(home, ingredients.asset, ingredients.key) or folder),
                 "base_model": record.base_model,
                 "rows": rows,
                 "record": record.model_dump_json(),

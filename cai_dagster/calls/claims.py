@@ -23,9 +23,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from cai_dagster.calls.ledger_schema import claimants, claims
 from cai_dagster.calls.ledger_sql import each_of_ids
-from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Claimed
 from cai_dagster.lake.leases import hold, is_held
+from cai_dagster.lake.lost_connections import waits_for_the_server
 
 BEAT_SECONDS = 2.0
 LEASE_SECONDS = 20.0

@@ -16,19 +16,20 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import ArgumentError, DatabaseError
+from sqlalchemy.exc import DatabaseError
 
 from cai_dagster.calls.checksums import CHECKED, checksum
 from cai_dagster.calls.claims import Claims, leases_beside
 from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metadata, refusal_of, retries, schema_version
 from cai_dagster.calls.ledger_sql import each_of_ids
-from cai_dagster.calls.lost_connections import waits_for_the_server
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
 from cai_dagster.disk import full_disk_named, is_read_only
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
+from cai_dagster.lake.lost_connections import waits_for_the_server
+from cai_dagster.lake.postgresql import LEDGER_FORGETTING, LEDGER_SCHEMA, connections
 
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
@@ -39,11 +40,6 @@ _answer_columns = [
         *("prompt_tokens", "completion_tokens", "seconds", "logprobs"),
     )
 ]
-
-
-POSTGRESQL = "postgresql+psycopg2"
-"""The dialect of every PostgreSQL URL here: SQLAlchemy takes another driver than Dagster's storage for `postgresql://`."""
-_PREPARING, _FORGETTING = 0x0CA1_0001, 0x0CA1_0002  # keys of advisory locks
 
 
 class LedgerError(MendableError):
@@ -84,7 +80,7 @@ class Ledger:
         else:
             self._room = contextlib.nullcontext[None]  # another machine's disk
             self._leases = None
-            self._engine = _postgresql(database)
+            self._engine = connections(database)
             self._prepare()
 
     @waits_for_the_server
@@ -109,7 +105,7 @@ class Ledger:
         if not rows:
             return set()
         with self._room(), self._engine.begin() as connection:
-            self._lock(connection, _FORGETTING, shared=True)
+            self._lock(connection, LEDGER_FORGETTING, shared=True)
             # By the driver itself: for many rows SQLAlchemy's own part costs more than the database's.
             insert = self._insert_into(calls).on_conflict_do_nothing()
             statement: Any = insert.compile(self._engine, column_keys=list(rows[0]))
@@ -171,7 +167,7 @@ class Ledger:
         """
         made = sa.select(calls.c.request_id).where(calls.c.prompt_id == prompt_id)
         with self._room(), self._engine.begin() as connection:
-            self._lock(connection, _FORGETTING)
+            self._lock(connection, LEDGER_FORGETTING)
             connection.execute(sa.delete(retries).where(retries.c.request_id.in_(made)))
             forgotten = connection.execute(sa.delete(calls).where(calls.c.prompt_id == prompt_id)).rowcount
         if self._engine.dialect.name == "sqlite":
@@ -197,7 +193,7 @@ class Ledger:
         try:
             self._refuse_other_schemas()
             with self._engine.begin() as connection:
-                self._lock(connection, _PREPARING)  # several hosts may find that there is none yet
+                self._lock(connection, LEDGER_SCHEMA)  # several hosts may find that there is none yet
                 metadata.create_all(connection)
                 current = {"version": SCHEMA_VERSION}
                 connection.execute(self._insert_into(schema_version).on_conflict_do_nothing(), current)
@@ -242,25 +238,6 @@ class Ledger:
 def open_ledger(home: Home) -> Ledger:
     """The ledger of a home: its file, or the database that many hosts share."""
     return Ledger(home.shared_ledger or home.ledger, lambda: forgotten_prompts(home))
-
-
-def _postgresql(url: str) -> sa.Engine:
-    """Connections that are tested before use, since a server may be started again.
-
-    Raises LedgerError where the URL is no PostgreSQL URL or the driver is not installed.
-    """
-    try:
-        parsed = sa.make_url(url)
-    except ArgumentError:
-        raise LedgerError("CAI_LEDGER is no URL of a database; write postgresql://user@host/database") from None
-    kind = parsed.get_backend_name()
-    if kind != "postgresql":
-        raise LedgerError(f"CAI_LEDGER names a database of {kind}; a shared ledger is one of PostgreSQL")
-    try:
-        return sa.create_engine(parsed.set(drivername=POSTGRESQL), pool_pre_ping=True)
-    except ModuleNotFoundError:
-        install = "pip install --no-deps -r requirements/postgres.txt"
-        raise LedgerError(f"CAI_LEDGER needs the driver of PostgreSQL: {install}") from None
 
 
 def _logprobs(kept: str | None) -> tuple[float | None, ...] | None:

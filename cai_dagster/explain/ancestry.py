@@ -12,7 +12,8 @@ from cai_dagster.explain.nodes import Node, TraceError, transcript
 from cai_dagster.explain.row_lineage import RowLineage
 from cai_dagster.explain.rows import TableRows, is_versioned
 from cai_dagster.judging.label_statistics import p_completion_0_of
-from cai_dagster.lake.reader import LakeReader, Row, literal
+from cai_dagster.lake.connection import literal
+from cai_dagster.lake.reader import LakeReader, Row
 from cai_dagster.tables.registry import TABLES
 
 FIRST_RESPONSES = {"initial_responses": "first response", "teacher_responses": "teacher's response"}

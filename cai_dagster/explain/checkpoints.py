@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cai_dagster.explain.rows import PREFERENCE_SPLIT, TableRows, is_versioned
-from cai_dagster.lake.reader import literal
+from cai_dagster.lake.connection import literal
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
 

@@ -16,12 +16,14 @@ from typing import Any
 from cai_dagster.explain.checkpoints import Checkpoint, Trained, training_condition
 from cai_dagster.explain.rows import PREFERENCE_SPLIT, RowCount, RowFilter, TableRows, is_versioned, tables_of_pairs
 from cai_dagster.home import Home
+from cai_dagster.lake.connection import literal
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.history import LakeHistory
-from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row, literal
+from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.tables.registry import TABLES, made_by
 from cai_dagster.tables.table import Maker
+from cai_dagster.training.checkpoints import records
 
 
 class RowLineage:
@@ -71,25 +73,25 @@ class RowLineage:
     @cached_property
     def checkpoints(self) -> list[Checkpoint]:
         """Those in use, and those whose folder is still there; the newest first."""
-        records: dict[tuple[str, str], Mapping[str, Any]] = {}
+        known: dict[tuple[str, str], Mapping[str, Any]] = {}
         versions: dict[tuple[str, str], list[str]] = {}
         models = [asset for asset in made_by(Maker.training) if asset in self.filled]
         selects = [f"SELECT '{asset}' AS asset, constitution_version, record FROM lake.{asset}" for asset in models]
         for row in self._reader.rows(" UNION ALL ".join(selects)) if selects else []:
             record = json.loads(row["record"])
             name = (row["asset"], record["checkpoint_key"])
-            records[name] = record
+            known[name] = record
             versions.setdefault(name, []).append(row["constitution_version"])
         for asset, folder in self._folders():
             name = (asset, folder.name)
-            if name not in records:
-                records[name] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-        found = [Checkpoint(*name, tuple(sorted(versions.get(name, ()))), record) for name, record in records.items()]
+            if name not in known:
+                known[name] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        found = [Checkpoint(*name, tuple(sorted(versions.get(name, ()))), record) for name, record in known.items()]
         return sorted(found, key=lambda checkpoint: checkpoint.record["created_at"], reverse=True)
 
     def _folders(self) -> Iterable[tuple[str, Path]]:
         for asset in made_by(Maker.training):
-            for record in (self._home.models / asset).glob("*/record.json"):
+            for record in records(self._home, asset):
                 yield asset, record.parent
 
     def of_prompt(self, prompt_id: str) -> RowFilter:

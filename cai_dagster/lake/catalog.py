@@ -1,28 +1,19 @@
-"""The catalog: attached, its tables created, its text bounds widened."""
+"""The catalog: attached, and its tables created."""
 
 # pyright: reportMissingTypeStubs=false
 
 import contextlib
-import sqlite3
 from collections.abc import Callable
-from pathlib import Path
 
 import duckdb
 
 from cai_dagster.disk import is_read_only
 from cai_dagster.home import Home
-from cai_dagster.lake.reader import (
-    LOST_CATALOG,
-    RETRY_SECONDS,
-    LakeError,
-    has_committed_files,
-    literal,
-    retry_conflicts,
-    unreadable_catalog,
-)
+from cai_dagster.lake.catalog_database import attach_statement, catalog_named, creation_lock, is_begun
+from cai_dagster.lake.connection import LakeError, retry_conflicts
+from cai_dagster.lake.reader import LOST_CATALOG, has_committed_files, unreadable_catalog
 from cai_dagster.tables.registry import TABLES
 
-SMALLEST_TEXT, LARGEST_TEXT = "", "\U0010ffff"
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
 
 
@@ -32,39 +23,26 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
     program.
     """
-    with_tables = has_committed_files(home)
-    if not (home.catalog.exists() and home.catalog.stat().st_size) and with_tables:
-        raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
-    source = literal(f"ducklake:sqlite:{home.catalog}")
-    # A home may be moved. Inlined rows reserve the column name row_id, which rejected_rows has.
-    options = f"DATA_PATH {literal(home.tables)}, OVERRIDE_DATA_PATH true, DATA_INLINING_ROW_LIMIT 0"
+    begun = is_begun(home)
+    with_tables = begun if home.shared_catalog else has_committed_files(home)
+    if not begun and (with_tables or has_committed_files(home)):
+        raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
+    # Inlined rows reserve the column name row_id, which rejected_rows has.
+    options = {"DATA_INLINING_ROW_LIMIT": "0"}
     read_only = is_read_only(home.root)
     if read_only:
-        options += ", READ_ONLY"
+        options["READ_ONLY"] = ""
     elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
-        options += ", CREATE_IF_NOT_EXISTS false"
+        options["CREATE_IF_NOT_EXISTS"] = "false"
+    statement = attach_statement(connection, home, options)
     try:
-        retry_conflicts(lambda: connection.execute(f"ATTACH {source} AS lake ({options})"))
-        if not read_only:
-            retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
-            retry_conflicts(lambda: _inline_appended_rows(connection))
+        with creation_lock(home):
+            retry_conflicts(lambda: connection.execute(statement))
+            if not read_only:
+                retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
+                retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
         raise unreadable_catalog(home, error) from error
-
-
-def widen_text_bounds(catalog: Path) -> None:
-    """Replace the bounds of each text column of a table by bounds that hold for every text.
-
-    DuckLake only ever extends a table's bounds, so they may quote a row that was deleted. NULL is no bound that it
-    extends: the next commit would replace it by the bounds of its own rows, and every filter would miss the others.
-    The bounds of files stay: they quote rows that the files still have. VACUUM overwrites what SQLite has freed.
-    """
-    columns = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
-    widen = "UPDATE ducklake_table_column_stats SET min_value = ?, max_value = ?"
-    with contextlib.closing(sqlite3.connect(catalog, timeout=RETRY_SECONDS)) as connection:
-        connection.execute(f"{widen} WHERE (table_id, column_id) IN ({columns})", (SMALLEST_TEXT, LARGEST_TEXT))
-        connection.commit()
-        connection.execute("VACUUM")
 
 
 def in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], None]) -> None:

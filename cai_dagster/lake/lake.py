@@ -7,31 +7,29 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 # pyright: reportMissingTypeStubs=false
 
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import uuid
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
-import pyarrow.parquet
-from filelock import FileLock
 
 from cai_dagster.disk import full_disk_named, moved
-from cai_dagster.lake.catalog import in_transaction, widen_text_bounds
+from cai_dagster.lake.catalog import in_transaction
+from cai_dagster.lake.catalog_database import commit_lock, widen_text_bounds
+from cai_dagster.lake.connection import LakeError, is_conflict, literal, retry_conflicts
 from cai_dagster.lake.forgotten_prompts import forgotten_ids
 from cai_dagster.lake.queries import literals, of_prompts
-from cai_dagster.lake.reader import (
-    LakeError,
-    is_conflict,
-    literal,
-    retry_conflicts,
-)
 from cai_dagster.lake.scratch import remove_scratch_folder
 from cai_dagster.lake.snapshot_tables import SnapshotTables
 from cai_dagster.lake.snapshots import FORGET_RUN, Account
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
+
+COPIED_BYTES = 8 * 2**20  # at a time, to object storage
 
 
 class Lake(SnapshotTables):
@@ -61,13 +59,11 @@ class Lake(SnapshotTables):
         def replace() -> None:
             # In the lock: expiry, which holds it too, finds no file that is moved in and not committed yet; what is
             # forgotten before it is left out here, what is forgotten after it is removed then.
-            files = self._move_in(staged.table.name, staged.parts)
-            rejected_files = self._move_in("rejected_rows", staged.rejected_parts)
-            self._leave_out_forgotten(staged.table, files)
-            self._leave_out_forgotten(TABLES["rejected_rows"], rejected_files)
+            files = self._move_in(staged.table, staged.parts)
+            rejected_files = self._move_in(TABLES["rejected_rows"], staged.rejected_parts)
             self._replace(staged.table, staged.constitution_version, files)
             self._replace_rejected(staged, rejected_files)
-            counts = (_rows_in(files), _rows_in(rejected_files))
+            counts = (self._rows_in(files), self._rows_in(rejected_files))
             self._append_account(staged.table.name, staged.constitution_version, counts, account)
 
         snapshot_id = self._transaction(replace)
@@ -78,8 +74,7 @@ class Lake(SnapshotTables):
         """Keep the rejected rows of a failed materialization, and the table as it was."""
 
         def replace() -> None:
-            files = self._move_in("rejected_rows", staged.rejected_parts)
-            self._leave_out_forgotten(TABLES["rejected_rows"], files)
+            files = self._move_in(TABLES["rejected_rows"], staged.rejected_parts)
             self._replace_rejected(staged, files)
 
         self._transaction(replace)
@@ -131,7 +126,7 @@ class Lake(SnapshotTables):
         Files that still hold deleted rows are written anew without them, and no text stays in the catalog's statistics.
         Nothing else may be using the lake: what it was handed would be gone.
         """
-        with FileLock(f"{self._home.catalog}.lock"):
+        with commit_lock(self._home):
             retry_conflicts(
                 lambda: self._connection.execute("CALL ducklake_rewrite_data_files('lake', delete_threshold => 0)")
             )
@@ -145,32 +140,44 @@ class Lake(SnapshotTables):
                 statement = f"CALL ducklake_{clean}('lake', cleanup_all => true)"
                 retry_conflicts(lambda statement=statement: self._connection.execute(statement))
             self.close()
-            widen_text_bounds(self._home.catalog)
+            widen_text_bounds(self._home)
         return len(expired)
 
     def widen_text_bounds(self) -> None:
         """Make filters on text columns find every row again, where the catalog's bounds leave some out."""
-        with FileLock(f"{self._home.catalog}.lock"):
+        with commit_lock(self._home):
             self.close()
-            retry_conflicts(lambda: widen_text_bounds(self._home.catalog))
+            retry_conflicts(lambda: widen_text_bounds(self._home))
 
     def _transaction(self, work: Callable[[], None]) -> int:
         """Run `work` in a transaction, as a whole again when another process got in between; the snapshot id.
 
-        The lock keeps expiry and commits apart. It is also for speed: on a SQLite catalog, commits that collide back
-        off for seconds.
+        A server that goes away during COMMIT leaves open whether it committed: the snapshot's message tells, so that
+        nothing is committed twice.
         """
+        mark = uuid.uuid4().hex
+        tried = False
+
+        def marked() -> None:
+            work()
+            self._connection.execute(f"CALL lake.set_commit_message('cai_dagster', '{mark}')")
 
         def attempt() -> int:
+            nonlocal tried
             try:
-                in_transaction(self._connection, work)
+                if tried:
+                    same = f"SELECT snapshot_id FROM lake.snapshots() WHERE commit_message = '{mark}'"
+                    if done := self._connection.execute(same).fetchall():
+                        return done[0][0]
+                tried = True
+                in_transaction(self._connection, marked)
             except duckdb.Error as error:
                 if is_conflict(error):
-                    self._reconnect()
+                    self.close()
                 raise
             return self._connection.execute("FROM lake.last_committed_snapshot()").fetchall()[0][0]
 
-        with full_disk_named(self._home.root), FileLock(f"{self._home.catalog}.lock"):
+        with full_disk_named(self._home.root), commit_lock(self._home):
             return retry_conflicts(attempt)
 
     def _replace(self, table: Table, constitution_version: str | None, files: list[Path]) -> None:
@@ -221,17 +228,26 @@ class Lake(SnapshotTables):
         columns = ", ".join(f'"{name}"' for name in values)
         self._connection.execute(f"INSERT INTO lake.{table} ({columns}) VALUES ({places})", list(values.values()))
 
-    def _move_in(self, table: str, parts: list[Path]) -> list[Path]:
-        """Move staged files to where DuckLake keeps the table's files.
+    def _move_in(self, table: Table, parts: list[Path]) -> list[Path]:
+        """Move staged files to where DuckLake keeps the table's files, without rows of forgotten prompts.
 
         If the transaction then fails they stay there, registered nowhere and so invisible. Taking them back would be
-        wrong where the failure came after the commit.
+        wrong where the failure came after the commit. Object storage shows a file when it is complete.
         """
-        folder = self._home.tables / "main" / table
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._home.tables / "main" / table.name
         places = [(part, folder / f"{part.parent.name}-{part.name}") for part in parts]
         # One that is there was moved by an attempt before this one, which met another process.
-        return [place if place.exists() else moved(part, place) for part, place in places]
+        missing = [(part, place) for part, place in places if not place.exists()]
+        self._leave_out_forgotten(table, [part for part, _ in missing])
+        if not self._home.tables_are_local:
+            for part, place in missing:
+                with part.open("rb") as source, place.open("wb") as destination:
+                    shutil.copyfileobj(source, destination, COPIED_BYTES)
+        elif missing:
+            folder.mkdir(parents=True, exist_ok=True)
+            for part, place in missing:
+                moved(part, place)
+        return [place for _, place in places]
 
     def _leave_out_forgotten(self, table: Table, files: list[Path]) -> None:
         """Write files anew that hold rows of forgotten prompts, without them."""
@@ -245,6 +261,12 @@ class Lake(SnapshotTables):
                 self._connection.execute(f"COPY (FROM {rows} WHERE NOT ({which})) TO {literal(anew)} (FORMAT parquet)")
                 anew.replace(file)
 
+    def _rows_in(self, files: list[Path]) -> int:
+        if not files:
+            return 0
+        query = f"SELECT sum(num_rows)::BIGINT FROM parquet_file_metadata({literals(files)})"
+        return self._connection.execute(query).fetchall()[0][0]
+
     def _refuse_duplicate_keys(self, staged: StagedRows) -> None:
         if not staged.parts:
             return
@@ -254,8 +276,3 @@ class Lake(SnapshotTables):
         duplicates = self._connection.execute(query).fetchall()
         if duplicates:
             raise LakeError(f"{staged.table.name}: several rows have the key ({key}), for example {duplicates}")
-
-
-def _rows_in(files: Iterable[Path]) -> int:
-    parquet: Any = pyarrow.parquet
-    return sum(parquet.read_metadata(file).num_rows for file in files)

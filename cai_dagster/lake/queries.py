@@ -5,9 +5,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cai_dagster.lake.reader import (
-    literal,
-)
+from cai_dagster.lake.connection import literal
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.table import Table

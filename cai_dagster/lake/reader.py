@@ -1,28 +1,22 @@
 """Reading the lake at once, for commands that answer within a second: no polars, no pandera, nothing is written.
 
-How DuckDB is started, how a text becomes SQL and how a conflict is waited out is here too; `lake`, which writes, uses
-the same. It knows no tables but those it is asked about.
+It knows no tables but those it is asked about.
 """
 
 # pyright: reportMissingTypeStubs=false
 
 import re
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import duckdb
-import duckdb_extension_ducklake
-import duckdb_extension_sqlite_scanner
 
-from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
-
-RETRY_SECONDS = 120
+from cai_dagster.lake.catalog_database import attach_statement, catalog_named, is_begun
+from cai_dagster.lake.connection import LakeError, literal, retry_conflicts, started_duckdb
 
 _PARAMETER = re.compile(r"\$([a-z_]+)")
 
-Result = TypeVar("Result")
 Row = dict[str, Any]
 
 
@@ -38,10 +32,6 @@ OTHER_VERSION = (
 )
 
 
-class LakeError(MendableError):
-    """The lake cannot do what was asked; the message says why and what to do."""
-
-
 class NoSuchSnapshotError(LakeError):
     """A snapshot that is asked for is not in the lake: it has been expired."""
 
@@ -53,9 +43,9 @@ class LakeReader:
     """
 
     def __init__(self, home: Home) -> None:
-        if not home.catalog.exists():
+        if not is_begun(home):
             if has_committed_files(home):
-                raise LakeError(LOST_CATALOG.format(catalog=home.catalog))
+                raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
             raise LakeError(f"nothing has been materialized in {home.root} yet (CAI_HOME); materialize something first")
         self._home = home
         try:
@@ -88,84 +78,33 @@ class LakeReader:
         self._connection.close()
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
-        connection = started_duckdb()
-        options = f"READ_ONLY, DATA_PATH {literal(self._home.tables)}, OVERRIDE_DATA_PATH true"
-        connection.execute(f"ATTACH {literal(f'ducklake:sqlite:{self._home.catalog}')} AS lake ({options})")
+        connection = started_duckdb(self._home)
+        connection.execute(attach_statement(connection, self._home, {"READ_ONLY": ""}))
         return connection.execute("BEGIN")
 
 
 def unreadable_catalog(home: Home, error: duckdb.Error) -> LakeError:
     """The error for a catalog that DuckDB cannot attach: damaged, or written by another version of DuckLake."""
     advice = OTHER_VERSION if "version mismatch" in str(error) else RESTORE
-    return LakeError(f"the catalog {home.catalog} cannot be read. {advice} DuckDB says: {error}")
+    return LakeError(f"the catalog {catalog_named(home)} cannot be read. {advice} DuckDB says: {error}")
 
 
 def has_committed_files(home: Home) -> bool:
-    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count."""
-    return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
+    """Whether there are files that `Lake.commit` moved in; DuckLake's own, of empty tables, do not count.
 
-
-def started_duckdb() -> duckdb.DuckDBPyConnection:
-    """DuckDB with the extensions that the lake needs, and no way to others.
-
-    They are files of installed packages, like DuckDB itself and this program: to check their signatures at each start
-    would take half a second and protect from nobody who could not change DuckDB as well.
+    Raises LakeError where the object storage does not answer.
     """
-    connection = duckdb.connect(
-        config={
-            "allow_unsigned_extensions": True,
-            "autoinstall_known_extensions": False,
-            "autoload_known_extensions": False,
-        }
-    )
-    connection.execute("SET enable_progress_bar = false")  # it would be drawn across the log
-    for package in (duckdb_extension_ducklake, duckdb_extension_sqlite_scanner):
-        for file in Path(package.__path__[0]).rglob("*.duckdb_extension"):
-            connection.execute(f"LOAD {literal(file)}")
-    return connection
-
-
-def literal(value: str | Path) -> str:
-    """A text as it stands in SQL."""
-    return "'" + str(value).replace("'", "''") + "'"
+    try:
+        return any(not file.name.startswith("ducklake-") for file in home.tables.rglob("*.parquet"))
+    except FileNotFoundError as error:
+        raise LakeError(f"{home.tables} is not there ({error}); make the bucket first") from error
+    except Exception as error:
+        if home.tables_are_local:
+            raise
+        raise LakeError(f"{home.tables} cannot be listed: {error}") from error
 
 
 def _values(parameter: str | Sequence[str]) -> str:
     if isinstance(parameter, str):
         return literal(parameter)
     return ", ".join(map(literal, parameter)) or "NULL"
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether another process got in between: what was tried can be tried again."""
-    text = str(error).lower()
-    return isinstance(error, duckdb.Error) and ("locked" in text or "conflict" in text)
-
-
-def retry_conflicts(work: Callable[[], Result]) -> Result:
-    """The result of `work`, which is tried again while other processes get in between.
-
-    Raises LakeError when they have done so for two minutes.
-    """
-    try:
-        return work()
-    except duckdb.Error as error:
-        if not is_conflict(error):
-            raise
-    import tenacity
-
-    retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception(is_conflict),
-        wait=tenacity.wait_random_exponential(multiplier=0.05, max=2),
-        stop=tenacity.stop_after_delay(RETRY_SECONDS),
-        reraise=True,
-    )
-    try:
-        return retrying(work)
-    except duckdb.Error as error:
-        if not is_conflict(error):
-            raise
-        raise LakeError(
-            f"the lake's catalog has been in use by another process for {RETRY_SECONDS} seconds ({error}). Let that "
-            "process end, or stop it, and run the same command again."
-        ) from error

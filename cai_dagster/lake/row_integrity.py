@@ -2,8 +2,8 @@
 
 import polars as pl
 
+from cai_dagster.lake.connection import literal
 from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.reader import literal
 from cai_dagster.tables.table import Table
 
 

@@ -18,9 +18,9 @@ import pyarrow.parquet
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog import attach
+from cai_dagster.lake.connection import LakeError, literal, retry_conflicts, started_duckdb
 from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.queries import Rows, select_rows, with_tables
-from cai_dagster.lake.reader import LakeError, literal, retry_conflicts, started_duckdb
 from cai_dagster.lake.scratch import remove_abandoned, scratch_folder, scratch_of
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
@@ -38,7 +38,7 @@ class SnapshotTables:
 
     @cached_property
     def _connection(self) -> duckdb.DuckDBPyConnection:
-        connection = started_duckdb()
+        connection = started_duckdb(self._home)
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
         with full_disk_named(self._home.root):

@@ -31,7 +31,7 @@ from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
 from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.tables.table import Maker, Table
-from cai_dagster.training.checkpoints import checkpoint_folder, folder_of_row
+from cai_dagster.training.checkpoints import brought, folder_of_row
 
 _UNTRAINED = "not trained yet"
 
@@ -285,8 +285,7 @@ class _VersionRun:
         known = base is not None and all(one.known for one in inputs.values())
         if base is not None and known:
             ingredients = training.ingredients(self._work(TABLES[name], inputs), base, run.settings)
-            folder = checkpoint_folder(run.home, name, ingredients.key)
-            if (folder / "record.json").exists():
+            if folder := brought(run.home, name, ingredients.key):
                 found = checkpoint_weights(name, ingredients.key, folder, run.home)
         if name in run.selected:
             exists = found is not None if known else None

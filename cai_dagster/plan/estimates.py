@@ -8,7 +8,7 @@ import polars as pl
 from cai_dagster.calls.ledger import CallLengths
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
-from cai_dagster.training.checkpoints import read_record
+from cai_dagster.training.checkpoints import read_record, records
 
 _PAID = """
     SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens, engine_seconds AS seconds
@@ -54,5 +54,5 @@ class Estimates:
 
     def training_seconds(self, home: Home, asset: str) -> float | None:
         """The mean of the checkpoints that are here."""
-        records = [read_record(file.parent) for file in (home.models / asset).glob("*/record.json")]
-        return sum(record.seconds for record in records) / len(records) if records else None
+        found = [read_record(file.parent) for file in records(home, asset)]
+        return sum(record.seconds for record in found) / len(found) if found else None

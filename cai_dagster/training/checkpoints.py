@@ -2,9 +2,11 @@
 
 `models/<asset>/<key>/` is an ordinary Hugging Face folder with a `record.json`. The key is the hash of everything that
 decides the weights; a folder appears under its key only when it is complete, so one that is there is never trained
-again. It knows nothing of how a model is trained.
+again. Where hosts share a place for checkpoints, a complete one is uploaded there, its record last, and one that is
+only there is brought here when it is needed. It knows nothing of how a model is trained.
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,10 @@ from cai_dagster.lake.scratch import scratch_folder
 
 CODE_VERSION = "1"  # of the trainers: change it when the same rows and settings give other weights
 KEY_DIGITS = 32
+RECORD = "record.json"
+COPIED_BYTES = 8 * 2**20  # at a time
+
+_log = logging.getLogger(__name__)
 
 Curve = list[tuple[int, float]]
 
@@ -95,27 +101,79 @@ def find_checkpoint(home: Home, asset: str, name: str) -> Path:
     """
     if (Path(name) / "config.json").exists():
         return Path(name)
-    complete = sorted(file.parent for file in (home.models / asset).glob("*/record.json"))
-    found = [folder for folder in complete if name and folder.name.startswith(name)]
+    complete = sorted(record.parent.name for record in records(home, asset))
+    found = [key for key in complete if name and key.startswith(name)]
     if len(found) == 1:
-        return found[0]
-    named = ", ".join(folder.name for folder in found or complete) or "none yet"
+        return brought(home, asset, found[0]) or checkpoint_folder(home, asset, found[0])
+    named = ", ".join(found or complete) or "none yet"
     problem = "is the beginning of several keys" if found else "is neither a folder with a model nor a key"
     raise CheckpointError(f"{name!r} {problem}. Checkpoints of {asset} in {home.models}: {named}")
 
 
 def folder_of_row(home: Home, asset: str, row: Mapping[str, Any]) -> Path:
-    """Where the checkpoint of a row of `asset` lies now.
+    """Where the checkpoint of a row of `asset` lies now; brought from where hosts share it, if it is only there.
 
     A home may have been moved or copied: its own folder of that key goes before the `path` that was noted.
     """
-    own = checkpoint_folder(home, asset, row["checkpoint_key"])
-    return own if (own / "record.json").exists() else Path(row["path"])
+    return brought(home, asset, row["checkpoint_key"]) or Path(row["path"])
+
+
+def records(home: Home, asset: str) -> list[Path]:
+    """The records of an asset's complete checkpoints: those here, and those that are only where hosts share them."""
+    found = {record.parent.name: record for record in (home.models / asset).glob(f"*/{RECORD}")}
+    if home.shared_checkpoints is not None:
+        shared = (home.shared_checkpoints / asset).glob(f"*/{RECORD}")
+        found = {record.parent.name: record for record in shared} | found
+    return list(found.values())
+
+
+def brought(home: Home, asset: str, key: str) -> Path | None:
+    """The folder on this machine of a complete checkpoint, brought from where hosts share it; None: it is nowhere."""
+    folder, shared = checkpoint_folder(home, asset, key), shared_folder(home, asset, key)
+    if (folder / RECORD).exists():
+        return folder
+    if shared is None or not (shared / RECORD).exists():
+        return None
+    _log.info("bringing checkpoint %s of %s from %s", key, asset, shared)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_named(home.root), scratch_folder(home.staging) as scratch:
+        _copy_files(shared, scratch / "model")
+        if not (folder / RECORD).exists():  # else another process was faster
+            shutil.rmtree(folder, ignore_errors=True)
+            moved(scratch / "model", folder)
+    return folder
+
+
+def _share(home: Home, asset: str, key: str) -> None:
+    """Upload a complete checkpoint, unless it is there: its record last, so that who finds that finds all."""
+    shared = shared_folder(home, asset, key)
+    if shared is not None and not (shared / RECORD).exists():
+        _log.info("uploading checkpoint %s of %s to %s", key, asset, shared)
+        _copy_files(checkpoint_folder(home, asset, key), shared)
+
+
+def shared_folder(home: Home, asset: str, key: str) -> Path | None:
+    """Where hosts share the checkpoint; None where they share none."""
+    return home.shared_checkpoints and home.shared_checkpoints / asset / key
+
+
+def _copy_files(source: Path, destination: Path) -> None:
+    """All files of a folder, the record last; either may be on object storage."""
+    files = [file for file in source.rglob("*") if file.is_file()]
+    bytes_of = {file: file.stat().st_size for file in files}
+    done = 0
+    for file in sorted(files, key=lambda file: (file.name == RECORD, str(file))):
+        place = destination.joinpath(*file.parts[len(source.parts) :])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("rb") as read, place.open("wb") as write:
+            shutil.copyfileobj(read, write, COPIED_BYTES)
+        done += bytes_of[file]
+        _log.info("%s: %.0f of %.0f MB", place.name, done / 1e6, sum(bytes_of.values()) / 1e6)
 
 
 def read_record(folder: Path) -> CheckpointRecord:
     """The record of a complete checkpoint."""
-    return CheckpointRecord.model_validate_json((folder / "record.json").read_text(encoding="utf-8"))
+    return CheckpointRecord.model_validate_json((folder / RECORD).read_text(encoding="utf-8"))
 
 
 def train_once(
@@ -123,7 +181,8 @@ def train_once(
 ) -> tuple[CheckpointRecord, bool]:
     """The checkpoint's record, and whether it was trained now. `train` writes a model into the folder it is given."""
     folder = checkpoint_folder(home, ingredients.asset, ingredients.key)
-    if (folder / "record.json").exists():
+    if brought(home, ingredients.asset, ingredients.key):
+        _share(home, ingredients.asset, ingredients.key)  # the process that trained it may have been killed before
         return read_record(folder), False
     folder.parent.mkdir(parents=True, exist_ok=True)
     started = datetime.now(UTC)
@@ -146,9 +205,10 @@ def train_once(
             code_version=CODE_VERSION,
             created_at=started,
         )
-        (trained / "record.json").write_text(record.model_dump_json(indent=2), encoding="utf-8")
-        if (folder / "record.json").exists():  # another process was faster
+        (trained / RECORD).write_text(record.model_dump_json(indent=2), encoding="utf-8")
+        if (folder / RECORD).exists():  # another process was faster
             return read_record(folder), False
         shutil.rmtree(folder, ignore_errors=True)  # what is there has no record: it was never complete
         moved(trained, folder)
+    _share(home, ingredients.asset, ingredients.key)
     return record, True

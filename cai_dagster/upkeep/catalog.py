@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.catalog_database import rows_of_catalog
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.settings import DEFAULT_PROFILE
-from cai_dagster.upkeep.findings import Finding, problem, quoted, some_of
+from cai_dagster.upkeep.findings import RESTORE, Finding, problem, quoted, some_of
 
 NAMED = 3  # of many, so many are named
 
@@ -25,9 +27,15 @@ class CatalogFile:
     current: bool
 
 
-def is_begun(database: Path) -> bool:
-    """Whether there is a database: SQLite makes an empty file of one that was opened and never written."""
-    return database.exists() and database.stat().st_size > 0
+def examine_catalog(home: Home) -> list[Finding]:
+    """What is wrong with the catalog's database; nothing where it is sound, or not begun yet."""
+    if home.shared_catalog is None:
+        return examine_database("lake", home.catalog, RESTORE)
+    try:
+        rows_of_catalog(home, "SELECT 1")
+    except LakeError as error:
+        return [problem("lake", str(error), "start the server, or name the right one in CAI_CATALOG or [storage]")]
+    return []
 
 
 def examine_database(topic: str, file: Path, remedy: str) -> list[Finding]:
@@ -52,34 +60,36 @@ def command_to_materialize(home: Home, table: str, version: str) -> str:
 
 
 def catalog_files(home: Home) -> list[CatalogFile]:
-    """Every file that any snapshot names; those that are scheduled for deletion too."""
+    """Every file that any snapshot names; those that are scheduled for deletion too.
+
+    Raises LakeError where the catalog cannot be read.
+    """
     query = """
         SELECT f.path, f.path_is_relative, f.file_size_bytes, f.end_snapshot IS NULL AND t.end_snapshot IS NULL,
             s.path, s.path_is_relative, t.path, t.path_is_relative
         FROM {files} f JOIN ducklake_table t USING (table_id) JOIN ducklake_schema s USING (schema_id)
     """
     found: list[CatalogFile] = []
-    with reading(home.catalog) as connection:
-        for files in ("ducklake_data_file", "ducklake_delete_file"):
-            for path, relative, size, current, *folders in connection.execute(query.format(files=files)):
-                place = home.tables
-                for folder, is_relative in (folders[:2], folders[2:], (path, relative)):
-                    place = place / folder if is_relative else Path(folder)
-                found.append(CatalogFile(place, size, bool(current)))
-        scheduled = "SELECT path, path_is_relative FROM ducklake_files_scheduled_for_deletion"
-        for path, relative in connection.execute(scheduled):
-            file = home.tables / path if relative else Path(path)
-            if file.exists():
-                found.append(CatalogFile(file, file.stat().st_size, current=False))
+    place_of = type(home.tables)  # a whole path is one on the same storage
+    for files in ("ducklake_data_file", "ducklake_delete_file"):
+        for path, relative, size, current, *folders in rows_of_catalog(home, query.format(files=files)):
+            place = home.tables
+            for folder, is_relative in (folders[:2], folders[2:], (path, relative)):
+                place = place / folder if is_relative else place_of(folder)
+            found.append(CatalogFile(place, size, bool(current)))
+    scheduled = "SELECT path, path_is_relative FROM ducklake_files_scheduled_for_deletion"
+    for path, relative in rows_of_catalog(home, scheduled):
+        file = home.tables / path if relative else place_of(path)
+        if file.exists():
+            found.append(CatalogFile(file, file.stat().st_size, current=False))
     return found
 
 
 def snapshots_of(home: Home) -> set[int] | None:
     """The snapshots there are; None where nobody can tell."""
     try:
-        with reading(home.catalog) as connection:
-            return {row[0] for row in connection.execute("SELECT snapshot_id FROM ducklake_snapshot")}
-    except sqlite3.DatabaseError:
+        return {row[0] for row in rows_of_catalog(home, "SELECT snapshot_id FROM ducklake_snapshot")}
+    except LakeError:
         return None
 
 

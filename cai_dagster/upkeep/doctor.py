@@ -232,7 +232,8 @@ def _writable(home: Home) -> list[Finding]:
 
 def _places(home: Home) -> list[Finding]:
     """Files where a folder belongs, and folders where a file does: no more can be looked at then."""
-    folders = (home.models, home.models / "offline", home.tables, home.staging, home.dagster)
+    folders = [home.models, home.models / "offline", home.staging, home.dagster]
+    folders += [home.tables] if home.tables_are_local else []
     files = (home.catalog, home.ledger, home.forgotten, home.model_digests)
     wrong = [(place, "a file, and a folder") for place in folders if place.exists() and not place.is_dir()]
     wrong += [(place, "a folder, and a file") for place in files if place.is_dir()]

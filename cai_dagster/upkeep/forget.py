@@ -17,11 +17,12 @@ from cai_dagster.explain.checkpoints import Trained
 from cai_dagster.explain.row_lineage import RowLineage
 from cai_dagster.hashing import ROW_ID_DIGITS
 from cai_dagster.home import Home
+from cai_dagster.lake.connection import literal
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.lake.history import LakeHistory
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.queries import of_prompts
-from cai_dagster.lake.reader import LakeReader, literal
+from cai_dagster.lake.reader import LakeReader
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.tables.registry import TABLES, tables_with
 

@@ -11,7 +11,8 @@ import sqlite3
 from cai_dagster.calls.ledger import LedgerError, open_ledger
 from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
-from cai_dagster.upkeep.catalog import NAMED, examine_database, is_begun, reading
+from cai_dagster.lake.catalog_database import is_begun
+from cai_dagster.upkeep.catalog import NAMED, examine_catalog, examine_database, reading
 from cai_dagster.upkeep.checkpoints import examine_checkpoints
 from cai_dagster.upkeep.findings import RESTORE, Finding, Level, good, problem, some_of
 from cai_dagster.upkeep.leftovers import examine_leftovers
@@ -25,14 +26,16 @@ _NO_LEDGER = (
 
 def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     """Everything about the tables, the ledger and the checkpoints of a home; `full` reads every row of every table."""
-    catalog = examine_database("lake", home.catalog, RESTORE)
+    catalog = examine_catalog(home)
     if home.shared_ledger:
         ledger = _shared_ledger(home)
     else:
         ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
     left = examine_leftovers(home)  # before the lake is opened, which sweeps what dead processes left
     findings = [*catalog, *ledger]
-    if not is_begun(home.catalog):
+    if catalog and home.shared_catalog:
+        pass  # nothing can be said of what a server that does not answer holds
+    elif not is_begun(home):
         findings.append(without_catalog(home))
     elif not catalog:
         files = examine_files(home)

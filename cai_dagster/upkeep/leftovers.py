@@ -3,17 +3,16 @@
 # pyright: reportMissingTypeStubs=false
 
 import shutil
-import sqlite3
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from cai_dagster.home import Home
+from cai_dagster.lake.catalog_database import commit_lock, is_begun
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.scratch import abandoned
-from cai_dagster.upkeep.catalog import catalog_files, examine_database, files_named, is_begun
-from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, warning
+from cai_dagster.upkeep.catalog import catalog_files, examine_catalog, files_named
+from cai_dagster.upkeep.findings import MEND, Finding, good, warning
 
 ORPHAN_SECONDS = 3_600.0  # a file that came later may belong to a commit that is under way
 
@@ -44,7 +43,7 @@ def remove_leftovers(home: Home) -> Leftovers:
     """
     if not home.root.exists():
         return Leftovers((), ())
-    with FileLock(f"{home.catalog}.lock"):
+    with commit_lock(home):
         found = leftovers(home)
         for file in found.orphans:
             file.unlink(missing_ok=True)
@@ -58,7 +57,7 @@ def examine_leftovers(home: Home) -> list[Finding]:
     found = leftovers(home)
     findings: list[Finding] = []
     if found.orphans:
-        text = f"{len(found.orphans):,} files in tables/ that no snapshot names: {files_named(found.orphans)}"
+        text = f"{len(found.orphans):,} files of tables that no snapshot names: {files_named(found.orphans)}"
         findings.append(warning("lake", text, MEND))
     if found.scratch:
         text = f"{len(found.scratch):,} scratch folders of processes that have ended: {files_named(found.scratch)}"
@@ -71,14 +70,20 @@ def _orphans(home: Home) -> list[Path]:
 
     Their age counts from when they were moved there: a row may have been staged hours before its commit.
     """
-    if not is_begun(home.catalog) or examine_database("lake", home.catalog, RESTORE):
+    if examine_catalog(home) or not is_begun(home):
         return []  # then nobody knows what is named, and everything would be an orphan
     try:
         named = {file.path for file in catalog_files(home)}
-    except sqlite3.DatabaseError:
+    except LakeError:
         return []
     if not named:
         return []  # another catalog than theirs: a copy of the right one may be put back
     oldest = time.time() - ORPHAN_SECONDS
     unnamed = (file for file in home.tables.rglob("*.parquet") if file not in named)
-    return sorted(file for file in unnamed if file.stat().st_ctime < oldest)
+    return sorted(file for file in unnamed if _came_at(home, file) < oldest)
+
+
+def _came_at(home: Home, file: Path) -> float:
+    """When it was moved or uploaded there."""
+    stat = file.stat()
+    return stat.st_ctime if home.tables_are_local else stat.st_mtime

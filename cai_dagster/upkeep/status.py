@@ -20,6 +20,7 @@ from cai_dagster.constitution.constitution import (
     natural_order,
 )
 from cai_dagster.home import Home
+from cai_dagster.lake.catalog_database import is_begun
 from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.lake.reader import LakeReader, has_committed_files
 from cai_dagster.tables.registry import TABLES, graph
@@ -112,7 +113,7 @@ class Status:
 
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
-    reader = LakeReader(home) if home.catalog.exists() or has_committed_files(home) else None
+    reader = LakeReader(home) if is_begun(home) or has_committed_files(home) else None
     queries = (in_commit_order("materializations"), f"FROM ({newest_check_results()}) ORDER BY check_name")
     accounts, results = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)

@@ -2,12 +2,13 @@
 
 # pyright: reportMissingTypeStubs=false
 
-import sqlite3
 from typing import Any
 
 from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+from cai_dagster.lake.catalog_database import catalog_named, is_begun
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import has_committed_files
 from cai_dagster.tables.registry import tables_with
@@ -16,9 +17,8 @@ from cai_dagster.training.checkpoints import checkpoint_folder, folder_of_row
 from cai_dagster.upkeep.catalog import (
     catalog_files,
     command_to_materialize,
-    examine_database,
+    examine_catalog,
     files_named,
-    is_begun,
     reading,
 )
 from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, problem, quoted, warning
@@ -30,7 +30,7 @@ def mend_filters(home: Home) -> list[str]:
     from cai_dagster.lake.row_integrity import hidden_from_filters
     from cai_dagster.tables.registry import TABLES
 
-    if not is_begun(home.catalog) or examine_database("lake", home.catalog, RESTORE):
+    if examine_catalog(home) or not is_begun(home):
         return []
     lake = Lake(home)
     hidden = [table.name for table in TABLES.values() if hidden_from_filters(lake, table)]
@@ -43,7 +43,7 @@ def mend_filters(home: Home) -> list[str]:
 def without_catalog(home: Home) -> Finding:
     """What is said of a home that has no catalog."""
     if has_committed_files(home):
-        text = f"the catalog {home.catalog} is gone or empty, but the tables it described are not"
+        text = f"the catalog {catalog_named(home)} is gone or empty, but the tables it described are not"
         return problem("lake", text, RESTORE)
     return good("lake", "empty: nothing has been materialized yet")
 
@@ -52,13 +52,14 @@ def examine_files(home: Home) -> list[Finding]:
     """The catalog against the files it names."""
     try:
         named = catalog_files(home)
-    except sqlite3.DatabaseError as error:
-        return [problem("lake", f"{home.catalog} is no catalog that this program reads: {error}", RESTORE)]
+    except LakeError as error:
+        return [problem("lake", str(error), RESTORE)]
     if not named and has_committed_files(home):
-        text = f"the catalog {home.catalog} names none of the files in {home.tables}: it is not theirs"
+        text = f"the catalog {catalog_named(home)} names none of the files in {home.tables}: it is not theirs"
         return [problem("lake", text, RESTORE)]
-    lost = [file for file in named if not file.path.exists()]
-    cut = [file for file in named if file.path.exists() and file.path.stat().st_size != file.bytes]
+    sizes = {file: file.stat().st_size for file in home.tables.rglob("*.parquet")}  # one listing of object storage
+    lost = [file for file in named if file.path not in sizes and not file.path.exists()]
+    cut = [file for file in named if sizes.get(file.path, file.bytes) != file.bytes]
     findings: list[Finding] = []
     for files, what in ((lost, "gone"), (cut, "of another size than when they were written")):
         current = [file.path for file in files if file.current]

@@ -18,8 +18,8 @@ from typer.testing import CliRunner
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.reader import LakeError
 from cai_dagster.lake.scratch import LEASE, new_scratch_folder
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
@@ -244,7 +244,7 @@ def test_nothing_is_removed_where_the_catalog_is_not_that_of_the_tables(
     match wrong:
         case "damaged":
             for module in (leftover_files, integrity):
-                monkeypatch.setattr(module, "examine_database", lambda *_: [problem("lake", "damaged", "a copy")])
+                monkeypatch.setattr(module, "examine_catalog", lambda _: [problem("lake", "damaged", "a copy")])
         case "another":
             shutil.copy(broken.ledger, broken.catalog)
         case _:

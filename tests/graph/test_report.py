@@ -17,8 +17,8 @@ from cai_dagster.commands.cli import app
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.evaluation.calibration import reliability
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.reader import LakeError
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.pages.html import PageError
 from cai_dagster.report import examples as report_examples

@@ -22,7 +22,7 @@ from cai_dagster.commands.status import NEWEST, print_status, short_number, shor
 from cai_dagster.constitution.constitution import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake.reader import LakeError
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
 from resources.lake import open_lake

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from cai_dagster.home import Home
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.reader import LakeError, LakeReader
+from cai_dagster.lake.reader import LakeReader
 from tests.lake_rows import accounts, commit, completions, folders, rejected_ids, responses
 
 # Replaces one version of `judgements` a few times over: argv is version, rows, replacements.

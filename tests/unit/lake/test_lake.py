@@ -12,9 +12,9 @@ import pytest
 import cai_dagster.lake.catalog
 import cai_dagster.lake.lake
 from cai_dagster.home import Home
+from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import in_commit_order, newest_materializations
-from cai_dagster.lake.reader import LakeError
 from cai_dagster.lake.snapshot_tables import STREAM_ROWS
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.tables.registry import TABLES

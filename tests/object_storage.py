@@ -1,0 +1,52 @@
+"""A real S3 server for a test session (moto's, on this machine), and the environment that leads to it."""
+
+import uuid
+
+import pytest
+
+
+class ObjectStorage:
+    """One server with buckets in memory."""
+
+    def __init__(self) -> None:
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+        self._server.start()
+        host, port = self._server.get_host_and_port()
+        self.environment = {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "cai",
+            "AWS_SECRET_ACCESS_KEY": "cai",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def new_bucket(self) -> str:
+        """The name of an empty bucket."""
+        import botocore.session
+
+        name = f"cai-{uuid.uuid4().hex}"
+        session = botocore.session.get_session()
+        client = session.create_client(
+            "s3",
+            region_name="us-east-1",
+            endpoint_url=self.environment["AWS_ENDPOINT_URL"],
+            aws_access_key_id="cai",
+            aws_secret_access_key="cai",
+        )
+        client.create_bucket(Bucket=name)
+        return name
+
+    def stop(self) -> None:
+        """End the server; what it held is gone."""
+        self._server.stop()
+
+
+def share(monkeypatch: pytest.MonkeyPatch, database: str, bucket: str, storage: ObjectStorage) -> None:
+    """Have catalog, ledger, data and checkpoints of whatever home comes next be where hosts share them."""
+    for name, value in storage.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("CAI_CATALOG", database)
+    monkeypatch.setenv("CAI_LEDGER", database)
+    monkeypatch.setenv("CAI_DATA", f"s3://{bucket}/tables")
+    monkeypatch.setenv("CAI_CHECKPOINTS", f"s3://{bucket}/checkpoints")
