@@ -9,13 +9,10 @@ class ObjectStorage:
     """One server with buckets in memory."""
 
     def __init__(self) -> None:
-        from moto.server import ThreadedMotoServer
-
-        self._server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-        self._server.start()
-        host, port = self._server.get_host_and_port()
+        self._port = 0
+        self.go_on()
         self.environment = {
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
             "AWS_ACCESS_KEY_ID": "cai",
             "AWS_SECRET_ACCESS_KEY": "cai",
             "AWS_DEFAULT_REGION": "us-east-1",
@@ -37,8 +34,16 @@ class ObjectStorage:
         client.create_bucket(Bucket=name)
         return name
 
-    def stop(self) -> None:
-        """End the server; what it held is gone."""
+    def go_on(self) -> None:
+        """Answer, with what it held before."""
+        from moto.server import ThreadedMotoServer
+
+        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
+        self._server.start()
+        _, self._port = self._server.get_host_and_port()
+
+    def pause(self) -> None:
+        """Refuse every connection until `go_on`."""
         self._server.stop()
 
 

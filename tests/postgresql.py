@@ -60,6 +60,11 @@ class PostgreSqlServer:
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "cai", name)
         return f"postgresql://cai@127.0.0.1:{self._port}/{name}"
 
+    def bytes_on_disk(self) -> bytes:
+        """All that its tables' files hold, once what it remembers is written to them."""
+        self._run("psql", "-h", "127.0.0.1", "-p", str(self._port), "-U", "cai", "-c", "CHECKPOINT", "postgres")
+        return b"".join(file.read_bytes() for file in (self._data / "base").rglob("*") if file.is_file())
+
     def _run(self, program: str, *arguments: str) -> None:
         command: Sequence[str] = [*self._as, str(PROGRAMS[-1] / program), *arguments]
         done = subprocess.run(

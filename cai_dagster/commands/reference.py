@@ -31,8 +31,16 @@ DOCS = PROJECT / "docs"
 ENVIRONMENT = {
     "CAI_HOME": "The folder of tables, ledger, models and Dagster instance. A relative path counts from the project "
     "folder; `.cai` where it is not set.",
-    "CAI_LEDGER": "The PostgreSQL database (`postgresql://user@host/database`) of a ledger that many hosts share "
-    "(deploy.md); `ledger.sqlite` in `CAI_HOME` where it is not set.",
+    "CAI_CATALOG": "The PostgreSQL database (`postgresql://user@host/database`) of a catalog of tables that many hosts "
+    "share (deploy.md); `catalog.sqlite` in `CAI_HOME` where it is not set. Goes before `catalog` in `[storage]` of "
+    "settings.toml.",
+    "CAI_LEDGER": "Likewise for the ledger of model calls and `ledger.sqlite`; it may be the same database.",
+    "CAI_DATA": "Where the files of tables are: `s3://bucket/prefix`, or a shared folder; `tables` in `CAI_HOME` where it "
+    "is not set.",
+    "CAI_CHECKPOINTS": "Likewise where complete checkpoints are for all hosts, beside those in `models` of `CAI_HOME`.",
+    "AWS_ENDPOINT_URL": "The store of `s3://` places, where it is not Amazon's; `AWS_ENDPOINT_URL_S3` goes before it. "
+    "Keys and region come from where AWS's own programs look: environment, files, roles.",
+    "AWS_ENDPOINT_URL_S3": "See `AWS_ENDPOINT_URL`.",
     "CAI_PROFILE": "The profile of settings.toml. `default` where it is not set, but `cai demo` and `cai ui` then take "
     "`demo`.",
     "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",

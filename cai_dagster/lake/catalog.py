@@ -28,12 +28,12 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     if not begun and (with_tables or has_committed_files(home)):
         raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
     # Inlined rows reserve the column name row_id, which rejected_rows has.
-    options = {"DATA_INLINING_ROW_LIMIT": "0"}
+    options = {"data_inlining_row_limit": "0"}
     read_only = is_read_only(home.root)
     if read_only:
-        options["READ_ONLY"] = ""
+        options["read_only"] = ""
     elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
-        options["CREATE_IF_NOT_EXISTS"] = "false"
+        options["create_if_not_exists"] = "false"
     statement = attach_statement(connection, home, options)
     try:
         with creation_lock(home):

@@ -114,7 +114,7 @@ def widen_text_bounds(home: Home) -> None:
 
 def attach_statement(connection: "duckdb.DuckDBPyConnection", home: Home, options: Mapping[str, str]) -> str:
     """The statement that attaches the catalog as `lake`. The password, if any, is a secret of the connection."""
-    options = {"DATA_PATH": literal(home.tables), "OVERRIDE_DATA_PATH": "true", **options}
+    options = {"data_path": literal(home.tables), "override_data_path": "true", **options}
     source = f"sqlite:{home.catalog}"
     if home.shared_catalog is not None:
         import sqlalchemy as sa
@@ -125,7 +125,7 @@ def attach_statement(connection: "duckdb.DuckDBPyConnection", home: Home, option
         if url.password:
             secret = f"TYPE postgres, PASSWORD {literal(str(url.password))}"
             connection.execute(f"CREATE OR REPLACE SECRET shared_catalog ({secret})")
-            options["META_SECRET"] = "'shared_catalog'"  # noqa: S105  (its name)
+            options["meta_secret"] = "'shared_catalog'"  # noqa: S105  (its name)
     listed = ", ".join(f"{name} {value}".strip() for name, value in options.items())
     return f"ATTACH {literal(f'ducklake:{source}')} AS lake ({listed})"
 

@@ -79,7 +79,7 @@ class LakeReader:
 
     def _attached(self) -> duckdb.DuckDBPyConnection:
         connection = started_duckdb(self._home)
-        connection.execute(attach_statement(connection, self._home, {"READ_ONLY": ""}))
+        connection.execute(attach_statement(connection, self._home, {"read_only": ""}))
         return connection.execute("BEGIN")
 
 

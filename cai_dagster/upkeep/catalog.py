@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake.catalog_database import rows_of_catalog
+from cai_dagster.lake.catalog_database import is_begun, rows_of_catalog
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.settings import DEFAULT_PROFILE
 from cai_dagster.upkeep.findings import RESTORE, Finding, problem, quoted, some_of
@@ -88,6 +88,8 @@ def catalog_files(home: Home) -> list[CatalogFile]:
 def snapshots_of(home: Home) -> set[int] | None:
     """The snapshots there are; None where nobody can tell."""
     try:
+        if not is_begun(home):
+            return None
         return {row[0] for row in rows_of_catalog(home, "SELECT snapshot_id FROM ducklake_snapshot")}
     except LakeError:
         return None

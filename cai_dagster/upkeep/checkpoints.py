@@ -7,7 +7,6 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cai_dagster.home import Home
-from cai_dagster.lake.catalog_database import is_begun
 from cai_dagster.models.weights import WeightsError, fresh_digest, is_whole, known_digest, lacking
 from cai_dagster.training.checkpoints import read_record
 from cai_dagster.upkeep.catalog import command_to_materialize, snapshots_of
@@ -16,7 +15,7 @@ from cai_dagster.upkeep.findings import Finding, good, problem, quoted, warning
 
 def examine_checkpoints(home: Home, full: bool) -> list[Finding]:
     """Every checkpoint in a home: its record, its weights and the snapshots it was trained on."""
-    snapshots = snapshots_of(home) if is_begun(home) else None
+    snapshots = snapshots_of(home)
     findings: list[Finding] = []
     complete = 0
     for folder in _checkpoint_folders(home):

@@ -33,9 +33,7 @@ def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
         ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
     left = examine_leftovers(home)  # before the lake is opened, which sweeps what dead processes left
     findings = [*catalog, *ledger]
-    if catalog and home.shared_catalog:
-        pass  # nothing can be said of what a server that does not answer holds
-    elif not is_begun(home):
+    if not catalog and not is_begun(home):
         findings.append(without_catalog(home))
     elif not catalog:
         files = examine_files(home)

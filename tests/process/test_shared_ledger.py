@@ -19,8 +19,8 @@ from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.home import Home
 from tests.graph.test_salvage import of_the_ledger
 from tests.postgresql import PostgreSqlServer, is_installed
-from tests.process.test_claims import *  # noqa: F403  (the same tests)
-from tests.unit.calls.test_ledgered_model import *  # noqa: F403
+from tests.process.test_claims import *
+from tests.unit.calls.test_ledgered_model import *
 
 pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's postgresql and requirements/postgres.txt")
 
