@@ -60,6 +60,14 @@ class PostgreSqlServer:
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "cai", name)
         return f"postgresql://cai@127.0.0.1:{self._port}/{name}"
 
+    def restored(self, url: str) -> str:
+        """The URL of a new database with what `pg_dump` wrote of another."""
+        new = self.new_database()
+        file = self._folder / "dump"
+        self._run("pg_dump", "--format=custom", "--file", str(file), url)
+        self._run("pg_restore", "--dbname", new, str(file))
+        return new
+
     def bytes_on_disk(self) -> bytes:
         """All that its tables' files hold, once what it remembers is written to them."""
         self._run("psql", "-h", "127.0.0.1", "-p", str(self._port), "-U", "cai", "-c", "CHECKPOINT", "postgres")

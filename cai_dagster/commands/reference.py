@@ -35,8 +35,8 @@ ENVIRONMENT = {
     "share (deploy.md); `catalog.sqlite` in `CAI_HOME` where it is not set. Goes before `catalog` in `[storage]` of "
     "settings.toml.",
     "CAI_LEDGER": "Likewise for the ledger of model calls and `ledger.sqlite`; it may be the same database.",
-    "CAI_DATA": "Where the files of tables are: `s3://bucket/prefix`, or a shared folder; `tables` in `CAI_HOME` where it "
-    "is not set.",
+    "CAI_DATA": "Where the files of tables are: `s3://bucket/prefix`, or a shared folder; `tables` in `CAI_HOME` where "
+    "it is not set.",
     "CAI_CHECKPOINTS": "Likewise where complete checkpoints are for all hosts, beside those in `models` of `CAI_HOME`.",
     "AWS_ENDPOINT_URL": "The store of `s3://` places, where it is not Amazon's; `AWS_ENDPOINT_URL_S3` goes before it. "
     "Keys and region come from where AWS's own programs look: environment, files, roles.",
@@ -74,6 +74,8 @@ Every setting, with its default and what the profiles change. A setting is given
   changes. `CAI_PROFILE` names the profile. Backfills and `cai plan` read their settings there.
 * the launchpad of the Dagster UI, for one run: an asset's own settings below `ops: <asset>: config:`, those of
   `policy` and `feedback_model` below `resources: <name>: config:`. Only what differs from the profile need be named.
+
+`[storage]` at the top of settings.toml is of no profile: it names what [several hosts](deploy.md) share.
 
 A wrong name, a wrong type or a value out of range is refused when the project is loaded, with file, profile, section
 and setting. So is a setting that `[default]` does not give: there are no defaults in the code.

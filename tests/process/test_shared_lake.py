@@ -14,16 +14,19 @@ from urllib.parse import urlsplit
 import duckdb
 import polars as pl
 import pytest
+from upath import UPath
 
+import cai_dagster.home
 import cai_dagster.lake.lake
 import cai_dagster.upkeep.leftovers
 from cai_dagster.errors import MendableError
-from cai_dagster.home import Home
+from cai_dagster.home import Home, HomeError
 from cai_dagster.lake.catalog_database import catalog_named
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.reader import LakeReader
+from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.training.checkpoints import (
     Ingredients,
     TrainingOutcome,
@@ -266,6 +269,64 @@ def test_an_upload_that_was_cut_short_is_no_checkpoint_and_is_made_whole(home: H
     assert brought(Home(tmp_path / "other"), "reward_model", ingredients.key) is None
     assert train_once(home, ingredients, train)[1] is False
     assert brought(Home(tmp_path / "other"), "reward_model", ingredients.key)
+
+
+def test_a_dump_of_the_catalog_and_a_copy_of_the_bucket_bring_everything_back(
+    home: Home, server: PostgreSqlServer, storage: ObjectStorage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    lake = Lake(home)
+    before = commit(lake, "judgements", judgements(2), "v1")
+    commit(lake, "judgements", judgements(3), "v1")
+    add_forgotten_prompt(home, "a", [])
+    restored = server.restored(str(home.shared_catalog))
+    commit(lake, "judgements", judgements(4), "v1")  # of a run that goes on meanwhile
+    bucket = storage.new_bucket()
+    copy = UPath(f"s3://{bucket}/tables", use_listings_cache=False)
+    for file in (file for file in home.tables.rglob("*") if file.is_file()):
+        (copy / str(file)[len(f"{home.tables}/") :]).write_bytes(file.read_bytes())
+    remove(home.tables)
+    share(monkeypatch, restored, bucket, storage)
+    after = Lake(Home(tmp_path / "new"))
+    assert len(logps(after, "v1")) == 3
+    assert len(after.read(TableSnapshot(after, "judgements", "v1", before))) == 2
+    assert forgotten_prompts(home) == {"a"}
+    assert not [one for one in examine_integrity(home) if one.level == Level.problem and one.topic == "lake"]
+    commit(after, "judgements", judgements(5), "v1")
+    assert len(logps(Lake(home), "v1")) == 5
+
+
+def test_the_settings_name_shared_places_and_no_passwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "settings.toml"
+    monkeypatch.setattr(cai_dagster.home, "SETTINGS_FILE", file)
+    home = Home(tmp_path)
+
+    def storage_is(text: str) -> None:
+        file.write_text(text)
+        cai_dagster.home._storage_section.cache_clear()
+
+    storage_is(f"[storage]\ndata = '{tmp_path}/shared'\nledger = 'postgresql://cai@db/ledger'\n")
+    assert home.tables == tmp_path / "shared"
+    assert home.shared_ledger == "postgresql://cai@db/ledger"
+    assert home.shared_catalog is None
+    monkeypatch.setenv("CAI_LEDGER", "postgresql://cai@other/ledger")
+    assert home.shared_ledger == "postgresql://cai@other/ledger"
+    for wrong, said in {
+        "catalog = 'postgresql://cai:s3cret@db/cai'": "holds a password",
+        "catalog = 'mysql://db/cai'": "one that hosts share is one of PostgreSQL",
+        "data = 'relative/folder'": "absolute path",
+        "datas = '/folder'": "there are catalog, ledger, data, checkpoints",
+        "data = 3": "each a text",
+    }.items():
+        storage_is(f"[storage]\n{wrong}\n")
+        with pytest.raises(HomeError, match=said) as refusal:
+            Home.from_environment()
+        assert "s3cret" not in str(refusal.value)
+    cai_dagster.home._storage_section.cache_clear()
+
+
+def remove(folder: Path) -> None:
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        file.unlink()
 
 
 def prompt(prompt_id: str, text: str) -> dict[str, Any]:

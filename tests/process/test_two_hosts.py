@@ -1,0 +1,111 @@
+"""Two hosts on one store: they leave the tables that one undisturbed host leaves, though one of them is killed.
+
+A host is a home and a process; catalog and ledger are in a real PostgreSQL server, data and checkpoints on a real S3
+server. `CAI_TEST_KILLS` has it killed more often than `make test` does.
+"""
+
+import os
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import cai_dagster.upkeep.leftovers
+from cai_dagster.calls.ledger import open_ledger
+from cai_dagster.home import CONSTITUTIONS, Home
+from cai_dagster.lake.catalog_database import rows_of_catalog
+from cai_dagster.models.weights import weights_of
+from cai_dagster.settings import active_settings
+from cai_dagster.training.checkpoints import brought, records
+from cai_dagster.upkeep.findings import Level
+from cai_dagster.upkeep.integrity import examine_integrity
+from cai_dagster.upkeep.leftovers import remove_leftovers
+from cai_dagster.upkeep.status import read_status
+from tests.fault_marks import WORKING
+from tests.faults import Moment, Workload, kill, read_calls, tables_left, wait_for_mark, write_questions
+from tests.object_storage import ObjectStorage, share
+from tests.postgresql import PostgreSqlServer, is_installed
+
+pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's postgresql and requirements/postgres.txt")
+
+KILLS = int(os.environ.get("CAI_TEST_KILLS", "3"))
+QUESTIONS = 100
+LONGEST_LIFE = 12.0  # seconds of work before a kill
+CHECKPOINTS = ("sl_cai_model", "reward_model")
+
+
+@pytest.fixture
+def server() -> Iterator[PostgreSqlServer]:
+    started = PostgreSqlServer()
+    yield started
+    started.remove()
+
+
+@pytest.fixture
+def storage() -> Iterator[ObjectStorage]:
+    started = ObjectStorage()
+    yield started
+    started.pause()
+
+
+@pytest.mark.timeout(1800)
+def test_two_hosts_leave_what_one_leaves_though_one_is_killed(
+    server: PostgreSqlServer, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = str(write_questions(tmp_path / "prompts.jsonl", QUESTIONS))
+    works = {version: Workload("graph", [prompts, version, "0.05"], tables_left) for version in ("v1", "v2")}
+    alone = Home((tmp_path / "alone").resolve())
+    for work in works.values():
+        work.finish(alone)
+    expected = comparable(tables_left(alone), str(alone.models))
+
+    bucket = storage.new_bucket()
+    share(monkeypatch, server.new_database(), bucket, storage)
+    first, second = Home((tmp_path / "first").resolve()), Home((tmp_path / "second").resolve())
+    undisturbed = works["v2"].start(second)
+    generator = random.Random(7)
+    for number in range(KILLS):
+        process = works["v1"].start(first)
+        wait_for_mark(process, first, Moment(0, WORKING, number + 1))
+        time.sleep(generator.uniform(0, LONGEST_LIFE))
+        kill(process)
+    works["v1"].finish(first)
+    assert undisturbed.wait(300) == 0, second.root.with_suffix(".log").read_text()[-3000:]
+
+    third = Home((tmp_path / "third").resolve())  # has made nothing itself
+    left = comparable(tables_left(third), f"s3://{bucket}/checkpoints")
+    assert [name for name in expected if left.get(name) != expected[name]] == []
+    for asset in CHECKPOINTS:
+        keys = {record.parent.name for record in records(third, asset)}
+        assert keys == {record.parent.name for record in records(alone, asset)}
+        digests = {weights_of(asset, folder, third).digest for key in keys if (folder := brought(third, asset, key))}
+        assert digests == {weights_of(asset, alone.models / asset / key, alone).digest for key in keys}
+
+    answered = Counter(call for host in (first, second) for what, call in read_calls(host) if what == "answered")
+    assert sum(answered.values()) - len(answered) <= KILLS * active_settings().policy.rows_in_flight
+    assert set(answered) == {call for what, call in read_calls(alone) if what == "answered"}
+    assert sum(open_ledger(third).totals().values()) == len(answered)
+
+    monkeypatch.setattr(cai_dagster.upkeep.leftovers, "ORPHAN_SECONDS", -60.0)
+    remove_leftovers(third)
+    named = {path for (path,) in rows_of_catalog(third, "SELECT path FROM ducklake_data_file")}
+    present = {file.name for file in third.tables.rglob("*.parquet")}
+    assert present == {Path(path).name for path in named}
+    problems = [finding for finding in examine_integrity(third, full=True) if finding.level == Level.problem]
+    assert [one for one in problems if one.topic != "checkpoints"] == []  # scripted trainers write weights alone
+    status = read_status(third, CONSTITUTIONS, ["v1", "v2"])
+    made = {asset.name: asset for version in status.versions for asset in version.assets}
+    assert made["reward_model_evaluation"].rows
+
+
+def comparable(tables: dict[str, Any], checkpoints: str) -> dict[str, Any]:
+    """Tables without the place of checkpoints, which are compared by themselves."""
+    rows = {name: value for name, value in tables.items() if not name.startswith("models/")}
+    for asset in CHECKPOINTS:
+        for row in rows[asset]:
+            row["path"] = row["path"].replace("HOME/models", "PLACE").replace(checkpoints, "PLACE")
+    return rows
