@@ -23,20 +23,20 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
     Raises LakeError when the catalog is damaged, gone, or was written by another version of DuckLake or of this
     program.
     """
-    begun = is_begun(home)
-    with_tables = begun if home.shared_catalog else has_committed_files(home)
-    if not begun and (with_tables or has_committed_files(home)):
-        raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
     # Inlined rows reserve the column name row_id, which rejected_rows has.
     options = {"data_inlining_row_limit": "0"}
     read_only = is_read_only(home.root)
-    if read_only:
-        options["read_only"] = ""
-    elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
-        options["create_if_not_exists"] = "false"
-    statement = attach_statement(connection, home, options)
     try:
         with creation_lock(home):
+            begun = is_begun(home)
+            with_tables = (begun and home.shared_catalog is not None) or has_committed_files(home)
+            if with_tables and not begun:
+                raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
+            if read_only:
+                options["read_only"] = ""
+            elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans
+                options["create_if_not_exists"] = "false"
+            statement = attach_statement(connection, home, options)
             retry_conflicts(lambda: connection.execute(statement))
             if not read_only:
                 retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))

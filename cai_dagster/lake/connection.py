@@ -15,17 +15,9 @@ import duckdb_extension_sqlite_scanner
 
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+from cai_dagster.lake.server_errors import is_away
 
 RETRY_SECONDS = 120
-_LOST_SERVER = (
-    "connection refused",
-    "server closed the connection",
-    "terminating connection",
-    "no connection to the server",
-    "database system is",  # starting up, shutting down
-    'failed to execute query "rollback',  # all that DuckLake says of a COMMIT whose server has gone
-    "connection to server",
-)
 
 Result = TypeVar("Result")
 
@@ -93,7 +85,7 @@ def literal(value: str | Path) -> str:
 def is_conflict(error: BaseException) -> bool:
     """Whether another process got in between, or the catalog's server was away: what was tried can be tried again."""
     text = str(error).lower()
-    return isinstance(error, duckdb.Error) and any(words in text for words in ("locked", "conflict", *_LOST_SERVER))
+    return isinstance(error, duckdb.Error) and ("locked" in text or "conflict" in text or is_away(error))
 
 
 def retry_conflicts(work: Callable[[], Result]) -> Result:

@@ -73,7 +73,7 @@ def _lines(home: Home) -> list[list[str]]:
 
 def _lines_of(database: str) -> list[str]:
     from cai_dagster.lake.lost_connections import waits_for_the_server
-    from cai_dagster.lake.postgresql import connections
+    from cai_dagster.lake.postgresql import connections, errors_named
 
     @waits_for_the_server
     def lines() -> list[str]:
@@ -82,7 +82,8 @@ def _lines_of(database: str) -> list[str]:
                 return []
             return [ids for (ids,) in connection.exec_driver_sql("SELECT ids FROM forgotten_prompts").tuples()]
 
-    return lines()
+    with errors_named(database):
+        return lines()
 
 
 def _lines_of_file(home: Home) -> list[str]:

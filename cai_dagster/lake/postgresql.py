@@ -41,9 +41,19 @@ def shown(url: str) -> str:
 
 
 @contextlib.contextmanager
+def errors_named(url: str) -> Generator[None]:
+    """Raise DatabaseError in place of what the driver raises."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise DatabaseError(f"the database {shown(url)} cannot be used: {error.orig}") from error
+
+
+@contextlib.contextmanager
 def advisory_lock(url: str, key: int) -> Generator[None]:
     """Hold a lock of the database, which every host waits for. It ends with the connection."""
-    connection = _locked(url, key)
+    with errors_named(url):
+        connection = _locked(url, key)
     try:
         yield
     finally:

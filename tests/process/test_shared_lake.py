@@ -177,7 +177,7 @@ def test_a_password_is_used_and_shown_nowhere(home: Home, monkeypatch: pytest.Mo
     assert "s3cret" not in catalog_named(home)
     assert len(LakeReader(home).rows("FROM lake.judgements")) == 2
     monkeypatch.setenv("CAI_CATALOG", url._replace(netloc=f"cai:s3cret@127.0.0.1:{url.port}", path="/none").geturl())
-    with pytest.raises(MendableError) as refusal:
+    with pytest.raises(MendableError) as refusal:  # at once: that server will say the same again
         Lake(home).current_snapshot()
     assert "none" in str(refusal.value)
     assert "s3cret" not in str(refusal.value) + str(refusal.value.__cause__)

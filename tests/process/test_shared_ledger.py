@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.calls.ledger import Ledger, LedgerError, open_ledger
+from cai_dagster.calls.ledger import Ledger, open_ledger
 from cai_dagster.calls.ledger_reader import LedgerReader
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from tests.graph.test_salvage import of_the_ledger
 from tests.postgresql import PostgreSqlServer, is_installed
@@ -133,7 +134,7 @@ def test_what_is_no_such_database_is_refused_without_its_password(home: Home, mo
         ("no url", "no URL"),
     ):
         monkeypatch.setenv("CAI_LEDGER", url)
-        with pytest.raises(LedgerError, match=said) as refused:
+        with pytest.raises(MendableError, match=said) as refused:
             open_ledger(home)
         assert "s3cret" not in str(refused.value)
 
