@@ -20,7 +20,7 @@ import cai_dagster.home
 import cai_dagster.lake.lake
 import cai_dagster.upkeep.leftovers
 from cai_dagster.errors import MendableError
-from cai_dagster.home import Home, HomeError
+from cai_dagster.home import STORAGE, Home, HomeError
 from cai_dagster.lake.catalog_database import catalog_named
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
@@ -299,6 +299,8 @@ def test_the_settings_name_shared_places_and_no_passwords(tmp_path: Path, monkey
     file = tmp_path / "settings.toml"
     monkeypatch.setattr(cai_dagster.home, "SETTINGS_FILE", file)
     home = Home(tmp_path)
+    for variable in STORAGE.values():
+        monkeypatch.delenv(variable, raising=False)
 
     def storage_is(text: str) -> None:
         file.write_text(text)
