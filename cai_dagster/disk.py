@@ -17,6 +17,7 @@ from cai_dagster.errors import MendableError
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _WORDS = ("no space left on device", "disk is full", "disk quota exceeded")
 _PROBE_BYTES = 2**18
+_COPIED_BYTES = 8 * 2**20  # at a time
 
 
 class DiskFullError(MendableError):
@@ -48,6 +49,12 @@ def moved(source: Path, destination: Path) -> Path:
         beside.replace(destination)
         source.unlink()
     return destination
+
+
+def copy_file(source: Path, destination: Path) -> None:
+    """Copy what a file holds; either may be on object storage, which shows a file when it is complete."""
+    with source.open("rb") as read, destination.open("wb") as write:
+        shutil.copyfileobj(read, write, _COPIED_BYTES)
 
 
 @contextlib.contextmanager

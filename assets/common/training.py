@@ -11,6 +11,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.weights import Weights, checkpoint_weights
 from cai_dagster.training.checkpoints import (
+    CheckpointRecord,
     Curve,
     Ingredients,
     TrainingOutcome,
@@ -62,16 +63,17 @@ def stage_checkpoint(
             }
         ]
     )
-    metadata = {
-        "checkpoint": dg.MetadataValue.path(folder),
-        "trained_now": trained_now,
+    about = {"checkpoint": dg.MetadataValue.path(folder), "trained_now": trained_now}
+    return stage_rows(context, lake, staged, {**about, **_training_metadata(record), **(more or {})})
+
+
+def _training_metadata(record: CheckpointRecord) -> dict[str, Any]:
+    return {
         "training_seconds": record.seconds,
         "loss_curve": _curve_plot(record.loss_curve, "training loss"),
         **{f"{name}_curve": _curve_plot(curve, name.replace("_", " ")) for name, curve in record.curves.items()},
         **record.metrics,
-        **(more or {}),
     }
-    return stage_rows(context, lake, staged, metadata)
 
 
 def require(asset: str, found: int, setting: str, minimum: int, what: str) -> None:

@@ -10,7 +10,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from cai_dagster.explain.checkpoints import Checkpoint, Trained, training_condition
@@ -82,17 +81,13 @@ class RowLineage:
             name = (row["asset"], record["checkpoint_key"])
             known[name] = record
             versions.setdefault(name, []).append(row["constitution_version"])
-        for asset, folder in self._folders():
-            name = (asset, folder.name)
-            if name not in known:
-                known[name] = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        for asset in made_by(Maker.training):
+            for file in records(self._home, asset):
+                name = (asset, file.parent.name)
+                if name not in known:
+                    known[name] = json.loads(file.read_text(encoding="utf-8"))
         found = [Checkpoint(*name, tuple(sorted(versions.get(name, ()))), record) for name, record in known.items()]
         return sorted(found, key=lambda checkpoint: checkpoint.record["created_at"], reverse=True)
-
-    def _folders(self) -> Iterable[tuple[str, Path]]:
-        for asset in made_by(Maker.training):
-            for record in records(self._home, asset):
-                yield asset, record.parent
 
     def of_prompt(self, prompt_id: str) -> RowFilter:
         """All rows of a prompt and of its pairs."""

@@ -7,7 +7,8 @@ Which of the two it is stands here and nowhere else: how DuckLake finds it, what
 
 import contextlib
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
@@ -58,31 +59,27 @@ def creation_lock(home: Home) -> contextlib.AbstractContextManager[Any]:
     return advisory_lock(home.shared_catalog, LAKE_CREATION)
 
 
-def rows_of_catalog(home: Home, sql: str) -> Sequence[Any]:
+@contextlib.contextmanager
+def reading(file: Path) -> Generator[sqlite3.Connection]:
+    """A SQLite database, for reading only."""
+    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+        yield connection
+
+
+def rows_of_catalog(home: Home, sql: str) -> Sequence[tuple[Any, ...]]:
     """The rows of a SELECT on the catalog's own tables. Raises LakeError where they cannot be read."""
     if home.shared_catalog is None:
         try:
-            uri = f"{home.catalog.absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            with reading(home.catalog) as connection:
                 return connection.execute(sql).fetchall()
         except sqlite3.DatabaseError as error:
-            raise LakeError(f"{catalog_named(home)} is no catalog that this program reads: {error}") from error
-    from sqlalchemy.exc import DBAPIError
-
-    from cai_dagster.lake.lost_connections import waits_for_the_server
-    from cai_dagster.lake.postgresql import connections
-
-    shared = connections(home.shared_catalog)
-
-    @waits_for_the_server
-    def rows() -> Sequence[Any]:
-        with shared.connect() as connection:
-            return connection.exec_driver_sql(sql).fetchall()
+            raise LakeError(f"{home.catalog} is no catalog that this program reads: {error}") from error
+    from cai_dagster.lake.postgresql import DatabaseError, rows
 
     try:
-        return rows()
-    except DBAPIError as error:
-        raise LakeError(f"the catalog {catalog_named(home)} cannot be read: {error.orig}") from error
+        return rows(home.shared_catalog, sql)
+    except DatabaseError as error:
+        raise LakeError(str(error)) from error
 
 
 def widen_text_bounds(home: Home) -> None:
@@ -114,6 +111,7 @@ def widen_text_bounds(home: Home) -> None:
 
 def attach_statement(connection: "duckdb.DuckDBPyConnection", home: Home, options: Mapping[str, str]) -> str:
     """The statement that attaches the catalog as `lake`. The password, if any, is a secret of the connection."""
+    # A home may be moved: the path that the catalog notes is not taken.
     options = {"data_path": literal(home.tables), "override_data_path": "true", **options}
     source = f"sqlite:{home.catalog}"
     if home.shared_catalog is not None:

@@ -111,7 +111,10 @@ def retry_conflicts(work: Callable[[], Result]) -> Result:
     except duckdb.Error as error:
         if not is_conflict(error):
             raise
+        if is_away(error):
+            away = f"the server of the lake's catalog has not answered for {RETRY_SECONDS} seconds ({error})"
+            raise LakeError(f"{away}. Start it, and run the same command again.") from error
         raise LakeError(
-            f"the lake's catalog has been in use by another process, or not to be reached, for {RETRY_SECONDS} seconds "
-            f"({error}). Let that process end, or stop it, and run the same command again."
+            f"the lake's catalog has been in use by another process for {RETRY_SECONDS} seconds ({error}). Let that "
+            "process end, or stop it, and run the same command again."
         ) from error

@@ -72,18 +72,10 @@ def _lines(home: Home) -> list[list[str]]:
 
 
 def _lines_of(database: str) -> list[str]:
-    from cai_dagster.lake.lost_connections import waits_for_the_server
-    from cai_dagster.lake.postgresql import connections, errors_named
+    from cai_dagster.lake.postgresql import rows
 
-    @waits_for_the_server
-    def lines() -> list[str]:
-        with connections(database).connect() as connection:
-            if connection.exec_driver_sql("SELECT to_regclass('forgotten_prompts')").scalar() is None:
-                return []
-            return [ids for (ids,) in connection.exec_driver_sql("SELECT ids FROM forgotten_prompts").tuples()]
-
-    with errors_named(database):
-        return lines()
+    (exists,) = rows(database, "SELECT to_regclass('forgotten_prompts') IS NOT NULL")[0]
+    return [ids for (ids,) in rows(database, "SELECT ids FROM forgotten_prompts")] if exists else []
 
 
 def _lines_of_file(home: Home) -> list[str]:

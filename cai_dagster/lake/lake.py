@@ -7,7 +7,6 @@ It knows the tables' shapes from `tables`, nothing of what they mean, and nothin
 
 # pyright: reportMissingTypeStubs=false
 
-import shutil
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -16,7 +15,7 @@ from typing import Any
 
 import duckdb
 
-from cai_dagster.disk import full_disk_named, moved
+from cai_dagster.disk import copy_file, full_disk_named, moved
 from cai_dagster.lake.catalog import in_transaction
 from cai_dagster.lake.catalog_database import commit_lock, widen_text_bounds
 from cai_dagster.lake.connection import LakeError, is_conflict, literal, retry_conflicts
@@ -28,8 +27,6 @@ from cai_dagster.lake.snapshots import FORGET_RUN, Account
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
-
-COPIED_BYTES = 8 * 2**20  # at a time, to object storage
 
 
 class Lake(SnapshotTables):
@@ -232,7 +229,7 @@ class Lake(SnapshotTables):
         """Move staged files to where DuckLake keeps the table's files, without rows of forgotten prompts.
 
         If the transaction then fails they stay there, registered nowhere and so invisible. Taking them back would be
-        wrong where the failure came after the commit. Object storage shows a file when it is complete.
+        wrong where the failure came after the commit.
         """
         folder = self._home.tables / "main" / table.name
         places = [(part, folder / f"{part.parent.name}-{part.name}") for part in parts]
@@ -241,8 +238,7 @@ class Lake(SnapshotTables):
         self._leave_out_forgotten(table, [part for part, _ in missing])
         if not self._home.tables_are_local:
             for part, place in missing:
-                with part.open("rb") as source, place.open("wb") as destination:
-                    shutil.copyfileobj(source, destination, COPIED_BYTES)
+                copy_file(part, place)
         elif missing:
             folder.mkdir(parents=True, exist_ok=True)
             for part, place in missing:

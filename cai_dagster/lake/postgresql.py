@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Generator
 from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import ArgumentError, DBAPIError
@@ -40,19 +41,19 @@ def shown(url: str) -> str:
     return sa.make_url(url).render_as_string()
 
 
-@contextlib.contextmanager
-def errors_named(url: str) -> Generator[None]:
-    """Raise DatabaseError in place of what the driver raises."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise DatabaseError(f"the database {shown(url)} cannot be used: {error.orig}") from error
+def rows(url: str, sql: str) -> list[tuple[Any, ...]]:
+    """The rows of a SELECT. Raises DatabaseError where the server does not answer for long, or refuses."""
+    with _errors_named(url):
+        return _rows(url, sql)
 
 
 @contextlib.contextmanager
 def advisory_lock(url: str, key: int) -> Generator[None]:
-    """Hold a lock of the database, which every host waits for. It ends with the connection."""
-    with errors_named(url):
+    """Hold a lock of the database, which every host waits for. It ends with the connection.
+
+    Raises DatabaseError as `rows` does.
+    """
+    with _errors_named(url):
         connection = _locked(url, key)
     try:
         yield
@@ -61,6 +62,20 @@ def advisory_lock(url: str, key: int) -> Generator[None]:
             connection.exec_driver_sql(f"SELECT pg_advisory_unlock({key})")
         with contextlib.suppress(DBAPIError):
             connection.close()
+
+
+@contextlib.contextmanager
+def _errors_named(url: str) -> Generator[None]:
+    try:
+        yield
+    except DBAPIError as error:
+        raise DatabaseError(f"the database {shown(url)} cannot be used: {error.orig}") from error
+
+
+@waits_for_the_server
+def _rows(url: str, sql: str) -> list[tuple[Any, ...]]:
+    with connections(url).connect() as connection:
+        return [tuple(row) for row in connection.exec_driver_sql(sql)]
 
 
 @waits_for_the_server

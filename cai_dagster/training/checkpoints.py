@@ -16,7 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cai_dagster.disk import full_disk_named, moved
+from cai_dagster.disk import copy_file, full_disk_named, moved
 from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
@@ -25,7 +25,6 @@ from cai_dagster.lake.scratch import scratch_folder
 CODE_VERSION = "1"  # of the trainers: change it when the same rows and settings give other weights
 KEY_DIGITS = 32
 RECORD = "record.json"
-COPIED_BYTES = 8 * 2**20  # at a time
 
 _log = logging.getLogger(__name__)
 
@@ -165,8 +164,7 @@ def _copy_files(source: Path, destination: Path) -> None:
     for file in sorted(files, key=lambda file: (file.name == RECORD, str(file))):
         place = destination.joinpath(*file.parts[len(source.parts) :])
         place.parent.mkdir(parents=True, exist_ok=True)
-        with file.open("rb") as read, place.open("wb") as write:
-            shutil.copyfileobj(read, write, COPIED_BYTES)
+        copy_file(file, place)
         done += bytes_of[file]
         _log.info("%s: %.0f of %.0f MB", place.name, done / 1e6, sum(bytes_of.values()) / 1e6)
 

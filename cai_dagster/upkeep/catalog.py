@@ -2,15 +2,14 @@
 
 # pyright: reportMissingTypeStubs=false
 
-import contextlib
 import os
 import sqlite3
-from collections.abc import Generator, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from cai_dagster.home import PROJECT, Home
-from cai_dagster.lake.catalog_database import is_begun, rows_of_catalog
+from cai_dagster.lake.catalog_database import is_begun, reading, rows_of_catalog
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.settings import DEFAULT_PROFILE
 from cai_dagster.upkeep.findings import RESTORE, Finding, problem, quoted, some_of
@@ -93,13 +92,6 @@ def snapshots_of(home: Home) -> set[int] | None:
         return {row[0] for row in rows_of_catalog(home, "SELECT snapshot_id FROM ducklake_snapshot")}
     except LakeError:
         return None
-
-
-@contextlib.contextmanager
-def reading(file: Path) -> Generator[sqlite3.Connection]:
-    """A SQLite database, for reading only."""
-    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
-        yield connection
 
 
 def files_named(paths: Iterable[Path]) -> str:

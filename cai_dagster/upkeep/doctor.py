@@ -31,6 +31,7 @@ from cai_dagster.constitution.constitution import (
 from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
+from cai_dagster.lake.catalog_database import reading
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
@@ -47,7 +48,6 @@ from cai_dagster.models.weights import (
     with_adapter,
 )
 from cai_dagster.settings import DEFAULT_PROFILE, SettingsError, load_settings
-from cai_dagster.upkeep.catalog import reading
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
 from cai_dagster.upkeep.integrity import examine_integrity
 

@@ -11,8 +11,8 @@ import sqlite3
 from cai_dagster.calls.ledger import LedgerError, open_ledger
 from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
-from cai_dagster.lake.catalog_database import is_begun
-from cai_dagster.upkeep.catalog import NAMED, examine_catalog, examine_database, reading
+from cai_dagster.lake.catalog_database import is_begun, reading
+from cai_dagster.upkeep.catalog import NAMED, examine_catalog, examine_database
 from cai_dagster.upkeep.checkpoints import examine_checkpoints
 from cai_dagster.upkeep.findings import RESTORE, Finding, Level, good, problem, some_of
 from cai_dagster.upkeep.leftovers import examine_leftovers

@@ -18,12 +18,12 @@ from cai_dagster.calls.ledger_schema import calls, retries
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
+from cai_dagster.lake.catalog_database import reading
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.leases import is_held
 from cai_dagster.lake.scratch import scratch_folder
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
-from cai_dagster.upkeep.catalog import reading
 
 MOST_UNREADABLE = 100_000  # row numbers in a row that cannot be read: behind them is nothing more
 _HEADER_BYTES = 100

@@ -7,20 +7,14 @@ from typing import Any
 from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
-from cai_dagster.lake.catalog_database import catalog_named, is_begun
+from cai_dagster.lake.catalog_database import catalog_named, is_begun, reading
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import has_committed_files
 from cai_dagster.tables.registry import tables_with
 from cai_dagster.tables.table import Maker
 from cai_dagster.training.checkpoints import checkpoint_folder, folder_of_row
-from cai_dagster.upkeep.catalog import (
-    catalog_files,
-    command_to_materialize,
-    examine_catalog,
-    files_named,
-    reading,
-)
+from cai_dagster.upkeep.catalog import catalog_files, command_to_materialize, examine_catalog, files_named
 from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, problem, quoted, warning
 
 

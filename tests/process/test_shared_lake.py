@@ -40,27 +40,11 @@ from cai_dagster.upkeep.findings import Level, good
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import leftovers, remove_leftovers
 from tests.object_storage import ObjectStorage, share
-from tests.postgresql import PostgreSqlServer, is_installed
+from tests.postgresql import PostgreSqlServer
 from tests.unit.lake.test_lake import *
 
 AWAY_SECONDS = 2.0
 SECRET = "a text that somebody wants to be forgotten"
-
-pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's postgresql and requirements/postgres.txt")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSqlServer]:
-    started = PostgreSqlServer()
-    yield started
-    started.remove()
-
-
-@pytest.fixture(scope="module")
-def storage() -> Iterator[ObjectStorage]:
-    started = ObjectStorage()
-    yield started
-    started.pause()
 
 
 @pytest.fixture(scope="module")

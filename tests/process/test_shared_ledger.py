@@ -13,24 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.calls.ledger import Ledger, open_ledger
+from cai_dagster.calls.ledger import Ledger, LedgerError, open_ledger
 from cai_dagster.calls.ledger_reader import LedgerReader
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
-from cai_dagster.errors import MendableError
-from cai_dagster.home import Home
+from cai_dagster.home import Home, HomeError
 from tests.graph.test_salvage import of_the_ledger
-from tests.postgresql import PostgreSqlServer, is_installed
+from tests.postgresql import PostgreSqlServer
 from tests.process.test_claims import *
 from tests.unit.calls.test_ledgered_model import *
-
-pytestmark = pytest.mark.skipif(not is_installed(), reason="needs Debian's postgresql and requirements/postgres.txt")
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[PostgreSqlServer]:
-    started = PostgreSqlServer()
-    yield started
-    started.remove()
 
 
 @pytest.fixture
@@ -128,13 +118,13 @@ def test_its_calls_are_found_by_who_explains_rows_and_counted_by_the_doctor(home
 
 
 def test_what_is_no_such_database_is_refused_without_its_password(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    for url, said in (
-        ("postgresql://cai:s3cret@127.0.0.1:1/nowhere", "cannot be used"),
-        ("mysql://cai:s3cret@h/d", "one of PostgreSQL"),
-        ("no url", "no URL"),
+    for url, said, kind in (
+        ("postgresql://cai:s3cret@127.0.0.1:1/nowhere", "cannot be used", LedgerError),
+        ("mysql://cai:s3cret@h/d", "one of PostgreSQL", HomeError),
+        ("no url", "no URL", HomeError),
     ):
         monkeypatch.setenv("CAI_LEDGER", url)
-        with pytest.raises(MendableError, match=said) as refused:
+        with pytest.raises(kind, match=said) as refused:
             open_ledger(home)
         assert "s3cret" not in str(refused.value)
 
