@@ -10,16 +10,8 @@ from assets.common.stage import Metadata, stage_rows
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.weights import Weights, checkpoint_weights
-from cai_dagster.training.checkpoints import (
-    CheckpointRecord,
-    Curve,
-    Ingredients,
-    TrainingOutcome,
-    checkpoint_folder,
-    folder_of_row,
-    shared_folder,
-    train_once,
-)
+from cai_dagster.training.checkpoint_folders import checkpoint_folder, folder_of_row, shared_folder
+from cai_dagster.training.checkpoints import CheckpointRecord, Curve, Ingredients, TrainingOutcome, train_once
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource
 

@@ -34,7 +34,7 @@ def score(
     `messages` may stand in place of `prompt`; `principle` belongs to a principle-conditioned model. A bad line is named
     on standard error, the others are scored, and the exit status is then 1.
     """
-    from cai_dagster.training.checkpoints import find_checkpoint
+    from cai_dagster.training.checkpoint_folders import find_checkpoint
     from cai_dagster.training.scored_texts import reading_of, score_lines
 
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})

@@ -22,7 +22,7 @@ from cai_dagster.lake.reader import LakeReader, NoSuchSnapshotError, Row
 from cai_dagster.lake.snapshots import FORGET_RUN
 from cai_dagster.tables.registry import TABLES, made_by
 from cai_dagster.tables.table import Maker
-from cai_dagster.training.checkpoints import records
+from cai_dagster.training.checkpoint_folders import records
 
 
 class RowLineage:

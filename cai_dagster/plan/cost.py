@@ -31,7 +31,7 @@ from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
 from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.tables.table import Maker, Table
-from cai_dagster.training.checkpoints import brought, folder_of_row
+from cai_dagster.training.checkpoint_folders import brought, folder_of_row
 
 _UNTRAINED = "not trained yet"
 

@@ -8,7 +8,8 @@ import polars as pl
 from cai_dagster.calls.ledger import CallLengths
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
-from cai_dagster.training.checkpoints import read_record, records
+from cai_dagster.training.checkpoint_folders import records
+from cai_dagster.training.checkpoints import read_record
 
 _PAID = """
     SELECT table_name, model_id, prompt_tokens + completion_tokens AS tokens, engine_seconds AS seconds

@@ -18,7 +18,8 @@ from cai_dagster.hashing import content_hash
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.models.weights import has_weights
-from cai_dagster.training.checkpoints import CheckpointError, read_record
+from cai_dagster.training.checkpoint_folders import CheckpointError
+from cai_dagster.training.checkpoints import read_record
 from cai_dagster.training.reward_modelling import TokenPair, conditioned
 
 LINES_AT_ONCE = 32  # of which those of like length are scored together

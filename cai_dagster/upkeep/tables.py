@@ -13,7 +13,7 @@ from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import has_committed_files
 from cai_dagster.tables.registry import tables_with
 from cai_dagster.tables.table import Maker
-from cai_dagster.training.checkpoints import checkpoint_folder, folder_of_row
+from cai_dagster.training.checkpoint_folders import checkpoint_folder, folder_of_row
 from cai_dagster.upkeep.catalog import catalog_files, command_to_materialize, examine_catalog, files_named
 from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, problem, quoted, warning
 

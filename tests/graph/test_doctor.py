@@ -23,7 +23,7 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.scratch import LEASE, new_scratch_folder
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
-from cai_dagster.training.checkpoints import folder_of_row
+from cai_dagster.training.checkpoint_folders import folder_of_row
 from cai_dagster.upkeep import doctor, integrity
 from cai_dagster.upkeep import leftovers as leftover_files
 from cai_dagster.upkeep.doctor import examine

@@ -24,7 +24,7 @@ def mounted(explained: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
     subprocess.run(["mount", "-o", "remount,ro,bind", home.root], check=True)
     yield home
-    subprocess.run(["umount", home.root], check=True)
+    subprocess.run(["umount", "--lazy", home.root], check=True)
 
 
 @pytest.fixture(autouse=True)

@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ import dagster as dg
 import pytest
 import yaml
 
+import cai_dagster.home
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import PROJECT, STORAGE, Home, shared_place
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from resources.lake import open_lake
 from tests.documents import Block, all_blocks, name_of
@@ -179,8 +181,17 @@ def test_shell_lines_are_taken_by_the_programs_they_name(block: Block) -> None:
 
 
 @of(TOML)
-def test_settings_are_valid(block: Block, tmp_path: Path) -> None:
-    """As a profile over the default one, whichever profile the block is for."""
+def test_settings_are_valid(block: Block, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a profile over the default one, whichever profile the block is for; `[storage]` is no profile."""
+    if block.code.startswith("[storage]"):
+        file = tmp_path / "settings.toml"
+        file.write_text(block.code, encoding="utf-8")
+        monkeypatch.setattr(cai_dagster.home, "SETTINGS_FILE", file)
+        monkeypatch.setattr(cai_dagster.home, "_storage_section", cai_dagster.home._storage_section.__wrapped__)
+        for place in tomllib.loads(block.code)["storage"]:
+            monkeypatch.delenv(STORAGE[place], raising=False)
+            assert shared_place(place)
+        return
     headers = re.compile(r"^\[\w+\.", re.MULTILINE)
     assert headers.search(block.code), f"{block}: no [<profile>.<section>]"
     file = tmp_path / "settings.toml"

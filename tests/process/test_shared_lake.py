@@ -27,15 +27,8 @@ from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_p
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.reader import LakeReader
 from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.training.checkpoints import (
-    Ingredients,
-    TrainingOutcome,
-    brought,
-    folder_of_row,
-    records,
-    shared_folder,
-    train_once,
-)
+from cai_dagster.training.checkpoint_folders import brought, folder_of_row, records, shared_folder
+from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome, train_once
 from cai_dagster.upkeep.findings import Level, good
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import leftovers, remove_leftovers

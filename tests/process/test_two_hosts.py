@@ -19,7 +19,7 @@ from cai_dagster.home import CONSTITUTIONS, Home
 from cai_dagster.lake.catalog_database import rows_of_catalog
 from cai_dagster.models.weights import weights_of
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import brought, records
+from cai_dagster.training.checkpoint_folders import brought, records
 from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import remove_leftovers

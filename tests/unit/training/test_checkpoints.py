@@ -10,12 +10,12 @@ import pytest
 
 from cai_dagster.home import Home
 from cai_dagster.training import checkpoints
+from cai_dagster.training.checkpoint_folders import checkpoint_folder
 from cai_dagster.training.checkpoints import (
     CODE_VERSION,
     CheckpointRecord,
     Ingredients,
     TrainingOutcome,
-    checkpoint_folder,
     read_record,
     train_once,
 )

@@ -8,7 +8,7 @@ import pytest
 
 from cai_dagster.home import Home
 from cai_dagster.models.messages import Message
-from cai_dagster.training.checkpoints import CheckpointError, find_checkpoint
+from cai_dagster.training.checkpoint_folders import CheckpointError, find_checkpoint
 from cai_dagster.training.scored_texts import (
     BenchmarkError,
     Reading,
