@@ -64,6 +64,7 @@ validate: $(VENV)/.installed-dev ## Load the code location and check its definit
 
 docs: setup ## Write docs/configuration.md and docs/tables.md anew from settings and tables
 	$(BIN)/python -m cai_dagster.commands.reference
+	$(BIN)/python -m tests.input_examples
 
 pictures: $(VENV)/.installed-dev ## Walk the tutorial in a browser and take its pictures anew (a quarter of an hour)
 	CAI_PICTURES=docs/images $(BIN)/python -m pytest $(TUTORIAL)

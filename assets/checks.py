@@ -17,7 +17,7 @@ import dagster as dg
 from assets.common.partitions import constitution_versions
 from cai_dagster.checks.declarations import CHECKS, Check
 from cai_dagster.checks.settings import CheckSettings, Severity
-from cai_dagster.constitution.constitution import natural_order
+from cai_dagster.constitution.versions import natural_order
 from cai_dagster.lake.newest import in_commit_order
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings

@@ -11,8 +11,9 @@ from assets.common.partitions import CONSTITUTIONS
 from assets.common.stage import new_rows, run_stage, stage_rows
 from assets.common.table_asset import table_asset
 from cai_dagster.compare.settings import ConstitutionDiffSettings
-from cai_dagster.constitution.constitution import Constitution, previous_version
-from cai_dagster.constitution.constitution import constitution_versions as versions_in
+from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.constitution.versions import constitution_versions as versions_in
+from cai_dagster.constitution.versions import previous_version
 from cai_dagster.errors import MendableError
 from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot

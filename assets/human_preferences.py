@@ -4,9 +4,10 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_rows, work_of
+from assets.common.stage import stage_rows, told_of, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.settings import DecontaminationSettings, HumanPreferencesSettings
 from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
@@ -25,9 +26,9 @@ def human_preferences(
     """Every human-labelled pair once; rows that are no pair are in rejected_rows."""
     from cai_dagster.plan.steps import fill_human_preferences
 
-    work = work_of(context, lake)
+    work, imported = work_of(context, lake), ImportReport()
     try:
-        fill_human_preferences(work, config, active_settings().prompts, config)
+        fill_human_preferences(work, config, active_settings().prompts, config, imported)
     except SourceFileError as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons)})
+    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons), **told_of(context, imported)})

@@ -4,9 +4,10 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_rows, work_of
+from assets.common.stage import stage_rows, told_of, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.settings import DecontaminationSettings, PromptsSettings
 from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
@@ -26,9 +27,9 @@ def prompts(
     """Every prompt once, with its sources and its split; rows that are no prompt are in rejected_rows."""
     from cai_dagster.plan.steps import fill_prompts
 
-    work = work_of(context, lake)
+    work, imported = work_of(context, lake), ImportReport()
     try:
-        duplicates = fill_prompts(work, config, config, policy)
+        duplicates = fill_prompts(work, config, config, policy, imported)
     except SourceFileError as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates})
+    return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates, **told_of(context, imported)})

@@ -4,10 +4,11 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import run_stage, stage_rows, work_of
+from assets.common.stage import run_stage, stage_rows, told_of, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import current_checkpoint
 from cai_dagster.inputs.files import SourceFileError
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import response_pairs_stage
 from cai_dagster.recipes.settings import PairSource, ResponsePairsSettings
@@ -40,13 +41,12 @@ def response_pairs(
         fill_pairs_of_revisions(work)
         return stage_rows(context, lake, work.staged)
     if config.source == PairSource.imported:
-        work = work_of(context, lake, prompts)
+        work, imported = work_of(context, lake, prompts), ImportReport()
         try:
-            of_sft_prompts = fill_imported_pairs(work, config)
+            of_sft_prompts = fill_imported_pairs(work, config, imported)
         except SourceFileError as error:
             raise failure_of(error) from None
-        more = {"of_sft_prompts": of_sft_prompts}
-        return stage_rows(context, lake, work.staged, more)
+        return stage_rows(context, lake, work.staged, {"of_sft_prompts": of_sft_prompts, **told_of(context, imported)})
     stage = response_pairs_stage(config)
     model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
     return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from cai_dagster.checks.settings import ChecksSettings
 from cai_dagster.compare.settings import ConstitutionDiffSettings
-from cai_dagster.constitution.constitution import constitution_versions
+from cai_dagster.constitution.versions import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.evaluation.settings import (
     JudgeCalibrationSettings,

@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from cai_dagster.constitution.constitution import constitution_versions as versions_in
+from cai_dagster.constitution.versions import constitution_versions as versions_in
 from cai_dagster.home import CONSTITUTIONS
 
 constitution_versions = dg.StaticPartitionsDefinition(versions_in(CONSTITUTIONS))

@@ -12,10 +12,12 @@ import dagster as dg
 from assets.common.failures import failure_of
 from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
 from cai_dagster.home import Home
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.plan.stages import Stage
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.table import Maker
+from cai_dagster.text import escaped
 from resources.lake import LakeResource, RunTables, StagedTable
 
 if TYPE_CHECKING:
@@ -156,6 +158,13 @@ def _refuse_too_many_rejected(lake: LakeResource, staged: "StagedRows") -> None:
         staged.close()
         lake.open().commit_rejected(staged)
         raise failure_of(error, {"reasons": staged.reasons}) from None
+
+
+def told_of(context: dg.AssetExecutionContext, report: ImportReport) -> Metadata:
+    """What was read of each source, as metadata; the log has it too."""
+    for line in report.lines():
+        context.log.info(line)
+    return {"sources": dg.MetadataValue.md("\n".join(f"* {escaped(line)}" for line in report.lines()))}
 
 
 def stage_rows(

@@ -12,7 +12,7 @@ import polars as pl
 from cai_dagster.checks.languages import language
 from cai_dagster.checks.measurement import Measurement, Tables
 from cai_dagster.checks.refusals import refuses
-from cai_dagster.constitution.constitution import previous_version
+from cai_dagster.constitution.versions import previous_version
 from cai_dagster.inputs.word_sequences import near_duplicates as nearly_equal
 from cai_dagster.inputs.word_sequences import repeated_shares, shared_phrases, signatures
 from cai_dagster.judging import label_statistics

@@ -8,7 +8,7 @@ from cai_dagster.tables.registry import graph
 
 def complete_version(incomplete: str) -> list[str]:
     """Constitution versions that begin so, newest first."""
-    from cai_dagster.constitution.constitution import constitution_versions
+    from cai_dagster.constitution.versions import constitution_versions
 
     versions = reversed(constitution_versions(PROJECT / "constitutions"))
     return [version for version in versions if version.startswith(incomplete)]
@@ -40,7 +40,8 @@ def complete_reason(incomplete: str) -> list[str]:
 
 def complete_slug(incomplete: str) -> list[str]:
     """Slugs of the principles in constitutions/; a file with a mistake has none."""
-    from cai_dagster.constitution.constitution import ConstitutionError, constitution_versions, load_constitution
+    from cai_dagster.constitution.constitution import load_constitution
+    from cai_dagster.constitution.versions import ConstitutionError, constitution_versions
 
     slugs: set[str] = set()
     for version in constitution_versions(PROJECT / "constitutions"):

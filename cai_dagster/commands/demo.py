@@ -18,7 +18,7 @@ from cai_dagster.text import printable
 
 def demo(version: Version = "v1") -> None:
     """Run the whole graph for one version on the small offline model."""
-    from cai_dagster.constitution.constitution import constitution_versions
+    from cai_dagster.constitution.versions import constitution_versions
     from cai_dagster.settings import active_settings
 
     versions = constitution_versions(PROJECT / "constitutions")

@@ -1,14 +1,29 @@
 """Options that several commands share."""
 
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
-from cai_dagster.commands.completion import (
-    complete_version,
-)
+from cai_dagster.commands.completion import complete_version
+from cai_dagster.constitution.versions import constitution_versions, refuse_other_names
+from cai_dagster.home import CONSTITUTIONS
+
+Named = TypeVar("Named", str | None, list[str] | None)
+
+
+def version_named(given: Named) -> Named:
+    """The version of an option, or its versions. Raises ConstitutionError for what is no name of one."""
+    there = ", ".join(constitution_versions(CONSTITUTIONS))
+    for version in [given] if isinstance(given, str) else given or []:
+        refuse_other_names(version, there)
+    return given
+
 
 Version = Annotated[
     str,
-    typer.Option(help="Constitution version: the stem of a file in constitutions/.", autocompletion=complete_version),
+    typer.Option(
+        help="Constitution version: the stem of a file in constitutions/.",
+        autocompletion=complete_version,
+        callback=version_named,
+    ),
 ]

@@ -11,17 +11,22 @@ from cai_dagster.commands.completion import (
     complete_version,
 )
 from cai_dagster.commands.dagster_process import QUIET
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import CONSTITUTIONS, Home
 
 if TYPE_CHECKING:
     from cai_dagster.plan.cost import CostPlan
+from cai_dagster.commands.options import version_named
 from cai_dagster.commands.output import console, print_json
 
 
 def plan(
     version: Annotated[
         list[str] | None,
-        typer.Option(help="Constitution version; once for each. All, without it.", autocompletion=complete_version),
+        typer.Option(
+            help="Constitution version; once for each. All, without it.",
+            autocompletion=complete_version,
+            callback=version_named,
+        ),
     ] = None,
     select: Annotated[
         list[str] | None,
@@ -33,10 +38,13 @@ def plan(
 
     Loads no model and calls none.
     """
-    from cai_dagster.constitution.constitution import constitution_versions
+    from cai_dagster.constitution.versions import constitution_versions, file_of_version
     from cai_dagster.report.summary import print_plan
 
-    made = plan_of_profile(version or constitution_versions(PROJECT / "constitutions"), select or [])
+    versions = version or constitution_versions(CONSTITUTIONS)
+    for one in versions:
+        file_of_version(CONSTITUTIONS, one)
+    made = plan_of_profile(versions, select or [])
     if as_json:
         print_json(made.to_json())
     else:

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cai_dagster.commands.completion import complete_slug, complete_version
+from cai_dagster.commands.options import version_named
 from cai_dagster.commands.trace import LONGEST_TEXT, terminal
 from cai_dagster.home import Home
 from cai_dagster.text import printable
@@ -27,7 +28,11 @@ def principle(
     slug: Annotated[str, typer.Argument(help="The slug of a principle.", autocompletion=complete_slug)],
     version: Annotated[
         str | None,
-        typer.Option(help="Constitution version to tell of; all, without it.", autocompletion=complete_version),
+        typer.Option(
+            help="Constitution version to tell of; all, without it.",
+            autocompletion=complete_version,
+            callback=version_named,
+        ),
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Examples of revisions, and of judged pairs.")] = 3,
     html: Annotated[Path | None, typer.Option(help="Write a page to this file.", dir_okay=False)] = None,

@@ -9,12 +9,16 @@ import typer
 from rich.console import Console
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.options import version_named
 from cai_dagster.home import Home
 
 
 def report(
     version: Annotated[
-        str, typer.Argument(help="Constitution version, such as v1.", autocompletion=complete_version)
+        str,
+        typer.Argument(
+            help="Constitution version, such as v1.", autocompletion=complete_version, callback=version_named
+        ),
     ] = "v1",
     output: Annotated[
         Path | None, typer.Option(help="File to write; CAI_HOME/reports/VERSION.html without it.")

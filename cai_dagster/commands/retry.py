@@ -11,6 +11,7 @@ from cai_dagster.commands.completion import (
     complete_version,
 )
 from cai_dagster.commands.dagster_process import materialize
+from cai_dagster.commands.options import version_named
 from cai_dagster.commands.output import console
 from cai_dagster.commands.plan import plan_of_profile
 from cai_dagster.home import Home
@@ -28,7 +29,11 @@ def retry(
     ],
     version: Annotated[
         str | None,
-        typer.Option(help="Constitution version; none for initial_responses.", autocompletion=complete_version),
+        typer.Option(
+            help="Constitution version; none for initial_responses.",
+            autocompletion=complete_version,
+            callback=version_named,
+        ),
     ] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Longest answer this time, in tokens.")] = None,
 ) -> None:

@@ -44,11 +44,12 @@ def score(
     from cai_dagster.training.scoring import SCORE_BATCH, Scorer
 
     scorer = Scorer(folder)
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # pyright: ignore
-    scored = bad = 0
+    sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape")  # pyright: ignore
+    scored = bad = cut = 0
     for line in score_lines(sys.stdin, reading, scorer.rewards, SCORE_BATCH):
         if line.error is None:
             scored += 1
+            cut += any(name.startswith("tokens_cut") for name in line.result)
             sys.stdout.write(json.dumps(line.result) + "\n")
             sys.stdout.flush()
         else:
@@ -57,5 +58,9 @@ def score(
         if (scored + bad) % LINES_A_REPORT == 0:
             messages.print(f"{scored:,} lines scored, {bad:,} refused")
     messages.print(f"{scored:,} lines scored, {bad:,} refused, with {folder}", soft_wrap=True)
+    if cut:
+        messages.print(
+            f"{cut:,} lines are longer than the {reading.max_length} tokens that the model reads: tokens_cut"
+        )
     if bad:
         raise typer.Exit(1)

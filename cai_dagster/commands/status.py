@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.options import version_named
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
@@ -28,7 +29,9 @@ def status(
     version: Annotated[
         list[str] | None,
         typer.Option(
-            help="Show this constitution version asset by asset; once for each.", autocompletion=complete_version
+            help="Show this constitution version asset by asset; once for each.",
+            autocompletion=complete_version,
+            callback=version_named,
         ),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all versions, not only the newest.")] = False,

@@ -11,6 +11,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from cai_dagster.commands.completion import complete_traced, complete_version
+from cai_dagster.commands.options import version_named
 from cai_dagster.home import Home
 from cai_dagster.text import printable
 
@@ -40,6 +41,7 @@ def trace(
         typer.Option(
             help="Constitution version to tell of; the last written that has it, without it.",
             autocompletion=complete_version,
+            callback=version_named,
         ),
     ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Training rows of a checkpoint to follow back.")] = 1,

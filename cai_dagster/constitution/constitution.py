@@ -13,20 +13,15 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from cai_dagster.errors import MendableError
+from cai_dagster.constitution.versions import ConstitutionError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_intervals
 
-VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 LARGEST_FILE = 1_000_000  # bytes; sixteen principles are about 10 kB
 DEEPEST_NESTING = 8
 LONGEST_QUOTE = 80  # characters of the file in a message
 MOST_PROBLEMS = 100  # named at once
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, strict=True)]
-
-
-class ConstitutionError(MendableError):
-    """A constitution file that cannot be used; the message says where and why, a line a problem."""
 
 
 class _Entry(BaseModel):
@@ -75,9 +70,9 @@ class _PrincipleEntry(_Entry):
 
 
 class _ConstitutionEntry(_Entry):
-    title: Text
-    description: Text
-    licence: Text
+    title: Text | None = None
+    description: Text | None = None
+    licence: Text | None = None
     dialogues: list[_DialogueEntry] = []
     comparisons: list[_ComparisonEntry] = []
     principles: Annotated[list[_PrincipleEntry], Field(min_length=1)]
@@ -193,28 +188,6 @@ class Constitution:
         return Constitution(rows[0]["constitution_version"], principles, dialogues, comparisons)
 
 
-def constitution_versions(folder: Path) -> list[str]:
-    """Partition keys: the stems of the `.yaml` files, `v9` before `v10`. Opens none of them.
-
-    In this order the UI lists them and a backfill makes them, each after the one whose calls it shares most.
-    """
-    stems = (file.stem for file in folder.glob("*.yaml"))
-    return sorted((stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem), key=natural_order)
-
-
-def natural_order(version: str) -> tuple[list[tuple[bool, int, str]], str]:
-    """A key to sort versions by, `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
-    parts = [part for part in re.split(r"([0-9]+)", version) if part]
-    key = [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts]
-    return key, version  # v1 and v01 have an order too
-
-
-def previous_version(versions: Iterable[str], version: str) -> str | None:
-    """The one before it in natural order; None for the first."""
-    earlier = [one for one in versions if natural_order(one) < natural_order(version)]
-    return max(earlier, key=natural_order, default=None)
-
-
 def load_constitution(file: Path) -> Constitution:
     """Read and check `<version>.yaml`.
 
@@ -257,6 +230,8 @@ def load_constitution(file: Path) -> Constitution:
 
 
 _Location = tuple[str | int, ...]
+_WORDS = ("slug", "better", "licence")  # fields of one word: what comes after it is a comment
+_PLAIN_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+")
 _yaml: Any = yaml  # its stubs leave the types of what it reads open
 
 
@@ -280,8 +255,39 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.reason}") from error
     if node is None:
         raise ConstitutionError(f"{file}:1: the file is empty")
+    _refuse_changed_texts(node, (), text.split("\n"), file)
     lines: dict[_Location, int] = {}
     return _plain(node, (), lines, file), lines
+
+
+def _refuse_changed_texts(node: yaml.Node, place: _Location, lines: list[str], file: Path) -> None:
+    """Refuse what YAML reads otherwise than its writer: a text that ends at ` #`, and 010, 1:30 and 1_5 as numbers."""
+    problems: list[str] = []
+
+    def look(node: yaml.Node, place: _Location) -> None:
+        if isinstance(node, yaml.SequenceNode):
+            for index, child in enumerate(node.value):
+                look(child, (*place, index))
+        elif isinstance(node, yaml.MappingNode):
+            for key, child in node.value:
+                look(child, (*place, str(key.value)))
+        elif isinstance(node, yaml.ScalarNode) and not node.style:  # plain
+            line, after = node.start_mark.line + 1, lines[node.end_mark.line][node.end_mark.column :].lstrip()
+            name = f"{file}:{line}: {_field_name(place)}"
+            if node.tag.endswith(":str") and after.startswith("#") and place[-1] not in _WORDS:
+                problems.append(f"{name}: a text ends at ` #`, where YAML sees a comment: quote the text")
+            elif node.tag.endswith((":int", ":float")) and not _PLAIN_NUMBER.fullmatch(node.value):
+                read = _yaml.constructor.SafeConstructor().construct_object(node)
+                hint = (
+                    f"write {node.value.lstrip('0')}"
+                    if node.value.strip("0123456789") == ""
+                    else "write a plain number"
+                )
+                problems.append(f"{name}: YAML reads {_quoted(node.value)} as {read}; {hint}")
+
+    look(node, place)
+    if problems:
+        raise ConstitutionError("\n".join(problems[:MOST_PROBLEMS]))
 
 
 def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file: Path) -> Any:

@@ -4,30 +4,30 @@ llm-swarm's JSON, the two files of prompts that Anthropic published with Bai et 
 text with a principle a line. A text that a source lacks comes from a template below. Every error names file and place.
 """
 
-import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from cai_dagster.constitution.constitution import (
     LARGEST_FILE,
-    VERSION_PATTERN,
     Constitution,
-    ConstitutionError,
     Dialogue,
     Principle,
     Text,
     load_constitution,
 )
+from cai_dagster.constitution.versions import VERSION_PATTERN, ConstitutionError
 from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
+from cai_dagster.strict_json import JsonTextError, parsed_json
 from cai_dagster.text import printable
 
 # Where a source has no text for one of the three requests. {text} is what it has.
@@ -52,7 +52,12 @@ _COMMON_WORDS = (
     "version way which with write"
 )
 _DIALOGUE_ROLES = ("user", "assistant") * 3
-_BULLET = re.compile(r"(?:[-*+•]|\d+[.)])\s+")
+_BULLET = re.compile(r"\A(?:[-*+•]|\d+[.)])(?:\s+|\Z)")
+_ASKS = re.compile(r"(?:Q|Question|User|Human|Customer|Prompt|Me|You|Person)\s*:", re.IGNORECASE)
+_ANSWERS = re.compile(r"(?:A|Answer|Assistant|Bot|AI|Response|Model|Reply)\s*:", re.IGNORECASE)
+_FIELDS_OF_DIALOGUES = frozenset(
+    ("role", "content", "prompt", "response", "question", "answer", "messages", "critique")
+)
 
 
 class ConstitutionImportError(MendableError):
@@ -187,18 +192,10 @@ def _text_of(file: Path) -> str:
 
 
 def _parse_json(file: Path, text: str) -> Any:
-    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        for key, count in Counter(key for key, _ in pairs).items():
-            if count > 1:
-                raise ConstitutionImportError(f"{file}: the key {key!r} stands {count} times in one object")
-        return dict(pairs)
-
     try:
-        return json.loads(text, object_pairs_hook=refuse_duplicates)
-    except json.JSONDecodeError as error:
-        raise ConstitutionImportError(f"{file}:{error.lineno}:{error.colno}: not valid JSON: {error.msg}") from error
-    except RecursionError as error:
-        raise ConstitutionImportError(f"{file}: not a constitution: nested too deeply") from error
+        return parsed_json(text)
+    except JsonTextError as error:
+        raise ConstitutionImportError(f"{file}: {error}") from error
 
 
 def _read_json(file: Path, value: Any) -> _Source:
@@ -250,9 +247,13 @@ def _critique_revisions(file: Path, value: Any) -> _Source:
 
 def _comparisons(file: Path, value: Any) -> _Source:
     """RLMadisonInstructions.json: comparison principles; `Options:` at their end is not part of them."""
+    for index, item in enumerate(value):
+        if isinstance(item, dict) and _FIELDS_OF_DIALOGUES.intersection(cast("dict[str, Any]", item)):
+            raise _dialogue_found(file, f"[{index}]")
     texts = _checked(file, value, _COMPARISONS.validate_python)
     principles: list[Principle] = []
     for index, text in enumerate(texts):
+        _refuse_dialogue(file, f"[{index}]", text.splitlines())
         comparison = _unframed(file, f"[{index}]", text, "", "Options:")
         critique = CRITIQUE_OF_COMPARISON.format(text=comparison)
         revision = REVISION_OF_COMPARISON.format(text=comparison)
@@ -262,11 +263,34 @@ def _comparisons(file: Path, value: Any) -> _Source:
 
 def _read_lines(file: Path, text: str) -> _Source:
     """A principle a line. Empty lines and lines that begin with # are no principles; a bullet is no part of one."""
-    lines = [_BULLET.sub("", line.strip(), count=1) for line in text.split("\n")]
-    principles = [_from_principle(line) for line in lines if line and not line.startswith("#")]
+    principles: list[Principle] = []
+    left_out: list[str] = []
+    written = [line.strip() for line in text.split("\n")]
+    for number, line in enumerate(written, 1):
+        principle = _BULLET.sub("", line)
+        _refuse_dialogue(file, f"line {number}", [principle, *filter(None, written[number : number + 2])])
+        if line and not principle:
+            left_out.append(f"{file.name}:{number}: a bullet without a text")
+        elif principle and not line.startswith("#"):
+            principles.append(_from_principle(principle))
     if not principles:
         raise ConstitutionImportError(f"{file}:1: no principle in it; write one a line")
-    return _Source(principles, [], [])
+    return _Source(principles, [], left_out)
+
+
+def _refuse_dialogue(file: Path, place: str, lines: Sequence[str]) -> None:
+    """Refuse lines of which one asks and the next answers: few-shot examples are no principles."""
+    spoken = [line.strip() for line in lines if line.strip()]
+    for line, following in pairwise(spoken):
+        if _ASKS.match(line) and _ANSWERS.match(following):
+            raise _dialogue_found(file, place)
+
+
+def _dialogue_found(file: Path, place: str) -> ConstitutionImportError:
+    return ConstitutionImportError(
+        f"{file}: {place}: this is a dialogue, not a principle; few-shot dialogues go under `dialogues:` of the "
+        "YAML file"
+    )
 
 
 def _read_markdown(file: Path, text: str) -> _Source:
@@ -279,16 +303,17 @@ def _read_markdown(file: Path, text: str) -> _Source:
     depth = 0
     item: list[str] = []
     heading_level = 0
+    item_line = 1
     for token in MarkdownIt("commonmark").parse(text):
-        if token.type in ("bullet_list_open", "ordered_list_open"):
-            depth += 1
-        elif token.type in ("bullet_list_close", "ordered_list_close"):
-            depth -= 1
+        if token.type in ("bullet_list_open", "ordered_list_open", "bullet_list_close", "ordered_list_close"):
+            depth += token.nesting
         elif token.type == "list_item_close" and depth == 1:
-            if item:
-                tags = tuple(heading for level, heading in sorted(headings.items()) if level > 1)
-                principles.append(replace(_from_principle("\n".join(item)), tags=tags))
+            read = _item(file, item_line, item, headings)
+            principles += [read] if read else []
+            left_out += [] if read else [f"{file.name}:{item_line}: a bullet without a text"]
             item = []
+        elif token.type == "list_item_open" and depth == 1:
+            item_line = _line(token)
         elif token.type == "heading_open" and not depth:
             heading_level = int(token.tag[1:])
         elif token.type == "heading_close":
@@ -301,11 +326,24 @@ def _read_markdown(file: Path, text: str) -> _Source:
                 headings = {level: above for level, above in headings.items() if level < heading_level}
                 headings[heading_level] = shown
             else:
-                line = token.map[0] + 1 if token.map else 1
-                left_out.append(f"{file.name}:{line}: not in a list, so not a principle: {' '.join(shown.split())}")
+                left_out.append(
+                    f"{file.name}:{_line(token)}: not in a list, so not a principle: {' '.join(shown.split())}"
+                )
     if not principles:
         raise ConstitutionImportError(f"{file}:1: no list in it; write each principle as an item of a list")
     return _Source(principles, [], left_out, headings.get(1))
+
+
+def _item(file: Path, line: int, texts: list[str], headings: Mapping[int, str]) -> Principle | None:
+    """The principle of an item with these blocks, or None where it has no text."""
+    _refuse_dialogue(file, f"line {line}", "\n".join(texts).splitlines())
+    text = "\n".join(texts).strip()
+    tags = tuple(heading for level, heading in sorted(headings.items()) if level > 1)
+    return replace(_from_principle(text), tags=tags) if text else None
+
+
+def _line(token: Any) -> int:
+    return token.map[0] + 1 if token.map else 1
 
 
 def _shown(token: Any) -> str:

@@ -19,6 +19,7 @@ import polars as pl
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
 from cai_dagster.home import PROJECT
+from cai_dagster.inputs.files import stem_of
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.text import escaped
@@ -138,10 +139,11 @@ def evaluate_checkpoint(
     reading = Reading(chat_format, max_length, trained_with.get("principle_conditioned", False))
     for file in settings.benchmarks:
         path = PROJECT / Path(file).expanduser()
-        subsets, rejected = read_benchmark(path, reading)
-        slices += [Slice("benchmark_subset", f"{path.stem}/{subset}", pairs) for subset, pairs in subsets.items()]
+        subsets, rejected = read_benchmark(path, reading, report)
+        slices += [Slice("benchmark_subset", f"{stem_of(path)}/{subset}", pairs) for subset, pairs in subsets.items()]
         for line in rejected:
-            reject(f"{file}:{line.line}", str(line.error), line.result)
+            place = Path(file) / line.place if path.is_dir() else Path(file).with_name(line.place)
+            reject(str(place), line.reason, line.row)
     texts = {tuple(ids) for part in slices for pair in part.pairs for ids in (pair.chosen_ids, pair.rejected_ids)}
     rows = sorted(texts, key=lambda ids: (len(ids), ids))
     rewards = dict(zip(rows, score_texts(folder, rows, SCORE_BATCH, report), strict=True))

@@ -26,8 +26,8 @@ class RewardModelEvaluationSettings(StrictModel):
     resamples: int = Field(ge=100, le=100_000, description="Bootstrap resamples of the prompts, for the intervals.")
     seed: int = Field(ge=0, lt=2**31, description="Of the resamples.")
     benchmarks: list[str] = Field(
-        description="Files of JSON lines with prompt, chosen, rejected and subset, such as RewardBench's, to be scored "
-        "beside the evaluation prompts; relative paths count from the project folder.",
+        description="Files or folders of pairs with a subset (RewardBench, RewardBench 2, JudgeBench, any layout of "
+        "human_preferences), scored beside the evaluation prompts; relative paths count from the project folder.",
     )
 
 

@@ -47,6 +47,8 @@ _READERS_CHUNK = 10 * 2**20  # bytes of JSON lines that `datasets` reads at a ti
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}(?:[ T].*)?\Z")
 # The rows of a table with their split; supervised examples are made of the prompts of one split only.
 _ROWS = {"sft_dataset": "SELECT *, 'sft' AS split FROM rows", "preference_pairs": "SELECT * FROM rows"}
+# What readers of data sets look for; which prompts a row is of stands in its column `split`.
+_FILES = {"sft": "train", "preference": "train", "evaluation": "test"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _write_rows(
                 rejected[error.code] += 1
                 _append_rejected(folder, row, table.key, error)
                 continue
-            split = row["split"]
+            split = _FILES[row["split"]]
             if split not in files:
                 path = folder / _file_of(split, file_format)
                 made = _ParquetFile(path, features) if file_format == FileFormat.parquet else _JsonLinesFile(path)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from cai_dagster.errors import MendableError, RowError
+from cai_dagster.inputs.transcripts import NoTranscriptError, transcript
 
 Row = Mapping[str, Any]
 Record = dict[str, Any]
@@ -80,33 +81,17 @@ def layout_of(table: str, export_format: ExportFormat) -> Layout:
     return _LAYOUTS[table, export_format]
 
 
-def transcript(turns: list[Record]) -> str:
-    r"""The dialogue as hh-rlhf writes it: `\n\nHuman: …\n\nAssistant: …`.
-
-    Raises UnwritableRowError where a reader would find other turns than there are: hh-rlhf has no escape.
-    """
-    written: list[str] = []
-    for turn in turns:
-        if turn["role"] not in _SPEAKERS:
-            raise UnwritableRowError(f"hh-rlhf has no {turn['role']} turn")
-        for speaker in _SPEAKERS.values():
-            if f"\n\n{speaker}:" in turn["content"]:
-                raise UnwritableRowError(f"a {turn['role']} turn contains '{speaker}:' after an empty line")
-        written.append(f"\n\n{_SPEAKERS[turn['role']]}: {turn['content']}")
-    return "".join(written)
-
-
 def score(p: float) -> float:
     """A probability of being the better one on UltraFeedback's scale from 1 to 10: 1 + 9 p."""
     return 1 + 9 * p
 
 
-_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _EXAMPLE_FACTS = {
     "constitution_version": ExportColumn.text,
     "prompt_id": ExportColumn.text,
     "sample": ExportColumn.integer,
     "round": ExportColumn.integer,
+    "split": ExportColumn.text,
 }
 _PAIR_FACTS = {
     "constitution_version": ExportColumn.text,
@@ -115,6 +100,7 @@ _PAIR_FACTS = {
     "p_chosen": ExportColumn.number,
     "label_policy": ExportColumn.text,
     "source": ExportColumn.text,
+    "split": ExportColumn.text,
 }
 
 
@@ -145,8 +131,15 @@ def _implicit_pair(row: Row) -> list[Record]:
 
 
 def _transcripts(row: Row) -> list[Record]:
-    texts = {side: transcript(row["prompt"] + row[side]) for side in ("chosen", "rejected")}
+    try:
+        texts = {side: transcript(_turns(row["prompt"] + row[side])) for side in ("chosen", "rejected")}
+    except NoTranscriptError as error:
+        raise UnwritableRowError(str(error)) from error
     return [texts | _pair_facts(row)]
+
+
+def _turns(messages: list[Record]) -> list[tuple[str, str]]:
+    return [(turn["role"], turn["content"]) for turn in messages]
 
 
 def _binarized(row: Row) -> list[Record]:

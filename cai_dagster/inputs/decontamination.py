@@ -1,22 +1,27 @@
 """Decontamination: prompts that overlap with the evaluation sets a user names are found, so that nobody trains on them.
 
-Texts are normalised to lower-case words. A prompt overlaps where it shares a run of thirteen words with any text of an
-evaluation set (Brown et al. 2020, appendix C); a prompt that is too short to have one, where it equals such a text. It
-knows nothing of what becomes of a prompt that does.
+Texts are normalised to lower-case words; where a script writes no spaces, to its characters. A prompt overlaps where it
+shares a run of thirteen words with any text of an evaluation set (Brown et al. 2020, appendix C); a prompt that is too
+short to have one, where it equals such a text. It knows nothing of what becomes of a prompt that does.
 """
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 from cai_dagster.errors import RowError
-from cai_dagster.inputs.files import Expected, source_rows
+from cai_dagster.inputs.dialogues import texts_in
+from cai_dagster.inputs.files import Expected, SourceFileError, source_rows
 from cai_dagster.inputs.settings import DecontaminationSettings
 from cai_dagster.models.messages import Messages
 
 GRAM_WORDS = 13
-_WORD = re.compile(r"\w+")
+# In scripts without spaces a character counts as a word, in those that spell a word with many letters as half a one.
+_WORD_OF_ONE = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_HALF_A_WORD = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+_WORD = re.compile(rf"[{_WORD_OF_ONE}]|[{_HALF_A_WORD}]|[^\W{_WORD_OF_ONE}{_HALF_A_WORD}]+")
+_IS_HALF = re.compile(rf"[{_HALF_A_WORD}]")
 
 
 class ContaminatedPromptError(RowError):
@@ -49,10 +54,12 @@ NO_EVALUATION_SETS = EvaluationSets()
 def evaluation_sets(settings: DecontaminationSettings) -> EvaluationSets:
     """The evaluation sets of the settings: every text of every row, whatever its column is called.
 
-    Raises SourceFileError for a file that cannot be read.
+    Raises SourceFileError for a file that cannot be read, or a row.
     """
     sets = EvaluationSets()
-    for place, row, _ in source_rows(settings.evaluation_sets, Expected("evaluation_sets")):
+    for place, row, problem, source in source_rows(settings.evaluation_sets, Expected("evaluation_sets")):
+        if problem is not None:
+            raise SourceFileError(f"evaluation_sets: {source}: {place}: {problem}; its texts would not be kept out")
         for text in _texts(row):
             sets.add(text, place)
     return sets
@@ -61,21 +68,21 @@ def evaluation_sets(settings: DecontaminationSettings) -> EvaluationSets:
 def _grams(text: str) -> Iterator[str]:
     """Every run of thirteen words of a text; all its words where there are fewer."""
     words = _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
-    for start in range(max(1, len(words) - GRAM_WORDS + 1)):
-        if words:
-            yield " ".join(words[start : start + GRAM_WORDS])
+    ends = list(accumulate((0.5 if _IS_HALF.match(word) else 1.0 for word in words), initial=0.0))
+    begin = 0
+    for end in range(1, len(words) + 1):
+        while ends[end] - ends[begin + 1] >= GRAM_WORDS:
+            begin += 1
+        if ends[end] - ends[begin] >= GRAM_WORDS:
+            yield " ".join(words[begin:end])
+    if words and ends[-1] < GRAM_WORDS:
+        yield " ".join(words)
 
 
-def _texts(value: object) -> Iterator[str]:
-    """The texts in a row; the turns of a dialogue each, and all together."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        turn = cast("Mapping[str, Any]", value)
-        for part in [turn["content"]] if "content" in turn and "role" in turn else turn.values():
-            yield from _texts(part)
-    elif isinstance(value, Sequence):
-        texts = [text for part in cast("Sequence[object]", value) for text in _texts(part)]
+def _texts(row: Mapping[str, object]) -> Iterator[str]:
+    """The texts in a row, each, and those of one cell together: a prompt may quote a dialogue whole."""
+    for cell in row.values():
+        texts = texts_in(cell)
         yield from texts
         if len(texts) > 1:
             yield "\n".join(texts)

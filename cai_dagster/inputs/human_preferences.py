@@ -1,7 +1,7 @@
 """Human preferences: pairs that people have compared, read from the data sets in use.
 
 A row that is no pair is returned with its reason, never dropped. The layouts of rows are in `preference_rows`, the
-files in `source_files`. It knows no model and no judge.
+files in `files`. It knows no model and no judge.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -9,21 +9,30 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cai_dagster.errors import RowError
+from cai_dagster.inputs.cells import category_in, count_in, score_in
 from cai_dagster.inputs.decontamination import NO_EVALUATION_SETS, EvaluationSets
-from cai_dagster.inputs.files import Expected, source_rows
+from cai_dagster.inputs.files import Expected, SourceRow, source_rows
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.pairs import in_hash_order, pair_id
-from cai_dagster.inputs.preference_rows import BadPairError, split_pair
+from cai_dagster.inputs.preference_formats import PreferenceFormat
+from cai_dagster.inputs.preference_rows import (
+    JUDGEBENCH,
+    RANKED,
+    UNPAIRED,
+    BadPairError,
+    SplitPair,
+    layout_of_row,
+    pairs_of,
+)
 from cai_dagster.inputs.prompts import (
     NONE_FORGOTTEN,
     ForgottenPromptError,
     prompt_id_of,
-    prompt_messages,
     refuse_forgotten,
     split_of,
-    turn_message,
 )
 from cai_dagster.inputs.settings import HumanPreferencesSettings, PreferenceFilesSettings, PromptsSettings
-from cai_dagster.models.messages import Messages
+from cai_dagster.inputs.unpaired_rows import UnpairedRowError, UnpairedRows
 
 Made = TypeVar("Made")
 
@@ -35,18 +44,20 @@ class DuplicatePairError(RowError):
 
 
 class ContradictedPairError(RowError):
-    """The same pair was there before, with the opposite preference."""
+    """The same pair was there before, with the opposite preference; or its scores say the opposite."""
 
     code = "contradicted_pair"
 
 
-@dataclass(frozen=True)
-class PreferencePair:
-    """A prompt, the completion that was preferred, and the other one."""
+class TiedPairError(RowError):
+    """Both completions have the same score: neither is preferred."""
 
-    prompt: Messages
-    chosen: str
-    rejected: str
+    code = "tie"
+
+
+@dataclass(frozen=True)
+class PreferencePair(SplitPair):
+    """A prompt, the completion that was preferred, and the other one."""
 
     @property
     def prompt_id(self) -> str:
@@ -68,36 +79,106 @@ class RejectedPair:
     row: Mapping[str, Any]
 
 
+@dataclass(frozen=True)
+class _RowsOfPairs:
+    """One row, or two that make a pair: their cells, and how they were written."""
+
+    rows: tuple[SourceRow, ...]
+    cells: Mapping[str, Any]
+    layout: PreferenceFormat
+
+
 def read_pairs(
     settings: PreferenceFilesSettings,
     asset: str,
     make: Callable[[PreferencePair, Mapping[str, Any], str], Made],
     forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
 ) -> Iterator[Made | RejectedPair]:
     """What `make` makes of each pair of the sources, its row and its file:line; or why it made nothing of it.
 
-    A pair whose prompt is in `forgotten` is rejected without its text.
+    A pair whose prompt is in `forgotten` is rejected without its text. `report` is told of every row.
 
     Raises SourceFileError for a file that cannot be read or has no such columns.
     """
-    columns = (settings.chosen_column, settings.rejected_column)
-    for source, row, problem in source_rows(settings.sources, Expected(asset, (columns,))):
+    report = ImportReport() if report is None else report
+    report.columns_read = columns_of_pairs(settings)
+    for read in _rows_of_pairs(settings, asset):
+        if isinstance(read, tuple):
+            row, reason = read
+            report.refused(row, reason)
+            yield RejectedPair(row.place, reason, row.cells)
+            continue
+        made = [*_made(read, settings, make, forgotten)]
+        yield from made
+        refused = [one for one in made if isinstance(one, RejectedPair)]
+        for row in read.rows:
+            if len(refused) < len(made):
+                report.kept(row, read.layout.value)
+            else:
+                report.refused(row, refused[0].reason)
+
+
+def columns_of_pairs(settings: PreferenceFilesSettings) -> tuple[str, ...]:
+    """Every column of which something may be read."""
+    columns = (
+        settings.prompt_column,
+        settings.chosen_column,
+        settings.rejected_column,
+        *RANKED,
+        *JUDGEBENCH,
+        *UNPAIRED,
+    )
+    if not isinstance(settings, HumanPreferencesSettings):
+        return columns
+    votes = (settings.votes_chosen_column, settings.votes_rejected_column)
+    scores = (settings.score_chosen_column, settings.score_rejected_column)
+    return (*columns, *votes, *scores, settings.category_column, "subset")
+
+
+def _rows_of_pairs(settings: PreferenceFilesSettings, asset: str) -> Iterator[_RowsOfPairs | tuple[SourceRow, str]]:
+    """The rows of the sources, unpaired ones with their partners; or a row with the reason why it is none."""
+    unpaired = UnpairedRows(settings)
+    layouts = ((settings.chosen_column, settings.rejected_column), RANKED, JUDGEBENCH, UNPAIRED)
+    for row in source_rows(settings.sources, Expected(asset, layouts)):
         try:
-            if problem is not None:
-                raise BadPairError(problem)
-            split = split_pair(row, settings, settings.format)
-            turns = len(split.prompt) + 1
-            chosen, rejected = (
-                turn_message({"role": "assistant", "content": text}, turns).content
-                for text in (split.chosen, split.rejected)
-            )
-            pair = PreferencePair(prompt_messages(split.prompt), chosen, rejected)
-            refuse_forgotten(pair.prompt_id, forgotten)
-            yield make(pair, row, source)
-        except ForgottenPromptError as error:
-            yield RejectedPair(source, str(error), {})
+            if row.problem is not None:
+                raise BadPairError(row.problem)
+            named = settings.format
+            layout = layout_of_row(row.cells, settings) if named == PreferenceFormat.auto else named
+            if layout != PreferenceFormat.kto:
+                yield _RowsOfPairs((row,), row.cells, layout)
+            elif (found := unpaired.add(row)) is not None:
+                yield _RowsOfPairs(found.rows, found.cells, layout)
         except RowError as error:
-            yield RejectedPair(source, str(error), row)
+            yield row, str(error)
+    for row in unpaired.left():
+        yield row, str(UnpairedRowError("no other completion of this prompt has the opposite label"))
+
+
+def _made(
+    read: _RowsOfPairs,
+    settings: PreferenceFilesSettings,
+    make: Callable[[PreferencePair, Mapping[str, Any], str], Made],
+    forgotten: Set[str],
+) -> Iterator[Made | RejectedPair]:
+    """What is made of each pair of a row, or of the row where it holds none."""
+    place = read.rows[0].place
+    layout = PreferenceFormat.auto if read.layout == PreferenceFormat.kto else settings.format
+    try:
+        found = pairs_of(read.cells, settings, layout)
+    except RowError as error:
+        yield RejectedPair(place, str(error), read.cells)
+        return
+    for split in found:
+        pair = PreferencePair(**vars(split))
+        try:
+            refuse_forgotten(pair.prompt_id, forgotten)
+            yield make(pair, read.cells, place)
+        except ForgottenPromptError as error:
+            yield RejectedPair(place, str(error), {})
+        except RowError as error:
+            yield RejectedPair(place, str(error), read.cells)
 
 
 def collect_human_preferences(
@@ -105,6 +186,7 @@ def collect_human_preferences(
     splits: PromptsSettings,
     evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
     forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
 ) -> tuple[list[dict[str, Any]], list[RejectedPair]]:
     """Rows of `human_preferences`, each pair once, and the rows that are none; `splits` divides the prompts.
 
@@ -116,43 +198,42 @@ def collect_human_preferences(
         known = pairs.get(pair.pair_id)
         if known is not None:
             _refuse_again(pair, known)
+        refuse_by_scores(row, settings.score_chosen_column, settings.score_rejected_column)
         evaluation_sets.refuse(pair.prompt)
+        category = settings.category_column if settings.category_column in row else "subset"
         pairs[pair.pair_id] = {
             "pair_id": pair.pair_id,
             "prompt_id": pair.prompt_id,
             "prompt": [{"role": message.role, "content": message.content} for message in pair.prompt],
             "chosen": [{"role": "assistant", "content": pair.chosen}],
             "rejected": [{"role": "assistant", "content": pair.rejected}],
-            "votes_chosen": _votes(row, settings.votes_chosen_column),
-            "votes_rejected": _votes(row, settings.votes_rejected_column),
-            "category": _category(row, settings.category_column),
+            "chosen_reasoning": pair.chosen_reasoning,
+            "rejected_reasoning": pair.rejected_reasoning,
+            "votes_chosen": count_in(row, settings.votes_chosen_column),
+            "votes_rejected": count_in(row, settings.votes_rejected_column),
+            "category": category_in(row, category),
             "source": source,
             "split": split_of(pair.prompt_id, splits),
         }
 
-    rejected = [one for one in read_pairs(settings, "human_preferences", add, forgotten) if one is not None]
+    made = read_pairs(settings, "human_preferences", add, forgotten, report)
+    rejected = [one for one in made if one is not None]
     return list(pairs.values()), rejected
+
+
+def refuse_by_scores(row: Mapping[str, Any], chosen: str, rejected: str) -> None:
+    """Raise TiedPairError where both completions have one score, ContradictedPairError where the rejected has more."""
+    scores = score_in(row, chosen), score_in(row, rejected)
+    if scores[0] is None or scores[1] is None:
+        return
+    shown = f"{chosen} is {scores[0]:g} and {rejected} {scores[1]:g}"
+    if scores[0] == scores[1]:
+        raise TiedPairError(f"{shown}: neither completion is preferred")
+    if scores[0] < scores[1]:
+        raise ContradictedPairError(f"{shown}: the scores say the opposite of the columns")
 
 
 def _refuse_again(pair: PreferencePair, known: Mapping[str, Any]) -> None:
     if known["chosen"][0]["content"] == pair.chosen:
         raise DuplicatePairError(f"the same pair is at {known['source']}")
     raise ContradictedPairError(f"{known['source']}, which is kept, has the same pair and prefers the other completion")
-
-
-def _votes(row: Mapping[str, Any], column: str) -> int | None:
-    votes = row.get(column)
-    if votes is None or votes == "":
-        return None
-    try:
-        counted = int(votes)
-    except (TypeError, ValueError):
-        counted = -1
-    if counted < 0 or counted != float(votes):
-        raise BadPairError(f"{column} is {str(votes)[:40]!r}, which is no number of votes")
-    return counted
-
-
-def _category(row: Mapping[str, Any], column: str) -> str | None:
-    category = row.get(column, row.get("subset"))
-    return None if category is None else str(category)

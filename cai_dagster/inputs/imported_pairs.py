@@ -11,6 +11,7 @@ from cai_dagster.calls.requests import Completion
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.human_preferences import PreferencePair, RejectedPair, read_pairs
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.pairs import in_hash_order, pair_row
 from cai_dagster.inputs.prompts import NONE_FORGOTTEN
 from cai_dagster.inputs.settings import PreferenceFilesSettings, Split
@@ -34,7 +35,10 @@ class ImportedPairs:
 
 
 def import_pairs(
-    settings: PreferenceFilesSettings, splits: Mapping[str, str], forgotten: Set[str] = NONE_FORGOTTEN
+    settings: PreferenceFilesSettings,
+    splits: Mapping[str, str],
+    forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
 ) -> ImportedPairs:
     """The pairs of the sources whose prompts are in `splits` (prompt id → split), each pair once.
 
@@ -60,5 +64,5 @@ def import_pairs(
         first, second = (Completion(text, FINISH_REASON, content_hash(text)) for text in texts)
         pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
 
-    rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten) if one is not None]
+    rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten, report) if one is not None]
     return ImportedPairs(list(pairs.values()), rejected, of_sft_prompts)

@@ -12,3 +12,6 @@ class PreferenceFormat(StrEnum):
     trl_implicit = "trl_implicit"
     ultrafeedback = "ultrafeedback"
     rewardbench = "rewardbench"
+    kto = "kto"
+    nemo = "nemo"
+    judgebench = "judgebench"

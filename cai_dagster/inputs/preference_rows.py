@@ -5,20 +5,36 @@ the last assistant turn after the prefix that both share, never after a fixed nu
 ids and no tables.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from cai_dagster.calls.requests import EmptyCompletionError
 from cai_dagster.errors import RowError
+from cai_dagster.inputs.dialogues import (
+    BadDialogueError,
+    Turn,
+    answer_in_turn,
+    answer_of,
+    answered,
+    prompt_of,
+    turns_in_list,
+    turns_of,
+    turns_or_text,
+    without_empty_answer,
+)
 from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.settings import PreferenceColumns
+from cai_dagster.inputs.transcripts import NoTranscriptError, begins_with_a_speaker, is_transcript, transcript_turns
+from cai_dagster.models.messages import Messages
+from cai_dagster.models.reasoning import Answer
 
-Turn = Mapping[str, Any]
+RANKED = ("context", "completions")
+"""The columns of NeMo RL's preference format: turns, and completions with their ranks."""
+JUDGEBENCH = ("question", "response_A", "response_B", "label")
+"""The columns of JudgeBench (Tan et al. 2024, arXiv:2410.12784)."""
 
-_SPEAKER = re.compile(r"(?:\A|\n\n)\s*(Human|Assistant):")
-_ROLES = {"Human": "user", "Assistant": "assistant"}
+UNPAIRED = ("completion", "label")
+"""The columns of KTO's format besides the prompt: `unpaired_rows` makes pairs of its rows."""
 
 
 class BadPairError(RowError):
@@ -41,75 +57,155 @@ class IdenticalCompletionsError(RowError):
 
 @dataclass(frozen=True)
 class SplitPair:
-    """The turns of the prompt (role and content, not yet checked) and the two completions."""
+    """A prompt, two completions and, where a model thought before one, its reasoning."""
 
-    prompt: list[Turn]
+    prompt: Messages
     chosen: str
     rejected: str
+    chosen_reasoning: str | None = None
+    rejected_reasoning: str | None = None
+
+
+Conversations = tuple[list[Turn], Answer, Answer]
+
+
+def pairs_of(
+    row: Mapping[str, Any], columns: PreferenceColumns, layout: PreferenceFormat = PreferenceFormat.auto
+) -> list[SplitPair]:
+    """The pairs of a row: one; of lists of completions (RewardBench 2) every chosen with every rejected.
+
+    Raises BadPairError where the row has no such layout, DifferentPromptsError where the conversations differ before
+    their last turn, EmptyCompletionError and IdenticalCompletionsError.
+    """
+    prompt, chosen, rejected = _cells(row, columns, layout)
+    if _is_list_of_texts(chosen) and _is_list_of_texts(rejected):
+        pairs = [(one, other) for one in chosen for other in rejected]
+        if not pairs:
+            raise BadPairError("a row needs a chosen completion and a rejected one")
+        return [_pair(prompt, one, other, layout) for one, other in pairs]
+    return [_pair(prompt, chosen, rejected, layout)]
 
 
 def split_pair(
     row: Mapping[str, Any], columns: PreferenceColumns, layout: PreferenceFormat = PreferenceFormat.auto
 ) -> SplitPair:
-    """The prompt and the completions of a row.
+    """The first pair of a row, as `pairs_of`."""
+    return pairs_of(row, columns, layout)[0]
 
-    Raises BadPairError where the row has no such layout, DifferentPromptsError where the conversations differ before
-    their last turn, EmptyCompletionError and IdenticalCompletionsError.
-    """
-    for column in (columns.chosen_column, columns.rejected_column):
+
+def layout_of_row(row: Mapping[str, Any], columns: PreferenceColumns) -> PreferenceFormat:
+    """How the row is written, as far as its cells say."""
+    if all(row.get(name) for name in RANKED):
+        return PreferenceFormat.nemo
+    if all(row.get(name) for name in JUDGEBENCH):
+        return PreferenceFormat.judgebench
+    if row.get(columns.chosen_column) is None and all(name in row for name in UNPAIRED):
+        return PreferenceFormat.kto
+    return _recognised(row.get(columns.prompt_column), row.get(columns.chosen_column))
+
+
+def _cells(row: Mapping[str, Any], columns: PreferenceColumns, layout: PreferenceFormat) -> tuple[Any, Any, Any]:
+    """What the row has as prompt, as chosen and as rejected."""
+    named = (columns.chosen_column, columns.rejected_column)
+    if layout == PreferenceFormat.auto and any(row.get(column) is None for column in named):
+        layout = layout_of_row(row, columns)
+    if layout == PreferenceFormat.nemo:
+        return _ranked(row)
+    if layout == PreferenceFormat.judgebench:
+        return _judged(row)
+    for column in named:
         if row.get(column) is None:
             raise BadPairError(f"there is no {column!r} in the row; it has {sorted(map(str, row))}")
-    prompt, chosen, rejected = (
-        row.get(column) for column in (columns.prompt_column, columns.chosen_column, columns.rejected_column)
-    )
+    return row.get(columns.prompt_column), row[columns.chosen_column], row[columns.rejected_column]
+
+
+def _ranked(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """NeMo RL: the completion of rank 0 is the chosen one."""
+    completions = row.get("completions")
+    ranked = cast("list[Mapping[str, Any]]", completions) if _is_list_of_objects(completions) else []
+    found = {one.get("rank"): one.get("completion") for one in ranked}
+    if sorted(map(str, found)) != ["0", "1"] or len(ranked) != 2:
+        raise BadPairError("completions has to hold two, one of rank 0 (chosen) and one of rank 1 (rejected)")
+    return row.get("context"), found[0], found[1]
+
+
+def _judged(row: Mapping[str, Any]) -> tuple[Any, Any, Any]:
+    """JudgeBench: which of two responses is right is in the label, `A>B` or `B>A`."""
+    sides = {"A>B": ("response_A", "response_B"), "B>A": ("response_B", "response_A")}
+    label = str(row.get("label")).replace(" ", "")
+    if label not in sides:
+        raise BadPairError(f"label is {label[:40]!r}; it has to be A>B or B>A")
+    chosen, rejected = sides[label]
+    return row.get("question"), row.get(chosen), row.get(rejected)
+
+
+def _pair(prompt: object, chosen: object, rejected: object, layout: PreferenceFormat) -> SplitPair:
     if chosen == rejected:
         raise IdenticalCompletionsError("chosen and rejected are the same")
-    read = _LAYOUTS[layout if layout != PreferenceFormat.auto else _recognised(prompt, chosen)]
-    pair = read(prompt, chosen, rejected)
-    for name, text in (("chosen", pair.chosen), ("rejected", pair.rejected)):
-        if not text.strip():
-            raise EmptyCompletionError(f"the {name} completion has no word")
-    if pair.chosen == pair.rejected:
+    turns, better, worse = _reader(prompt, chosen, layout)(prompt, chosen, rejected)
+    if better.text.strip() == worse.text.strip():
         raise IdenticalCompletionsError("chosen and rejected are the same text but for white space at its ends")
-    return pair
+    return SplitPair(prompt_of(turns), better.text, worse.text, better.reasoning, worse.reasoning)
+
+
+def _reader(
+    prompt: object, chosen: object, layout: PreferenceFormat
+) -> Callable[[object, object, object], Conversations]:
+    return _LAYOUTS[layout if layout in _LAYOUTS else _recognised(prompt, chosen)]
 
 
 def _recognised(prompt: object, chosen: object) -> PreferenceFormat:
-    if isinstance(chosen, str) and _SPEAKER.match(chosen):
+    if isinstance(chosen, str) and (is_transcript(chosen) or (prompt is None and begins_with_a_speaker(chosen))):
         return PreferenceFormat.hh_rlhf
     return PreferenceFormat.trl_implicit if prompt is None else PreferenceFormat.trl_explicit
 
 
-def _from_transcripts(_prompt: object, chosen: object, rejected: object) -> SplitPair:
+def _from_transcripts(_prompt: object, chosen: object, rejected: object) -> Conversations:
     """hh-rlhf: whole transcripts with Human: and Assistant: (Bai et al. 2022, arXiv:2204.05862)."""
-    return _split_conversations(*(_transcript_turns(_text(one)) for one in (chosen, rejected)))
+    return _split_conversations(*(_transcript(one) for one in (chosen, rejected)))
 
 
-def _explicit(prompt: object, chosen: object, rejected: object) -> SplitPair:
+def _transcript(value: object) -> list[Turn]:
+    if not isinstance(value, str):
+        raise BadPairError(f"a text was expected, and found {str(value)[:80]!r}")
+    try:
+        return [Turn(role, content) for role, content in transcript_turns(value)]
+    except NoTranscriptError as error:
+        raise BadPairError(str(error)) from error
+
+
+def _explicit(prompt: object, chosen: object, rejected: object) -> Conversations:
     """TRL's explicit prompt; RewardBench; UltraFeedback, whose conversations repeat the prompt."""
-    if isinstance(chosen, str) and isinstance(rejected, str):
-        return SplitPair(_prompt_turns(prompt), chosen.strip(), rejected.strip())
-    conversations = [_turns(one) for one in (chosen, rejected)]
-    if conversations[0] and conversations[0][0].get("role") != "assistant":
+    conversations = [_conversation(one, name) for one, name in ((chosen, "chosen"), (rejected, "rejected"))]
+    if all(conversation[0].role != "assistant" for conversation in conversations):
         return _split_conversations(*conversations)  # the prompt is repeated there
-    turns = _prompt_turns(prompt)
+    try:
+        turns = turns_or_text(prompt, "prompt")
+    except BadDialogueError as error:
+        raise BadPairError(error.reason) from error
+    turns = without_empty_answer(turns)
     return _split_conversations(*([*turns, *conversation] for conversation in conversations))
 
 
-def _implicit(_prompt: object, chosen: object, rejected: object) -> SplitPair:
+def _implicit(_prompt: object, chosen: object, rejected: object) -> Conversations:
     """TRL's implicit prompt: conversations, or two texts whose shared beginning, cut at a space, is the prompt."""
     if not isinstance(chosen, str) or not isinstance(rejected, str):
-        return _split_conversations(_turns(chosen), _turns(rejected))
+        return _split_conversations(
+            *(turns_of(one, name) for one, name in ((chosen, "chosen"), (rejected, "rejected")))
+        )
+    conversations = [_conversation(one, name) for one, name in ((chosen, "chosen"), (rejected, "rejected"))]
+    if all(len(conversation) > 1 for conversation in conversations):
+        return _split_conversations(*conversations)
     shared = chosen[: _shared(chosen, rejected)]
     if len(shared) < min(len(chosen), len(rejected)):
         shared = shared[: max(shared.rfind(" "), shared.rfind("\n")) + 1]
     if not shared.strip():
         raise DifferentPromptsError("the two texts share no beginning that could be the prompt; name a prompt column")
-    first, second = chosen[len(shared) :], rejected[len(shared) :]
-    return SplitPair([{"role": "user", "content": shared.strip()}], first.strip(), second.strip())
+    first, second = (answer_of(one[len(shared) :], "the completion") for one in (chosen, rejected))
+    return [Turn("user", shared.strip())], first, second
 
 
-_LAYOUTS: dict[PreferenceFormat, Callable[[object, object, object], SplitPair]] = {
+_LAYOUTS: dict[PreferenceFormat, Callable[[object, object, object], Conversations]] = {
     PreferenceFormat.hh_rlhf: _from_transcripts,
     PreferenceFormat.trl_explicit: _explicit,
     PreferenceFormat.trl_implicit: _implicit,
@@ -118,18 +214,32 @@ _LAYOUTS: dict[PreferenceFormat, Callable[[object, object, object], SplitPair]] 
 }
 
 
-def _split_conversations(chosen: list[Turn], rejected: list[Turn]) -> SplitPair:
+def _conversation(value: object, name: str) -> list[Turn]:
+    """The turns of a cell; a text that holds no list of them is one of the assistant's."""
+    try:
+        if isinstance(value, str):
+            return turns_in_list(value) or [answered(value, f"the {name} completion")]
+        return turns_of(value, name)
+    except BadDialogueError as error:
+        raise BadPairError(error.reason) from error
+
+
+def _split_conversations(chosen: list[Turn], rejected: list[Turn]) -> Conversations:
     """Split two conversations at the last assistant turn after their shared prefix."""
     for name, conversation in (("chosen", chosen), ("rejected", rejected)):
-        if not conversation or conversation[-1].get("role") != "assistant":
+        if not conversation or conversation[-1].role != "assistant":
             raise BadPairError(f"the {name} conversation does not end with the assistant's turn")
-    shared = _shared(_comparable(chosen), _comparable(rejected))
+    shared = _shared([turn.message for turn in chosen], [turn.message for turn in rejected])
     if max(len(chosen), len(rejected)) - 1 > shared:
         raise DifferentPromptsError(
             f"the conversations have {len(chosen)} and {len(rejected)} turns and differ from turn {shared + 1} on, "
             "before the last"
         )
-    return SplitPair(chosen[:-1], _text(chosen[-1].get("content")).strip(), _text(rejected[-1].get("content")).strip())
+    answers = [
+        answer_in_turn(chosen[-1], "the chosen completion"),
+        answer_in_turn(rejected[-1], "the rejected completion"),
+    ]
+    return chosen[:-1], answers[0], answers[1]
 
 
 def _shared(first: Sequence[object], second: Sequence[object]) -> int:
@@ -138,40 +248,9 @@ def _shared(first: Sequence[object], second: Sequence[object]) -> int:
     return next(differ, min(len(first), len(second)))
 
 
-def _comparable(conversation: list[Turn]) -> list[tuple[object, object]]:
-    return [(turn.get("role"), turn.get("content")) for turn in conversation]
+def _is_list_of_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in cast("list[object]", value))
 
 
-def _transcript_turns(text: str) -> list[Turn]:
-    """The turns of a transcript; the empty answer with which a prompt ends stays a turn."""
-    before, *rest = _SPEAKER.split(text)
-    if before.strip() or not rest:
-        raise BadPairError("the text is no transcript: it does not begin with Human: or Assistant:")
-    speakers, contents = rest[::2], rest[1::2]
-    return [
-        {"role": _ROLES[speaker], "content": content.strip()}
-        for speaker, content in zip(speakers, contents, strict=True)
-    ]
-
-
-def _prompt_turns(prompt: object) -> list[Turn]:
-    """A prompt: its turns, or one text: the user's turn, or a transcript that ends where the answer begins."""
-    if not isinstance(prompt, str):
-        return _turns(prompt)
-    if not _SPEAKER.match(prompt):
-        return [{"role": "user", "content": prompt}]
-    turns = _transcript_turns(prompt)
-    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
-
-
-def _turns(value: object) -> list[Turn]:
-    turns: list[object] = cast("list[object]", value) if isinstance(value, list) else []
-    if not turns or not all(isinstance(turn, Mapping) for turn in turns):
-        raise BadPairError(f"turns with role and content were expected, and found {str(cast('object', value))[:80]!r}")
-    return [*cast("list[Turn]", turns)]
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise BadPairError(f"a text was expected, and found {str(value)[:80]!r}")
-    return value
+def _is_list_of_objects(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, Mapping) for one in cast("list[object]", value))

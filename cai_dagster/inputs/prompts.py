@@ -6,18 +6,21 @@ has is asked of the caller.
 
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from cai_dagster.errors import RowError
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_interval
+from cai_dagster.inputs.cells import category_in
 from cai_dagster.inputs.decontamination import NO_EVALUATION_SETS, EvaluationSets
+from cai_dagster.inputs.dialogues import WRAPPERS, prompt_of, turns_of, turns_or_text, written_as
 from cai_dagster.inputs.files import Expected, source_rows
-from cai_dagster.inputs.preference_rows import split_pair
+from cai_dagster.inputs.import_report import ImportReport
+from cai_dagster.inputs.preference_formats import PreferenceFormat
+from cai_dagster.inputs.preference_rows import JUDGEBENCH, RANKED, layout_of_row, split_pair
 from cai_dagster.inputs.settings import PromptsSettings
 from cai_dagster.lake.forgotten_prompts import FORGOTTEN
-from cai_dagster.models.messages import Message, Messages
+from cai_dagster.models.messages import Messages
 
-ROLES = ("system", "user", "assistant")
 NONE_FORGOTTEN: frozenset[str] = frozenset()
 _SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
 
@@ -65,32 +68,37 @@ def collect_prompts(
     count_tokens: Callable[[Messages], int],
     evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
     forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
 ) -> tuple[list[Prompt], list[RejectedPrompt]]:
     """Every prompt of the sources once, in the order of their first appearance, and the rows that are none.
 
     A row with two completions is a preference pair: its prompt is what they share. A prompt that overlaps with one of
-    the evaluation sets is rejected, and so is one whose id is in `forgotten`: without its text.
+    the evaluation sets is rejected, and so is one whose id is in `forgotten`: without its text. `report` is told of
+    every row.
 
     Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
     """
     prompts: dict[str, Prompt] = {}
     rejected: list[RejectedPrompt] = []
-    for source, row, problem in source_rows(settings.sources, _expected(settings)):
+    report = ImportReport() if report is None else report
+    report.columns_read = _columns_of(settings)
+    for row in source_rows(settings.sources, _expected(settings)):
         try:
-            if problem is not None:
-                raise BadPromptError(problem)
-            prompt = _prompt(row, settings)
+            if row.problem is not None:
+                raise BadPromptError(row.problem)
+            prompt, read_as = _prompt(row.cells, settings)
             refuse_forgotten(prompt.id, forgotten)
             known = prompts.get(prompt.id)
             if known is None:
                 _refuse_long(prompt.messages, count_tokens, settings.longest_prompt)
                 evaluation_sets.refuse(prompt.messages)
                 known = prompts[prompt.id] = prompt
-            known.sources.append(source)
-        except ForgottenPromptError as error:
-            rejected.append(RejectedPrompt(source, str(error), {}))
+            known.sources.append(row.place)
+            report.kept(row, read_as)
         except RowError as error:
-            rejected.append(RejectedPrompt(source, str(error), row))
+            shown = dict[str, Any]() if isinstance(error, ForgottenPromptError) else row.cells
+            rejected.append(RejectedPrompt(row.place, str(error), shown))
+            report.refused(row, str(error))
     return list(prompts.values()), rejected
 
 
@@ -125,58 +133,24 @@ def prompt_row(prompt: Prompt, settings: PromptsSettings) -> dict[str, Any]:
     }
 
 
-def _prompt(row: Mapping[str, Any], settings: PromptsSettings) -> Prompt:
-    turns = row.get(settings.messages_column)
+def _prompt(row: Mapping[str, Any], settings: PromptsSettings) -> tuple[Prompt, str]:
+    """The prompt of a row, and how it was written there."""
+    category = category_in(row, settings.category_column)
     if row.get(settings.chosen_column) and row.get(settings.rejected_column):
-        turns = split_pair(row, settings).prompt
-    elif turns is None or turns == "":
-        if settings.prompt_column not in row:
-            raise BadPromptError(f"neither {settings.prompt_column!r} nor {settings.messages_column!r} is in the row")
-        turns = [{"role": "user", "content": row[settings.prompt_column]}]
-    category = row.get(settings.category_column)
-    if category is not None and _has_surrogates(str(category)):
-        raise BadPromptError(f"{settings.category_column} is not UTF-8")
-    return Prompt(prompt_messages(turns), None if category is None else str(category))
-
-
-def prompt_messages(turns: object) -> Messages:
-    """The turns of a prompt as messages.
-
-    Raises BadPromptError where they are no dialogue that ends with the user's turn.
-    """
-    if not isinstance(turns, list) or not turns:
-        raise BadPromptError("messages is not a list of turns")
-    messages = tuple(turn_message(turn, number) for number, turn in enumerate(cast("list[object]", turns), 1))
-    if messages[-1].role != "user":
-        raise BadPromptError(f"the last turn is the {messages[-1].role}'s; a prompt ends with the user's")
-    dialogue = messages[1:] if messages[0].role == "system" else messages
-    for number, message in enumerate(dialogue):
-        if message.role != ("user", "assistant")[number % 2]:
-            raise BadPromptError("turns must alternate, the user's first, after at most one system prompt")
-    return messages
-
-
-def turn_message(turn: object, number: int) -> Message:
-    """One turn, an object with role and content; `number` counts from 1. Raises BadPromptError for what is none."""
-    if not isinstance(turn, Mapping):
-        raise BadPromptError(f"turn {number} is not an object with role and content")
-    fields = cast("Mapping[str, Any]", turn)
-    role, content = fields.get("role"), fields.get("content")
-    if role not in ROLES:
-        raise BadPromptError(f"turn {number} has the role {role!r}; it must be one of {', '.join(ROLES)}")
-    if not isinstance(content, str):
-        raise BadPromptError(f"turn {number} has no text")
-    if not content.strip():
-        raise BadPromptError(f"turn {number} is empty")
-    if "\0" in content:
-        raise BadPromptError(f"turn {number} has a null byte at character {content.index(chr(0)) + 1}")
-    if _has_surrogates(content):
-        raise BadPromptError(f"turn {number} is not UTF-8: it has a lone surrogate")
-    return Message(role, content)
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
+        return Prompt(split_pair(row, settings).prompt, category), layout_of_row(row, settings).value
+    for column in (settings.messages_column, *WRAPPERS):
+        if row.get(column):
+            turns = turns_of(row[column], column)
+            return Prompt(prompt_of(turns), category), f"{column}: {written_as(row[column])}"
+    if row.get(settings.prompt_column) is not None:
+        written = row[settings.prompt_column]
+        prompt = prompt_of(turns_or_text(written, settings.prompt_column))
+        return Prompt(prompt, category), f"{settings.prompt_column}: {written_as(written)}"
+    if layout_of_row(row, settings) in (PreferenceFormat.nemo, PreferenceFormat.judgebench):
+        return Prompt(split_pair(row, settings).prompt, category), layout_of_row(row, settings).value
+    if row.get(settings.messages_column) is not None:
+        turns_of(row[settings.messages_column], settings.messages_column)
+    raise BadPromptError(f"neither {settings.prompt_column!r} nor {settings.messages_column!r} is in the row")
 
 
 def _refuse_long(messages: Messages, count_tokens: Callable[[Messages], int], longest: int) -> None:
@@ -187,5 +161,12 @@ def _refuse_long(messages: Messages, count_tokens: Callable[[Messages], int], lo
 
 def _expected(settings: PromptsSettings) -> Expected:
     pair = (settings.chosen_column, settings.rejected_column)
-    alternatives = ((settings.prompt_column,), (settings.messages_column,), pair)
-    return Expected("prompts", alternatives, settings.prompt_column, settings.messages_column)
+    turns = dict.fromkeys((settings.messages_column, *WRAPPERS))
+    alternatives = ((settings.prompt_column,), *((column,) for column in turns), pair, RANKED, JUDGEBENCH)
+    return Expected("prompts", alternatives, settings.prompt_column)
+
+
+def _columns_of(settings: PromptsSettings) -> tuple[str, ...]:
+    """Every column of which something may be read."""
+    names = (settings.prompt_column, settings.messages_column, settings.chosen_column, settings.rejected_column)
+    return (*names, settings.category_column, *WRAPPERS, *RANKED, *JUDGEBENCH)

@@ -30,13 +30,14 @@ class PreferenceFilesSettings(PreferenceColumns):
     """Preference data sets and how their rows are read."""
 
     sources: list[str] = Field(
-        description="Files with preference pairs (.jsonl, .jsonl.gz, .csv, .parquet), folders of such files, or "
-        "Hugging Face dataset folders; relative paths count from the project folder.",
+        description="Files with preference pairs (.jsonl, .csv, .json, .parquet; .gz or .zst), folders of such files, "
+        "or Hugging Face dataset folders; relative paths count from the project folder.",
     )
     format: PreferenceFormat = Field(
         description="auto: recognised from each row. hh_rlhf: transcripts with Human: and Assistant:. trl_explicit, "
-        "ultrafeedback, rewardbench: a prompt and two completions. trl_implicit: two conversations that share their "
-        "beginning.",
+        "ultrafeedback, rewardbench: a prompt and two completions, or lists of them. trl_implicit: two conversations "
+        "that share their beginning. kto: a prompt, a completion and a label. nemo: a context and ranked completions. "
+        "judgebench: a question, two responses and a label.",
     )
 
 
@@ -54,8 +55,8 @@ class PromptsSettings(PreferenceColumns):
 
     sources: list[str] = Field(
         min_length=1,
-        description="Files (.jsonl, .jsonl.gz, .csv, .parquet, .txt), folders of such files, or Hugging Face dataset "
-        "folders; relative paths count from the project folder. Of preference pairs the prompt is taken.",
+        description="Files (.jsonl, .csv, .txt, .json, .parquet; .gz or .zst), folders of such files, or Hugging Face "
+        "dataset folders; relative paths count from the project folder. Of preference pairs the prompt is taken.",
     )
     prompt_column: str = Field(min_length=1, description="Column with the prompt as one text.")
     messages_column: str = Field(min_length=1, description="Column with role/content turns; used where it is there.")
@@ -79,3 +80,7 @@ class HumanPreferencesSettings(PreferenceFilesSettings):
     category_column: str = Field(min_length=1, description="Column with a category, if any; or else `subset`.")
     votes_chosen_column: str = Field(min_length=1, description="Column with how many people chose it, if counted.")
     votes_rejected_column: str = Field(min_length=1, description="Column with how many chose the other, if counted.")
+    score_chosen_column: str = Field(
+        min_length=1, description="Column with the score of the chosen completion, if any: a tie is refused."
+    )
+    score_rejected_column: str = Field(min_length=1, description="Column with the score of the other one, if any.")

@@ -13,6 +13,7 @@ from cai_dagster.constitution.constitution import Constitution, load_constitutio
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.imported_pairs import import_pairs
 from cai_dagster.inputs.prompts import collect_prompts, prompt_row
 from cai_dagster.inputs.settings import (
@@ -85,9 +86,13 @@ class Tokenizing(Protocol):
 
 
 def fill_prompts(
-    work: Work, settings: PromptsSettings, decontamination: DecontaminationSettings, model: Tokenizing
+    work: Work,
+    settings: PromptsSettings,
+    decontamination: DecontaminationSettings,
+    model: Tokenizing,
+    report: ImportReport | None = None,
 ) -> int:
-    """Every prompt of the sources once; how many duplicates were merged.
+    """Every prompt of the sources once; how many duplicates were merged. `report` is told of every row read.
 
     Raises SourceFileError for a file that cannot be read or has no such columns.
     """
@@ -102,6 +107,7 @@ def fill_prompts(
         tokens,
         evaluation_sets(decontamination),
         forgotten_prompts(work.home),
+        report,
     )
     work.staged.add(prompt_row(prompt, settings) for prompt in collected)
     for row in rejected:
@@ -110,11 +116,15 @@ def fill_prompts(
 
 
 def fill_human_preferences(
-    work: Work, settings: HumanPreferencesSettings, splits: PromptsSettings, decontamination: DecontaminationSettings
+    work: Work,
+    settings: HumanPreferencesSettings,
+    splits: PromptsSettings,
+    decontamination: DecontaminationSettings,
+    report: ImportReport | None = None,
 ) -> None:
     """Every human-labelled pair of the sources once. Raises SourceFileError as `fill_prompts`."""
     sets = evaluation_sets(decontamination)
-    pairs, rejected = collect_human_preferences(settings, splits, sets, forgotten_prompts(work.home))
+    pairs, rejected = collect_human_preferences(settings, splits, sets, forgotten_prompts(work.home), report)
     work.staged.add(pairs)
     for row in rejected:
         work.staged.reject(row.source, row.reason, row.row)
@@ -134,13 +144,13 @@ def fill_pairs_of_revisions(work: Work) -> None:
     work.staged.add(revision_pair(row) for row in work.lake.stream(FIRST_AND_LAST_RESPONSES, **tables))
 
 
-def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings) -> int:
+def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings, report: ImportReport | None = None) -> int:
     """The pairs of preference files whose prompts are known; how many were left to the split `sft`.
 
     Raises SourceFileError as `fill_prompts`.
     """
     splits = dict(work.frame("prompts").select("prompt_id", "split").iter_rows())
-    imported = import_pairs(settings, splits, forgotten_prompts(work.home))
+    imported = import_pairs(settings, splits, forgotten_prompts(work.home), report)
     work.staged.add(imported.rows)
     for pair in imported.rejected:
         work.staged.reject(pair.source, pair.reason, pair.row)

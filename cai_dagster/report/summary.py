@@ -120,7 +120,8 @@ def import_json(lake: Lake, table: str, settings: Mapping[str, Any]) -> dict[str
 def print_import(imported: Mapping[str, Any], console: Console) -> None:
     """Print what `import_json` says."""
     table, rejected = imported["table"], imported["rejected"]
-    console.print(f"{table}: {imported['rows']:,} rows, {sum(rejected.values()):,} rejected")
+    would = " would come out of it" if imported["dry_run"] else ""
+    console.print(f"{table}: {imported['rows']:,} rows, {sum(rejected.values()):,} rejected{would}")
     for reason, count in rejected.items():
         console.print(Text(f"  {count:,} × {printable(reason)}"))
     lines = [f"[default.{table}]", *(f"{name} = {json.dumps(value)}" for name, value in imported["settings"].items())]

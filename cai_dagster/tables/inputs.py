@@ -61,6 +61,10 @@ HUMAN_PREFERENCES = Table(
         Column("prompt", T.messages, "The turns before the completion.", FILE),
         Column("chosen", T.messages, "One turn, the assistant's.", FILE),
         Column("rejected", T.messages, "One turn, the assistant's.", FILE),
+        Column(
+            "chosen_reasoning", T.text, "What the model thought before chosen, if the file has it.", FILE, nullable=True
+        ),
+        Column("rejected_reasoning", T.text, "What it thought before rejected.", FILE, nullable=True),
         Column("votes_chosen", T.integer, "People who preferred chosen; null: not counted.", FILE, ge=0, nullable=True),
         Column("votes_rejected", T.integer, "People who preferred rejected.", FILE, ge=0, nullable=True),
         Column("category", T.text, "As the file has it; a slice of the calibration.", FILE, nullable=True),

@@ -22,16 +22,20 @@ class Scorer:
             checkpoint, dtype=torch.float32, use_safetensors=True
         )
         self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
-
-    @property
-    def context(self) -> int:
-        """The most tokens that the model has positions for."""
-        return int(self._model.config.max_position_embeddings)
+        self._padding: int | None = getattr(self._model.config, "pad_token_id", None)
 
     def rewards(self, rows: Sequence[Sequence[int]]) -> list[float]:
-        """The reward of each row of token ids, all in one batch (padded on the right)."""
+        """The reward of each row of token ids, all in one batch (padded on the right).
+
+        The model takes its reward where a row ends, which it finds by the padding token. One without such a token is
+        given one that is in none of the rows.
+        """
         width = max(len(row) for row in rows)
-        padding, device = self._model.config.pad_token_id, self._model.device
+        padding, device = self._padding, self._model.device
+        if padding is None:
+            used = {token for row in rows for token in row}
+            padding = next(token for token in range(len(used) + 1) if token not in used)
+            self._model.config.pad_token_id = padding
         ids = torch.tensor([[*row, *[padding] * (width - len(row))] for row in rows], device=device)
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows], device=device)
         with torch.inference_mode():

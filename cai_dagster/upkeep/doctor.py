@@ -22,12 +22,8 @@ from typing import Any, cast
 import psutil
 import yaml
 
-from cai_dagster.constitution.constitution import (
-    VERSION_PATTERN,
-    ConstitutionError,
-    constitution_versions,
-    load_constitution,
-)
+from cai_dagster.constitution.constitution import load_constitution
+from cai_dagster.constitution.versions import VERSION_PATTERN, ConstitutionError, constitution_versions
 from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home

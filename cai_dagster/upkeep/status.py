@@ -12,13 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from cai_dagster.constitution.constitution import (
-    Constitution,
-    ConstitutionError,
-    constitution_versions,
-    load_constitution,
-    natural_order,
-)
+from cai_dagster.constitution.constitution import Constitution, load_constitution
+from cai_dagster.constitution.versions import ConstitutionError, constitution_versions, natural_order
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import is_begun
 from cai_dagster.lake.newest import in_commit_order, newest_check_results

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from assets.constitution_diff import version_judgements
 from cai_dagster.commands import cli
 from cai_dagster.commands.status import NEWEST, print_status, short_number, short_time
-from cai_dagster.constitution.constitution import natural_order
+from cai_dagster.constitution.versions import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.lake.connection import LakeError

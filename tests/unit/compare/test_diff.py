@@ -20,7 +20,8 @@ from cai_dagster.compare.runs import Cost, CostChange
 from cai_dagster.compare.scores import PolicyChange, PolicyWinRate, RewardModelChange, RewardModelScore, win_rates
 from cai_dagster.compare.version import VersionTables
 from cai_dagster.compare.views import markdown_summary, page, print_diff
-from cai_dagster.constitution.constitution import Comparison, Constitution, Principle, previous_version
+from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
+from cai_dagster.constitution.versions import previous_version
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES

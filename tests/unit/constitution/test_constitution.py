@@ -9,15 +9,8 @@ import polars as pl
 import pytest
 
 from cai_dagster import hashing
-from cai_dagster.constitution.constitution import (
-    Comparison,
-    Constitution,
-    ConstitutionError,
-    Dialogue,
-    Principle,
-    constitution_versions,
-    load_constitution,
-)
+from cai_dagster.constitution.constitution import Comparison, Constitution, Dialogue, Principle, load_constitution
+from cai_dagster.constitution.versions import ConstitutionError, constitution_versions
 from cai_dagster.home import PROJECT
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.validation import pandera_schema
@@ -162,7 +155,6 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path: Path) -> None:
     [
         ("title: Two principles", "title: ''", 1, "title", "at least 1 character"),
         ("description: For tests.", "description: '  '", 2, "description", "at least 1 character"),
-        ("licence: CC0-1.0\n", "", 1, "licence", "required"),
         ("title: Two principles", "title: A\nauthor: B", 2, "author", "not permitted"),
         ("    tags: [safety]", "    tag: safety", 10, "principles[0].tag", "not permitted"),
         ("    tags: [safety]", "    tags: safety", 10, "principles[0].tags", "valid list"),
@@ -410,3 +402,53 @@ def test_versions_are_the_lower_case_stems_of_yaml_files(tmp_path: Path) -> None
     for name in ["v2.yaml", "v10.yaml", "v1.yaml", "2024-01_a.b.yaml", *bad]:
         (tmp_path / name).write_text("neither: opened", encoding="utf-8")
     assert constitution_versions(tmp_path) == ["2024-01_a.b", "v1", "v2", "v10"]
+
+
+CHANGED = """principles:
+  - slug: numbers  # a comment behind a slug
+    critique_request: Say where the response forgets rule # 3 of the house.
+    revision_request: "Rewrite it so that rule # 3 is kept." # a comment behind a quoted text
+    # a comment on a line of its own
+    comparison_request: Which response
+      keeps rule # 3?
+    weight: {weight}
+"""
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("010", "weight: YAML reads 010 as 8; write 10"),
+        ("1:30", "weight: YAML reads 1:30 as 90; write a plain number"),
+        ("1_5", "weight: YAML reads 1_5 as 15; write a plain number"),
+        ("0x10", "weight: YAML reads 0x10 as 16; write a plain number"),
+    ],
+)
+def test_what_yaml_reads_otherwise_than_it_is_written_is_refused_with_its_line(
+    tmp_path: Path, weight: str, said: str
+) -> None:
+    file = tmp_path / "v1.yaml"
+    file.write_text(CHANGED.format(weight=weight))
+    with pytest.raises(ConstitutionError) as caught:
+        load_constitution(file)
+    comment = "a text ends at ` #`, where YAML sees a comment: quote the text"
+    assert str(caught.value).splitlines() == [
+        f"{file}:3: principles[0].critique_request: {comment}",
+        f"{file}:6: principles[0].comparison_request: {comment}",
+        f"{file}:8: principles[0].{said}",
+    ]
+
+
+@pytest.mark.parametrize("weight", ["10", "0.5", "2.", "1.0e-3", "10 # ten"])
+def test_quoted_texts_and_plain_numbers_are_read_as_they_are_written(tmp_path: Path, weight: str) -> None:
+    file = tmp_path / "v1.yaml"
+    text = CHANGED.replace("Say where the response forgets rule # 3 of the house.", '"Say it of rule # 3."')
+    file.write_text(
+        text.replace("Which response\n      keeps rule # 3?", "'Which keeps rule # 3?'").format(weight=weight)
+    )
+    (principle,) = load_constitution(file).principles
+    assert (principle.critique_request, principle.comparison_request) == (
+        "Say it of rule # 3.",
+        "Which keeps rule # 3?",
+    )
+    assert principle.weight == float(weight.split("#", maxsplit=1)[0])

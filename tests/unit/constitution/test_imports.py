@@ -141,7 +141,7 @@ def test_hostile_texts_come_back_as_they_were(imported: Any, text: str) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("a.json", '{"constitutions": [\n{"critic": }]}', "a.json:2:12: not valid JSON: Expecting value"),
+        ("a.json", '{"constitutions": [\n{"critic": }]}', "a.json: not JSON: Expecting value (line 2, column 12)"),
         ("a.json", {"constitutions": []}, "a.json: constitutions: List should have at least 1 item"),
         ("a.json", {"constitutions": [{"critic": "x"}]}, "a.json: constitutions[0].revision: Field required"),
         ("a.json", {"constitutions": [{"critic": 3, "revision": "x"}]}, "constitutions[0].critic: Input should be"),
@@ -203,3 +203,50 @@ def test_a_constitution_that_would_be_refused_is_not_written(tmp_path: Path) -> 
     with pytest.raises(ConstitutionImportError, match="a constitution has at most"):
         write_constitution(read_constitution([tmp_path / "list.txt"]), tmp_path / "made.yaml", None, "unknown")
     assert not (tmp_path / "made.yaml").exists()
+
+
+EXAMPLES = {
+    "a.json": ('["Q: How do I open a jar?\\nA: Turn the lid.", "Q: Is it late?\\nA: I cannot see a clock."]', "[0]"),
+    "b.json": ('[{"prompt": "Is tea warm?", "response": "Mostly."}]', "[0]"),
+    "a.md": ("# Examples\n\n- User: Is tea warm?\n\n  Bot: Mostly.\n- User: Is ice cold?\n\n  Bot: Yes.\n", "line 3"),
+    "a.txt": ("User: Is tea warm?\nBot: Mostly.\n\nUser: Is ice cold?\nBot: Yes.\n", "line 1"),
+}
+
+
+@pytest.mark.parametrize("name", list(EXAMPLES))
+def test_few_shot_examples_are_no_principles(tmp_path: Path, name: str) -> None:
+    text, place = EXAMPLES[name]
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConstitutionImportError) as caught:
+        read_constitution([tmp_path / name])
+    assert str(tmp_path / name) in str(caught.value)
+    assert f": {place}: this is a dialogue, not a principle" in str(caught.value)
+    assert "`dialogues:`" in str(caught.value)
+
+
+def test_a_list_of_questions_is_a_list_of_principles(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('["Which response is kinder?", "Which response says: I do not know?"]')
+    (tmp_path / "a.txt").write_text("Question: which response is kinder?\nQuestion: which one is shorter?\n")
+    assert len(read_constitution([tmp_path / "a.json"]).principles) == 2
+    assert len(read_constitution([tmp_path / "a.txt"]).principles) == 2
+
+
+def test_every_word_of_a_line_is_kept_and_empty_bullets_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "principles.txt").write_text(
+        "Refuse to help anyone under 18. Offer them a person to talk to.\n"
+        "Say when you are 90 % sure or less. 2) is not a bullet here.\n- \n*\n3.\n- Be brief.\n"
+    )
+    found = read_constitution([tmp_path / "principles.txt"])
+    assert [one.revision_request.partition(": ")[2] for one in found.principles] == [
+        "Refuse to help anyone under 18. Offer them a person to talk to.",
+        "Say when you are 90 % sure or less. 2) is not a bullet here.",
+        "Be brief.",
+    ]
+    assert [note.split(": ")[0] for note in found.left_out] == [f"principles.txt:{line}" for line in (3, 4, 5)]
+
+
+def test_an_empty_item_of_a_markdown_list_is_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("- Be kind.\n-\n- Be brief.\n")
+    found = read_constitution([tmp_path / "a.md"])
+    assert len(found.principles) == 2
+    assert found.left_out == ("a.md:2: a bullet without a text",)

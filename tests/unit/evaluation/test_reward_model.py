@@ -253,7 +253,9 @@ def test_a_line_of_a_benchmark_that_is_no_pair_is_set_aside_with_its_place(
         lambda row_id, reason, row: rejected.append((row_id, reason)),
         lambda message: None,
     )
-    assert rejected == [(f"{file}:2", "unscorable_line: a benchmark has pairs: `chosen` and `rejected`")]
+    assert rejected == [
+        (f"{file}:2", "unscorable_line: there is no 'chosen' in the row; it has ['completion', 'prompt']")
+    ]
 
 
 def subset(name: str, right: int, wrong: int) -> ScoredSlice:

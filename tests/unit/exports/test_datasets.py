@@ -8,7 +8,7 @@ import pytest
 
 from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.exports.datasets import export_table
-from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of, transcript
+from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
@@ -87,7 +87,9 @@ def loaded(folder: Path, cache: Path) -> dict[str, list[dict[str, Any]]]:
 def expected(lake: Lake, table: str, export_format: ExportFormat) -> dict[str, list[Mapping[str, Any]]]:
     records: dict[str, list[Mapping[str, Any]]] = {}
     for row in lake.snapshot(table, "v1").frame().iter_rows(named=True):
-        records.setdefault(row.get("split", "sft"), []).extend(layout_of(table, export_format).records(row))
+        split = row.get("split", "sft")
+        name = "test" if split == "evaluation" else "train"
+        records.setdefault(name, []).extend(layout_of(table, export_format).records({**row, "split": split}))
     return records
 
 
@@ -106,7 +108,7 @@ def test_an_export_is_read_back_losslessly(
 def test_dates_stay_texts(lake: Lake, tmp_path: Path) -> None:
     commit_version(lake, "2026-01-31", [pair(number, "2020-01-01") for number in range(2)])
     export_table(lake, "preference_pairs", ExportFormat.ultrafeedback, "2026-01-31", tmp_path / "out")
-    (row,) = loaded(tmp_path / "out", tmp_path / "cache")["preference"]
+    (row,) = loaded(tmp_path / "out", tmp_path / "cache")["train"]
     assert (row["prompt"], row["constitution_version"]) == ("2020-01-01", "2026-01-31")
 
 
@@ -121,14 +123,14 @@ def test_json_lines_that_would_be_read_as_moments_are_refused(
     assert not list(tmp_path.glob("*out*"))
     monkeypatch.undo()
     export_table(lake, "preference_pairs", ExportFormat.ultrafeedback, "dated", tmp_path / "out", FileFormat.jsonl)
-    rows = loaded(tmp_path / "out", tmp_path / "cache")["preference"]
+    rows = loaded(tmp_path / "out", tmp_path / "cache")["train"]
     assert [row["prompt"] for row in rows[:2]] == ["2020-01-01", "2020-01-01T00:00:00"]
 
 
 def test_explicit_pairs_are_the_tables_rows(lake: Lake, tmp_path: Path) -> None:
     export_table(lake, "preference_pairs", ExportFormat.trl, "v1", tmp_path / "out")
     read = loaded(tmp_path / "out", tmp_path / "cache")
-    rows = [{**row, "split": split} for split, records in read.items() for row in records]
+    rows = [row for records in read.values() for row in records]
     table = lake.snapshot("preference_pairs", "v1").frame()
     assert pl.DataFrame(rows).select(table.columns).sort("pair_id").equals(table)
 
@@ -175,7 +177,9 @@ def test_transcripts_hold_every_text_but_those_that_open_a_turn(lake: Lake, tmp_
     (line,) = (tmp_path / "out" / "rejected.jsonl").read_text(encoding="utf-8").splitlines()
     rejected = json.loads(line)
     assert rejected["row_id"] == "forged/63"
-    assert rejected["reason"] == "unwritable: a assistant turn contains 'Human:' after an empty line"
+    assert rejected["reason"] == (
+        "unwritable: a turn of the assistant has Human: after an empty line, which no reader of hh-rlhf reads back"
+    )
     assert rejected["row"]["chosen"] == forged["chosen"]
     assert "Rejected, in rejected.jsonl: 1 as unwritable" in (tmp_path / "out" / "README.md").read_text(
         encoding="utf-8"
@@ -190,8 +194,9 @@ def test_transcripts_hold_every_text_but_those_that_open_a_turn(lake: Lake, tmp_
 
 
 def test_a_transcript_has_no_system_turn() -> None:
+    row = {**pair(0, "x"), "prompt": [turn("system", "x"), turn("user", "y")], "constitution_version": "v1"}
     with pytest.raises(UnwritableRowError, match="hh-rlhf has no system turn"):
-        transcript([turn("system", "x")])
+        layout_of("preference_pairs", ExportFormat.hh).records(row)
 
 
 def test_the_card_names_what_the_rows_come_from(lake: Lake, tmp_path: Path) -> None:
@@ -266,7 +271,7 @@ def test_a_folder_is_replaced_only_when_told_and_only_if_it_is_an_export(lake: L
     with pytest.raises(ExportError, match="exists; name another --output, or replace it with --overwrite"):
         export()
     export(file_format=FileFormat.jsonl, overwrite=True)
-    assert sorted(file.name for file in (tmp_path / "out").rglob("*")) == ["README.md", "data", "sft.jsonl"]
+    assert sorted(file.name for file in (tmp_path / "out").rglob("*")) == ["README.md", "data", "train.jsonl"]
     (tmp_path / "out" / "README.md").write_text("my own", encoding="utf-8")
     with pytest.raises(ExportError, match="was not made by an export, so it is not overwritten"):
         export(overwrite=True)

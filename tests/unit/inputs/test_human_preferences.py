@@ -68,8 +68,8 @@ def test_every_bad_line_is_rejected_where_it_stands(tmp_path: Path) -> None:
     rows, rejected = collect(file)
     assert len(rows) == 1
     assert [reason.split(" ")[:2] for reason in rejected] == [
-        ["a.jsonl:2", "bad_pair:"],
-        ["a.jsonl:3", "bad_prompt:"],
+        ["a.jsonl:2", "bad_cell:"],
+        ["a.jsonl:3", "bad_dialogue:"],
         ["a.jsonl:4", "bad_pair:"],
     ]
 

@@ -7,6 +7,7 @@ import pytest
 from cai_dagster.errors import RowError
 from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.preference_rows import split_pair
+from cai_dagster.models.messages import to_messages
 from cai_dagster.settings import active_settings
 
 COLUMNS = active_settings().human_preferences
@@ -57,7 +58,7 @@ def transcript(*turns: str) -> str:
 )  # fmt: skip
 def test_every_layout_is_recognised(row: dict[str, Any], prompt: list[dict[str, str]]) -> None:
     pair = split_pair(row, COLUMNS)
-    assert (pair.prompt, pair.chosen, pair.rejected) == (prompt, "good", "bad")
+    assert (pair.prompt, pair.chosen, pair.rejected) == (to_messages(prompt), "good", "bad")
 
 
 def test_columns_may_have_any_name() -> None:
@@ -80,8 +81,9 @@ def test_a_named_layout_is_not_guessed() -> None:
         ({"prompt": "Hi?", "chosen": "same ", "rejected": "same"}, "identical_completions"),
         ({"prompt": "Hi?", "chosen": "good", "rejected": " \n"}, "empty_completion: the rejected completion"),
         ({"prompt": "Hi?", "chosen": "good", "rejected": 7}, "bad_pair"),
-        ({"prompt": 3, "chosen": "good", "rejected": "bad"}, "bad_pair: turns with role and content were expected"),
-        ({"prompt": "Hi?", "chosen": ["good"], "rejected": ["bad"]}, "bad_pair"),
+        ({"prompt": 3, "chosen": "good", "rejected": "bad"}, "bad_pair: prompt is not a list of turns"),
+        ({"prompt": "Hi?", "chosen": ["good"], "rejected": [[]]}, "bad_pair"),
+        ({"prompt": "Hi?", "chosen": ["good"], "rejected": []}, "bad_pair: a row needs a chosen completion"),
         ({"chosen": "good", "rejected": "bad"}, "different_prompts: the two texts share no beginning"),
         (
             {"chosen": transcript("Hi?", "good", "Why?"), "rejected": transcript("Hi?", "bad")},

@@ -251,9 +251,9 @@ def test_a_prompt_may_have_several_lines(tmp_path: Path, suffix: str) -> None:
         (b'{"prompt": "ab\\u0000c"}', "null byte at character 3"),
         (b'{"prompt": "caf\xe9"}', "not UTF-8"),
         (b'{"prompt": "\\ud800 alone"}', "lone surrogate"),
-        (b'{"prompt": 5}', "no text"),
-        (b'{"prompt": null}', "no text"),
-        (b'{"prompt": ["a"]}', "no text"),
+        (b'{"prompt": 5}', "prompt is not a list of turns"),
+        (b'{"prompt": null}', "neither 'prompt' nor 'messages'"),
+        (b'{"prompt": ["a"]}', "turn 1 is not an object"),
         (b'{"prompt": "unclosed}', "not JSON"),
         (b"plain words", "not JSON"),
         (b'{"prompt": "a"} {"prompt": "b"}', "not JSON"),
@@ -295,7 +295,7 @@ def test_a_row_that_is_no_prompt_is_set_aside_with_its_reason(tmp_path: Path, li
     prompts, rejected = collect(file)
     assert texts(prompts) == ["before", "after"]
     assert [row.source for row in rejected] == ["mine.jsonl:2"]
-    assert rejected[0].reason.startswith("bad_prompt: ")
+    assert rejected[0].reason.startswith(("bad_prompt: ", "bad_dialogue: "))
     assert reason in rejected[0].reason
 
 
@@ -313,10 +313,10 @@ def test_a_rejected_row_is_kept_as_it_was_read(tmp_path: Path) -> None:
         ("mine.txt", b"before\nnull\0byte\nafter\n", 2, "null byte"),
         ("mine.csv", b"prompt\nbefore\ncaf\xe9\nafter\n", 3, "not UTF-8"),
         ("mine.csv", b"prompt\nbefore\nnull\0byte\nafter\n", 3, "null byte"),
-        ("mine.csv", b"id,prompt\n1,before\n2\n3,after\n", 3, "no text"),
+        ("mine.csv", b"id,prompt\n1,before\n2\n3,after\n", 3, "the row has 1 cells and the header 2"),
         ("mine.csv", b"id,prompt\n1,before\n2,\n3,after\n", 3, "empty"),
-        ("mine.csv", b"prompt,messages\nbefore\nx,[1\nafter\n", 3, "not JSON"),
-        ("mine.csv", b'prompt,messages\nbefore\nx,"[""a""]"\nafter\n', 3, "turn 1 is not an object"),
+        ("mine.csv", b"prompt,messages\nbefore,\nx,[1\nafter,\n", 3, "not a list of turns"),
+        ("mine.csv", b'prompt,messages\nbefore,\nx,"[""a""]"\nafter,\n', 3, "not a list of turns"),
     ],
 )
 def test_an_unfit_row_of_another_format_is_set_aside_too(
@@ -334,11 +334,12 @@ def test_a_message_list_that_is_no_json_costs_its_row_whatever_its_length(tmp_pa
     assert [row.source for row in collect(tmp_path / "mine.csv")[1]] == ["mine.csv:2", "mine.csv:3"]
 
 
-def test_more_fields_than_columns_are_no_part_of_a_prompt(tmp_path: Path) -> None:
-    (tmp_path / "mine.csv").write_text("prompt,category\nHello?,greeting,more,and more\n", encoding="utf-8")
-    prompts, rejected = collect(tmp_path / "mine.csv")
-    assert rejected == []
-    assert [(prompt.messages[0].content, prompt.category) for prompt in prompts] == [("Hello?", "greeting")]
+def test_a_row_with_more_cells_than_the_header_is_set_aside_whole(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("prompt,category\nHello, you?,greeting\nFine?,greeting\n", encoding="utf-8")
+    prompts, (rejected,) = collect(tmp_path / "mine.csv")
+    assert texts(prompts) == ["Fine?"]
+    assert rejected.reason.startswith("bad_prompt: the row has 3 cells and the header 2; quote a text with a comma")
+    assert rejected.row == {"cells": ["Hello", " you?", "greeting"]}
 
 
 def test_a_prompt_above_the_longest_is_rejected_and_one_as_long_is_not(tmp_path: Path) -> None:
@@ -383,7 +384,10 @@ def test_a_category_that_is_not_utf8_stops_no_table(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("mine.json", b"[]"),
+        ("mine.json", b"{}"),
+        ("mine.xml", b"<p/>"),
+        ("mine.csv", b"prompt,category,prompt\na,b,c\n"),
+        ("mine.csv", "prompt\na\n".encode("utf-16")),
         ("mine", b"Hello?"),
         ("mine.csv", b"question,answer\na,b\n"),
         ("mine.csv", b""),

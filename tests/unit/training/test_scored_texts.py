@@ -89,19 +89,22 @@ def test_results_come_before_the_last_line_is_read() -> None:
         ("[1]", "not a JSON object"),
         ('{"completion": "a"}', "needs either `prompt` or `messages`"),
         ('{"prompt": "a", "messages": [], "completion": "a"}', "needs either `prompt` or `messages`"),
-        ('{"prompt": "a"}', "has no `chosen`"),
-        ('{"prompt": "a", "chosen": "b"}', "has no `rejected`"),
+        ('{"prompt": "a"}', "there is no 'chosen'"),
+        ('{"prompt": "a", "chosen": "b"}', "there is no 'rejected'"),
         ('{"prompt": "a", "completion": "c", "chosen": "b"}', "needs either `completion`, or"),
-        ('{"prompt": " ", "completion": "c"}', "`prompt` is not a text with something in it"),
-        ('{"prompt": "a", "completion": ""}', "`completion` is not a text with something in it"),
-        ('{"prompt": 3, "completion": "c"}', "`prompt` is neither a text nor a list of messages"),
-        ('{"messages": [], "completion": "c"}', "`messages` is neither a text nor a list"),
-        ('{"messages": ["a"], "completion": "c"}', "`messages[0]` is not a message"),
-        ('{"messages": [{"role": "tool", "content": "a"}], "completion": "c"}', "`messages[0].role` is 'tool'"),
-        ('{"messages": [{"role": "user", "content": 1}], "completion": "c"}', "`messages[0].content` is not a text"),
-        ('{"messages": [{"role": "assistant", "content": "a"}], "completion": "c"}', "its last is the user's"),
-        ('{"prompt": "a", "completion": [{"role": "user", "content": "a"}]}', "one message of the assistant"),
-        ('{"prompt": "\\ud800", "completion": "c"}', "`prompt` is not UTF-8"),
+        ('{"prompt": " ", "completion": "c"}', "turn 1 is empty"),
+        ('{"prompt": "a", "completion": ""}', "the completion has no word"),
+        ('{"prompt": 3, "completion": "c"}', "prompt is not a list of turns"),
+        ('{"messages": [], "completion": "c"}', "messages is not a list of turns"),
+        ('{"messages": ["a"], "completion": "c"}', "turn 1 is not an object"),
+        ('{"messages": [{"role": "tool", "content": "a"}], "completion": "c"}', "turn 1 has the role 'tool'"),
+        ('{"messages": [{"role": "user", "content": 1}], "completion": "c"}', "turn 1 has no text"),
+        (
+            '{"messages": [{"role": "assistant", "content": "a"}], "completion": "c"}',
+            "the last turn is the assistant's",
+        ),
+        ('{"prompt": "a", "completion": [{"role": "user", "content": "a"}]}', "one turn of the assistant's"),
+        ('{"prompt": "\\ud800", "completion": "c"}', "turn 1 is not UTF-8"),
         ('{"prompt": "a", "completion": "c", "principle": ""}', "`principle` is not a text"),
         ('{"prompt": "a", "completion": "c", "principle": "be kind"}', "not trained to read a `principle`"),
     ],
@@ -130,19 +133,23 @@ def test_a_pair_that_truncation_makes_identical_is_refused() -> None:
 
 
 def test_a_benchmark_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BenchmarkError, match=r"nothing\.jsonl: No such file"):
+    with pytest.raises(BenchmarkError, match=r"nothing\.jsonl does not exist"):
         read_benchmark(tmp_path / "nothing.jsonl", READING)
 
 
 def test_a_benchmark_is_read_by_subset(tmp_path: Path) -> None:
     file = tmp_path / "b.jsonl"
     pair = {"prompt": "p", "chosen": "yes", "rejected": "no"}
-    file.write_text("\n".join(json.dumps(line) for line in (pair | {"subset": "x"}, pair, pair | {"subset": 3})))
+    file.write_text(
+        "\n".join(
+            json.dumps(line) for line in (pair | {"subset": "x"}, pair, pair | {"subset": 3}, pair | {"subset": [3]})
+        )
+    )
     subsets, rejected = read_benchmark(file, READING)
-    assert {name: len(pairs) for name, pairs in subsets.items()} == {"x": 1, "all": 1}
+    assert {name: len(pairs) for name, pairs in subsets.items()} == {"x": 1, "all": 1, "3": 1}
     assert subsets["x"][0].p_chosen == 1
-    assert [(line.line, line.error) for line in rejected] == [
-        (3, "unscorable_line: `subset` is not a text with something in it")
+    assert [(line.place, line.reason) for line in rejected] == [
+        ("b.jsonl:4", "bad_cell: subset is '[3]'; a category is one text")
     ]
 
 

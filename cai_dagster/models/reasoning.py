@@ -1,0 +1,70 @@
+"""Reasoning: what a model thinks before it answers, kept apart from the answer.
+
+Which marks enclose a thought differs between families of models. It knows neither templates nor engines.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ReasoningMarks:
+    """The texts around a thought. `close` is followed by the answer."""
+
+    open: str
+    close: str
+
+
+THINK = ReasoningMarks("<think>", "</think>")
+FAMILIES = {
+    "deepseek_r1": THINK,
+    "qwen3": THINK,
+    "mistral": ReasoningMarks("[THINK]", "[/THINK]"),
+    "seed_oss": ReasoningMarks("<seed:think>", "</seed:think>"),
+    "kimi": ReasoningMarks("◁think▷", "◁/think▷"),
+    "openai_gptoss": ReasoningMarks(
+        "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
+    ),
+}
+"""Marks by the name of vLLM's reasoning parser for the family."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model said, and what it thought before, if that is known."""
+
+    text: str
+    reasoning: str | None = None
+
+
+class UnfinishedThoughtError(ValueError):
+    """A thought begins and never ends: there is no answer."""
+
+
+def split_reasoning(text: str, marks: ReasoningMarks, opened: bool = False) -> Answer:
+    """The answer and the thought before it. `opened`: the prompt already has the opening mark.
+
+    Raises UnfinishedThoughtError where the thought never ends.
+    """
+    begun = text.lstrip()
+    if not opened and not begun.startswith(marks.open):
+        return Answer(text)
+    thought, closed, answer = begun.removeprefix(marks.open).partition(marks.close)
+    if not closed:
+        raise UnfinishedThoughtError(f"a thought that begins with {marks.open} and never ends")
+    return Answer(answer.lstrip(), thought.strip() or None)
+
+
+def answer_in_file(text: str) -> Answer:
+    """The answer in a text that any model may have written: only a thought at its very beginning is one.
+
+    Raises UnfinishedThoughtError for a thought that never ends, and for one that ends without a beginning.
+    """
+    for marks in dict.fromkeys(FAMILIES.values()):
+        if text.lstrip().startswith(marks.open):
+            return split_reasoning(text, marks)
+        if re.search(rf"^\s*{re.escape(marks.close)}\s*$", text, re.MULTILINE) and marks.open not in text:
+            raise UnfinishedThoughtError(
+                f"a thought that ends with {marks.close} and does not begin: write {marks.open}"
+            )
+    return Answer(text)
