@@ -231,6 +231,8 @@ def load_constitution(file: Path) -> Constitution:
 
 _Location = tuple[str | int, ...]
 _WORDS = ("slug", "better", "licence")  # fields of one word: what comes after it is a comment
+_LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML 1.1 has them
+_OTHER_NUMBER = re.compile(r"[-+]?(?:0[xob]?[0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])*)(?:\.[0-9_]*)?")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+")
 _yaml: Any = yaml  # its stubs leave the types of what it reads open
 
@@ -255,12 +257,12 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
         raise ConstitutionError(f"{file}:{line}: not valid YAML: {error.reason}") from error
     if node is None:
         raise ConstitutionError(f"{file}:1: the file is empty")
-    _refuse_changed_texts(node, (), text.split("\n"), file)
+    _refuse_changed_texts(node, _LINE_END.split(text), file)
     lines: dict[_Location, int] = {}
     return _plain(node, (), lines, file), lines
 
 
-def _refuse_changed_texts(node: yaml.Node, place: _Location, lines: list[str], file: Path) -> None:
+def _refuse_changed_texts(root: yaml.Node, lines: list[str], file: Path) -> None:
     """Refuse what YAML reads otherwise than its writer: a text that ends at ` #`, and 010, 1:30 and 1_5 as numbers."""
     problems: list[str] = []
 
@@ -276,7 +278,7 @@ def _refuse_changed_texts(node: yaml.Node, place: _Location, lines: list[str], f
             name = f"{file}:{line}: {_field_name(place)}"
             if node.tag.endswith(":str") and after.startswith("#") and place[-1] not in _WORDS:
                 problems.append(f"{name}: a text ends at ` #`, where YAML sees a comment: quote the text")
-            elif node.tag.endswith((":int", ":float")) and not _PLAIN_NUMBER.fullmatch(node.value):
+            elif _OTHER_NUMBER.fullmatch(node.value) and not _PLAIN_NUMBER.fullmatch(node.value):
                 read = _yaml.constructor.SafeConstructor().construct_object(node)
                 hint = (
                     f"write {node.value.lstrip('0')}"
@@ -285,7 +287,7 @@ def _refuse_changed_texts(node: yaml.Node, place: _Location, lines: list[str], f
                 )
                 problems.append(f"{name}: YAML reads {_quoted(node.value)} as {read}; {hint}")
 
-    look(node, place)
+    look(root, ())
     if problems:
         raise ConstitutionError("\n".join(problems[:MOST_PROBLEMS]))
 
