@@ -56,8 +56,8 @@ def dpo_model(
         from cai_dagster.training.policy_optimization import completion_pairs
         from cai_dagster.training.policy_trainers import train_dpo
 
-        usable = completion_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
+        usable = completion_pairs(pairs, ChatFormat(base.folder, policy.chat_options), config.max_length)
         require("dpo_model", len(usable), "min_pairs", config.min_pairs, _TOO_FEW)
-        return train_dpo(base.folder, usable, config, policy.trust_remote_code, context.log.info, folder)
+        return train_dpo(base.folder, usable, config, policy.chat_options, context.log.info, folder)
 
     return stage_checkpoint(context, lake, staged, ingredients, pairs.height, train)

@@ -54,10 +54,10 @@ def reward_model(
         from cai_dagster.training.reward_modelling import token_pairs
         from cai_dagster.training.trainers import train_reward_model
 
-        usable = token_pairs(pairs, ChatFormat(base.folder, policy.trust_remote_code), config.max_length)
+        usable = token_pairs(pairs, ChatFormat(base.folder, policy.chat_options), config.max_length)
         _require_pairs(len(usable), config.min_pairs)
         report = context.log.info
-        outcome = train_reward_model(base.folder, usable, config, policy.trust_remote_code, report, folder)
+        outcome = train_reward_model(base.folder, usable, config, policy.chat_options, report, folder)
         identical = {"identical_after_truncation": pairs.height - len(usable)}
         return replace(outcome, row_counts={**outcome.row_counts, **identical, **labelled_by})
 

@@ -62,10 +62,10 @@ def rlaif_model(
         from cai_dagster.training.policy_optimization import training_prompts
         from cai_dagster.training.policy_trainers import reward_of_checkpoint, train_rlaif
 
-        chat_format = ChatFormat(base.folder, policy.trust_remote_code)
+        chat_format = ChatFormat(base.folder, policy.chat_options)
         usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)
         require("rlaif_model", len(usable), "min_prompts", config.min_prompts, _TOO_FEW)
-        reward = reward_of_checkpoint(Path(judge["path"]), reading, policy.trust_remote_code)
-        return train_rlaif(base.folder, usable, reward, config, policy.trust_remote_code, context.log.info, folder)
+        reward = reward_of_checkpoint(Path(judge["path"]), reading, policy.chat_options)
+        return train_rlaif(base.folder, usable, reward, config, policy.chat_options, context.log.info, folder)
 
     return stage_checkpoint(context, lake, staged, ingredients, max(1, answered.height), train)

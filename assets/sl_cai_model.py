@@ -51,6 +51,6 @@ def sl_cai_model(
         rows = token_rows(examples, chat_format, config.max_length)
         unseen = token_rows(held_out, chat_format, config.max_length)
         report = context.log.info
-        return train_supervised(base.folder, rows, unseen, config, policy.trust_remote_code, report, folder)
+        return train_supervised(base.folder, rows, unseen, config, policy.chat_options, report, folder)
 
     return stage_checkpoint(context, lake, work.staged, ingredients, len(examples), train)

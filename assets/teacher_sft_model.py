@@ -73,6 +73,6 @@ def teacher_sft_model(
         from cai_dagster.training.trainers import train_supervised
 
         rows = token_rows(examples, policy.chat_format(), config.max_length)
-        return train_supervised(base.folder, rows, [], config, policy.trust_remote_code, context.log.info, folder)
+        return train_supervised(base.folder, rows, [], config, policy.chat_options, context.log.info, folder)
 
     return stage_checkpoint(context, lake, staged, ingredients, len(examples), train)

@@ -13,6 +13,7 @@ from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
 from cai_dagster.models.configured import ConfiguredModel
+from cai_dagster.models.reasoning import ReasoningMarks
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.accelerator import ACCELERATOR
@@ -46,7 +47,14 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
         """The configured model, or other weights served the same way, behind the ledger."""
         served = weights or self.served_weights()
         ledger = self.ledger.open()
-        return LedgeredModel(self.model_id(served), lambda: self.start_engine(served, log), ledger, self.chat_format)
+        marks = self.chat_options.reasoning_marks
+        return LedgeredModel(
+            self.model_id(served),
+            lambda: self.start_engine(served, log),
+            ledger,
+            self.chat_format,
+            ReasoningMarks(*marks) if marks else None,
+        )
 
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""

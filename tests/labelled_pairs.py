@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.messages import Messages
 from cai_dagster.tables.registry import TABLES
 
@@ -14,7 +15,7 @@ from cai_dagster.tables.registry import TABLES
 class CharacterFormat:
     """A token for each character, and one before each turn."""
 
-    def __init__(self, folder: Path = Path(), trust_remote_code: bool = False) -> None: ...
+    def __init__(self, folder: Path = Path(), options: ChatOptions | None = None) -> None: ...
 
     def dialogue_ids(self, messages: Messages) -> list[int]:
         return [token for message in messages for token in (0, *map(ord, message.content))]

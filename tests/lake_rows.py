@@ -37,6 +37,7 @@ def responses(*completions: str) -> list[dict[str, Any]]:
             "prompt_id": f"{number:04x}",
             "sample": 0,
             "completion": completion,
+            "reasoning": None,
             "finish_reason": "stop",
             "request_id": "ff",
             "policy_model": "m",

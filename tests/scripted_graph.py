@@ -18,6 +18,7 @@ from cai_dagster.hashing import content_hash
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.models.chat_format import fitting
+from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.messages import Messages
 from cai_dagster.models.weights import Weights
@@ -38,7 +39,7 @@ WITHOUT_TRAINING = ["constitution", "prompts", "initial_responses", "revision_ro
 class ScriptedChatFormat:
     """A token for each character; a turn begins with 0."""
 
-    def __init__(self, folder: Path = Path(), trust_remote_code: bool = False) -> None: ...
+    def __init__(self, folder: Path = Path(), options: ChatOptions | None = None) -> None: ...
 
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         return [*self.dialogue_ids(messages), 0, *(ord(character) for character in prefill)]

@@ -12,6 +12,7 @@ import numpy as np
 import safetensors.numpy
 
 from cai_dagster.hashing import content_hash, seed_of
+from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
 from cai_dagster.training.reward_modelling import TokenPair
@@ -30,7 +31,7 @@ def train_supervised(
     rows: Sequence[TokenRow],
     held_out: Sequence[TokenRow],
     settings: TrainingSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
@@ -43,7 +44,7 @@ def train_reward_model(
     base: Path,
     pairs: Sequence[TokenPair],
     settings: TrainingSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
@@ -56,7 +57,7 @@ def train_dpo(
     base: Path,
     pairs: Sequence[CompletionPair],
     settings: DpoModelSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
@@ -66,7 +67,7 @@ def train_dpo(
     return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve, {"margin": curve})
 
 
-def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, trust_remote_code: bool) -> Any:
+def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: ChatOptions) -> Any:
     """As `policy_trainers.reward_of_checkpoint`: the length of each completion."""
     return lambda prompts, completions: [float(len(text)) for text in completions]
 
@@ -76,7 +77,7 @@ def train_rlaif(
     prompts: Sequence[TrainingPrompt],
     reward: Any,
     settings: RlaifModelSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:

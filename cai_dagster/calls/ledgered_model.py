@@ -26,6 +26,7 @@ from cai_dagster.calls.requests import (
     Slot,
 )
 from cai_dagster.calls.stored_text import is_storable
+from cai_dagster.models.reasoning import ReasoningMarks, UnfinishedThoughtError, answer_in_text
 from cai_dagster.text import printable
 
 if TYPE_CHECKING:
@@ -112,12 +113,14 @@ class LedgeredModel:
         start_engine: Callable[[], Engine],
         ledger: Calls,
         chat_format: "Callable[[], ChatFormat] | None" = None,
+        reasoning_marks: ReasoningMarks | None = None,
     ) -> None:
         self._model_id = model_id
         self._start_engine = start_engine
         self._ledger = ledger
         self._claims = ledger.claims()
         self._load_chat_format = chat_format
+        self._reasoning_marks = reasoning_marks
         self._engine: Engine | None = None
         self._start_failure: Exception | None = None
         self._commit_failure: Exception | None = None
@@ -149,17 +152,24 @@ class LedgeredModel:
             request = request.again(self._retries[request_id])
             request_id = request.completion_id(self._model_id)
         answer = await self._answer(request_id, request.slot, lambda engine: engine.complete(request))
-        if not answer.text.strip():
+        try:
+            said = answer_in_text(answer.text, self._reasoning_marks)
+        except UnfinishedThoughtError as error:
+            raise EmptyCompletionError(
+                f"{request.slot.stage}, round {request.slot.round}: finish_reason {answer.finish_reason} after "
+                f"{answer.completion_tokens} tokens of {error}; give it more max_tokens (request {request_id})"
+            ) from error
+        if not said.text.strip():
             raise EmptyCompletionError(
                 f"{request.slot.stage}, round {request.slot.round}: finish_reason {answer.finish_reason} after "
                 f"{answer.completion_tokens} tokens without text (request {request_id})"
             )
         if not is_storable(answer.text):
-            said = printable(answer.text, LONGEST_QUOTED)
+            quoted = printable(answer.text, LONGEST_QUOTED)
             raise MalformedTextError(
-                f"{request.slot.stage}, round {request.slot.round}: no valid Unicode: {said} (request {request_id})"
+                f"{request.slot.stage}, round {request.slot.round}: no valid Unicode: {quoted} (request {request_id})"
             )
-        return Completion(answer.text, answer.finish_reason, request_id)
+        return Completion(said.text, answer.finish_reason, request_id, said.reasoning)
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
         """The choices' log probabilities from the ledger or the engine.

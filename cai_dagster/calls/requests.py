@@ -145,11 +145,12 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion and the id of its call in the ledger."""
+    """A completion, the id of its call in the ledger, and what the model thought before it, if it does."""
 
     text: str
     finish_reason: str
     request_id: str
+    reasoning: str | None = None
 
 
 @dataclass(frozen=True)

@@ -61,7 +61,8 @@ def import_pairs(
             return
         # No call made these texts: their hash stands where the id of a call does.
         texts = in_hash_order(pair.chosen, pair.rejected)
-        first, second = (Completion(text, FINISH_REASON, content_hash(text)) for text in texts)
+        thoughts = {pair.chosen: pair.chosen_reasoning, pair.rejected: pair.rejected_reasoning}
+        first, second = (Completion(text, FINISH_REASON, content_hash(text), thoughts[text]) for text in texts)
         pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
 
     rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten, report) if one is not None]

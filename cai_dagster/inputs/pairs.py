@@ -49,6 +49,8 @@ def pair_row(prompt_id: str, source: str, first: Completion, second: Completion)
         "source": source,
         "completion_0": first.text,
         "completion_1": second.text,
+        "reasoning_0": first.reasoning,
+        "reasoning_1": second.reasoning,
         "finish_reason_0": first.finish_reason,
         "finish_reason_1": second.finish_reason,
         "request_id_0": first.request_id,

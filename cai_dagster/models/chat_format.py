@@ -11,20 +11,27 @@ It knows neither engines nor training.
 """
 
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from cai_dagster.errors import MendableError, RowError
+from cai_dagster.models.chat_options import DATE_OF_THE_DAY, ChatOptions, SystemPrompt, Thinking
 from cai_dagster.models.messages import Message, Messages
+from cai_dagster.models.reasoning import FAMILIES, ReasoningMarks
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 FORMAT_VERSION = 1  # part of every model id: change it when the same messages give other token ids
+_log = logging.getLogger(__name__)
+_THINKING_SWITCHES = ("enable_thinking", "thinking")  # what templates call theirs
 _TURN_MARK = re.compile(r"\n\n(Human|Assistant):")
 _PLACEHOLDER = "\ue000{}\ue001"  # private-use characters: no template contains them, no template trims them
 
@@ -71,22 +78,34 @@ def keep_to_this_machine() -> None:
 
 
 class ChatFormat:
-    """The tokenizer and template of one model folder."""
+    """The tokenizer and template of one model folder.
 
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+    Raises ChatFormatError where the template cannot show every dialogue, naming the setting that may help.
+    """
+
+    def __init__(self, folder: Path, options: ChatOptions | None = None) -> None:
         keep_to_this_machine()
         from transformers import AutoTokenizer
 
+        self._folder = folder
+        self.options = ChatOptions.of(folder) if options is None else options
         tokenizers: Any = AutoTokenizer
-        loaded = tokenizers.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+        loaded = tokenizers.from_pretrained(str(folder), trust_remote_code=self.options.trust_remote_code)
         self.tokenizer = cast("PreTrainedTokenizerBase", loaded)
         if not hasattr(self.tokenizer, "backend_tokenizer"):
             raise ChatFormatError(f"{folder}: only tokenizers with a tokenizer.json are supported")
         template = cast("str | None", loaded.chat_template) or ""
+        self._has_template = bool(template)
+        if DATE_OF_THE_DAY in template:
+            _log.info(
+                "%s: its template shows a date; it is given %s (template_date)", folder, self.options.template_date
+            )
+        self._marks = self._marks_of(template)
+        emitted = self._emitted_around_turns() if template else ""
         self._control: dict[str, int] = {}
         patterns: list[str] = []
         for token_id, token in self.tokenizer.added_tokens_decoder.items():
-            if token.special or token.content in template:
+            if token.special or (token.content in emitted and _is_markup(token.content)):
                 self._control[token.content] = token_id
                 before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
                 patterns.append(f"{before}({re.escape(token.content)}){after}")
@@ -94,16 +113,35 @@ class ChatFormat:
         serialized = json.dumps(json.loads(loaded.backend_tokenizer.to_str()), separators=(",", ":"))
         self._plain_start = _plain_tokenizer(serialized, set(self._control), inside=False)
         self._plain = _plain_tokenizer(serialized, set(self._control), inside=True)
-        self._has_template = bool(template)
 
     @property
     def stop_strings(self) -> list[str]:
         """Where a base model's answer ends: at the next turn. A chat model ends its turn with a token."""
         return [] if self._has_template else ["\n\nHuman:", "\n\nAssistant:"]
 
+    @property
+    def keeps_special_tokens(self) -> bool:
+        """Whether an engine has to return special tokens as text: the marks of a thought are some."""
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return self._marks is not None and self._is_thinking and any(token in self._marks.close for token in special)
+
+    @property
+    def _is_thinking(self) -> bool:
+        return self._marks is not None and self.options.thinking == Thinking.on
+
+    def answer(self, text: str) -> str:
+        """What a model said as it is kept: with the mark before its thought, where the prompt had that already."""
+        if self._marks is None or not self._is_thinking or text.lstrip().startswith(self._marks.open):
+            return text
+        return self._marks.open + text if self._opens_thought else text
+
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""
-        return self._encode([*self._pieces(messages, open_turn=True), _Segment(prefill, from_template=False)])
+        if prefill and not self._has_template:
+            prefill = " " + prefill.removeprefix(" ")
+        # Words are put into the model's mouth where its answer begins: after a thought, and there is none.
+        pieces = self._pieces(messages, open_turn=True, thinking=False if prefill else None)
+        return self._encode([*pieces, _Segment(prefill, from_template=False)])
 
     def dialogue_ids(self, messages: Messages) -> list[int]:
         """The whole dialogue, closed; as many as a training row has."""
@@ -137,10 +175,12 @@ class ChatFormat:
             return False
         return True
 
-    def _pieces(self, messages: Messages, open_turn: bool) -> list[_Segment]:
+    def _pieces(self, messages: Messages, open_turn: bool, thinking: bool | None = None) -> list[_Segment]:
         if not self._has_template:
             return self._paper_pieces(messages, open_turn)
-        rendered = self._render(messages, open_turn)
+        if self.options.system_prompt == SystemPrompt.in_first_user_turn:
+            messages = _with_system_in_first_turn(messages)
+        rendered = self._render(messages, open_turn, self._is_thinking if thinking is None else thinking)
         pieces: list[_Segment] = []
         seen: list[int] = []
         for index, text in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):
@@ -149,17 +189,71 @@ class ChatFormat:
                 pieces.append(_Segment(messages[int(text)].content, from_template=False))
             else:
                 pieces.append(_Segment(text, from_template=True))
-        if sorted(seen) != list(range(len(messages))):
-            raise ChatFormatError(f"the chat template shows the messages {seen} of {len(messages)}")
+        if seen != list(range(len(messages))):
+            roles = ", ".join(message.role for message in messages)
+            shown = ", ".join(str(index + 1) for index in seen) or "none"
+            raise ChatFormatError(f"of the turns {roles} the chat template shows {shown}, in this order")
         return pieces
 
-    def _render(self, messages: Messages, open_turn: bool) -> str:
+    def _render(self, messages: Messages, open_turn: bool, thinking: bool) -> str:
+        from jinja2 import TemplateError
+
         turns = [
             {"role": message.role, "content": _PLACEHOLDER.format(index)} for index, message in enumerate(messages)
         ]
         tokenizer: Any = self.tokenizer
-        rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
-        return cast("str", rendered)
+        day = date.fromisoformat(self.options.template_date)
+        try:
+            rendered: str = tokenizer.apply_chat_template(
+                turns,
+                tokenize=False,
+                add_generation_prompt=open_turn,
+                strftime_now=day.strftime,
+                **dict.fromkeys(_THINKING_SWITCHES, thinking),
+            )
+        except TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            raise ChatFormatError(f"the chat template refuses the turns {roles}: {error}") from error
+        if not open_turn or thinking or self._marks is None:
+            return rendered
+        before, place, opened = rendered.rpartition("\ue001")
+        return before + place + _without_thought(opened, self._marks)
+
+    @cached_property
+    def _opens_thought(self) -> bool:
+        """Whether the prompt of an answer that thinks first ends inside the thought."""
+        opened = self._render((Message("user", "?"),), open_turn=True, thinking=True).rpartition("\ue001")[2]
+        return self._marks is not None and opened.rstrip().endswith(self._marks.open)
+
+    def _marks_of(self, template: str) -> ReasoningMarks | None:
+        """The marks of a thought: those of the options, or of the family that the template shows."""
+        if self.options.reasoning_marks:
+            return ReasoningMarks(*self.options.reasoning_marks)
+        known = dict.fromkeys(FAMILIES.values())
+        return next((marks for marks in known if marks.open in template or marks.close in template), None)
+
+    def _emitted_around_turns(self) -> str:
+        """What the template itself says in dialogues of every shape; all of them have to be shown whole.
+
+        Raises ChatFormatError for a template that refuses one or shows its turns in another order, with what to do.
+        """
+        user, assistant, system = (Message(role, "?") for role in ("user", "assistant", "system"))
+        shapes = [(user,), (user, assistant), (user, assistant, user), (user, assistant, user, assistant)]
+        emitted = ""
+        for before in ((), (system,)):
+            for shape in shapes:
+                open_turn = shape[-1].role == "user"
+                try:
+                    for thinking in {False, self._is_thinking}:
+                        pieces = self._pieces((*before, *shape), open_turn, thinking)
+                        emitted += "".join(piece.text for piece in pieces if piece.from_template)
+                except ChatFormatError as error:
+                    advice = (
+                        '. Set system_prompt = "in_first_user_turn" for this model, and the text of a system prompt '
+                        "is put before that of the user's first turn"
+                    )
+                    raise ChatFormatError(f"{self._folder}: {error}{advice if before else ''}") from error
+        return emitted
 
     def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Segment]:
         pieces = [_Segment(str(self.tokenizer.bos_token or ""), from_template=True)]
@@ -167,6 +261,9 @@ class ChatFormat:
             mark = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}[message.role]
             # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.
             text = _TURN_MARK.sub(r"\n\n \1:", message.content)
+            text = (
+                text.removeprefix(" ") if mark else text
+            )  # a base model's answer begins with the space after the mark
             pieces += [_Segment(mark, from_template=True), _Segment(text, from_template=False)]
         end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
         return [*pieces, _Segment(end, from_template=True)]
@@ -195,6 +292,29 @@ class ChatFormat:
         if control:
             raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(control)}")
         return ids
+
+
+def _is_markup(token: str) -> bool:
+    """Whether a token that is not special is one of a template's marks, and not a word or white space."""
+    return not token.isspace() and not token.strip().isalnum()
+
+
+def _without_thought(opened: str, marks: ReasoningMarks) -> str:
+    """The opening of an answer (what the template says after the last turn) with an empty thought in it, and closed."""
+    if marks.close in opened:
+        return opened
+    if opened.rstrip().endswith(marks.open):
+        return f"{opened.rstrip()}\n\n{marks.close}\n\n"
+    if marks.close.startswith("<|end|>"):  # gpt-oss: an answer without a thought is a message of its last channel
+        return opened + marks.close.removeprefix("<|end|><|start|>assistant")
+    return f"{opened}{marks.open}\n\n{marks.close}\n\n"
+
+
+def _with_system_in_first_turn(messages: Messages) -> Messages:
+    if len(messages) < 2 or messages[0].role != "system":
+        return messages
+    first = Message(messages[1].role, f"{messages[0].content}\n\n{messages[1].content}")
+    return (first, *messages[2:])
 
 
 def _plain_tokenizer(serialized: str, control: set[str], inside: bool) -> "Tokenizer":

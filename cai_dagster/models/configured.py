@@ -3,10 +3,12 @@
 What a plan needs to know of a model before any is loaded, and all that a run needs to start one. It knows no engine.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.chat_options import template_text
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, with_adapter
@@ -25,14 +27,20 @@ class ConfiguredModel(LanguageModelSettings):
 
     def chat_format(self) -> ChatFormat:
         """The configured model's tokenizer and template."""
-        return ChatFormat(self.served_weights().folder, self.trust_remote_code)
+        return ChatFormat(self.served_weights().folder, self.chat_options)
 
     def model_id(self, weights: Weights) -> str:
         """The identity, in every request's id, of these weights served by these settings."""
         # `auto` is decided where the model is served: over HTTP this machine does not know and must not guess.
+        weights = self._rendered(weights)
         return weights.model_id(self.dtype if self.engine == EngineKind.http else resolve_dtype(self.dtype))
 
     def _find(self, served_elsewhere: bool) -> Weights:
         home = Home.from_environment()
         weights = locate_weights(self.model, self.revision, home, served_elsewhere)
-        return with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home) if self.adapter else weights
+        if self.adapter:
+            weights = with_adapter(weights, PROJECT / Path(self.adapter).expanduser(), home)
+        return self._rendered(weights)
+
+    def _rendered(self, weights: Weights) -> Weights:
+        return replace(weights, rendering=self.chat_options.identity(template_text(weights.folder)))

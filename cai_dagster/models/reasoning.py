@@ -21,7 +21,7 @@ FAMILIES = {
     "qwen3": THINK,
     "mistral": ReasoningMarks("[THINK]", "[/THINK]"),
     "seed_oss": ReasoningMarks("<seed:think>", "</seed:think>"),
-    "kimi": ReasoningMarks("◁think▷", "◁/think▷"),
+    "kimi_k2": ReasoningMarks("◁think▷", "◁/think▷"),
     "openai_gptoss": ReasoningMarks(
         "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
     ),
@@ -41,18 +41,26 @@ class UnfinishedThoughtError(ValueError):
     """A thought begins and never ends: there is no answer."""
 
 
-def split_reasoning(text: str, marks: ReasoningMarks, opened: bool = False) -> Answer:
-    """The answer and the thought before it. `opened`: the prompt already has the opening mark.
+def split_reasoning(text: str, marks: ReasoningMarks) -> Answer:
+    """The answer and the thought that the text begins with.
 
     Raises UnfinishedThoughtError where the thought never ends.
     """
-    begun = text.lstrip()
-    if not opened and not begun.startswith(marks.open):
-        return Answer(text)
-    thought, closed, answer = begun.removeprefix(marks.open).partition(marks.close)
+    thought, closed, answer = text.lstrip().removeprefix(marks.open).partition(marks.close)
     if not closed:
         raise UnfinishedThoughtError(f"a thought that begins with {marks.open} and never ends")
     return Answer(answer.lstrip(), thought.strip() or None)
+
+
+def answer_in_text(text: str, marks: ReasoningMarks | None = None) -> Answer:
+    """The answer of a model's text, and the thought at its beginning. `marks`: those of a model of no known family.
+
+    Raises UnfinishedThoughtError where the thought never ends.
+    """
+    for one in (*((marks,) if marks else ()), *dict.fromkeys(FAMILIES.values())):
+        if text.lstrip().startswith(one.open):
+            return split_reasoning(text, one)
+    return Answer(text)
 
 
 def answer_in_file(text: str) -> Answer:
@@ -60,9 +68,10 @@ def answer_in_file(text: str) -> Answer:
 
     Raises UnfinishedThoughtError for a thought that never ends, and for one that ends without a beginning.
     """
+    answer = answer_in_text(text)
+    if answer.text != text:
+        return answer
     for marks in dict.fromkeys(FAMILIES.values()):
-        if text.lstrip().startswith(marks.open):
-            return split_reasoning(text, marks)
         if re.search(rf"^\s*{re.escape(marks.close)}\s*$", text, re.MULTILINE) and marks.open not in text:
             raise UnfinishedThoughtError(
                 f"a thought that ends with {marks.close} and does not begin: write {marks.open}"

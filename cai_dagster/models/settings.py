@@ -1,9 +1,12 @@
 """Settings of a language model: which weights, and how they are served."""
 
+from datetime import date
 from enum import StrEnum
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from cai_dagster.models.chat_options import ChatOptions, SystemPrompt, Thinking
+from cai_dagster.models.reasoning import FAMILIES
 from cai_dagster.strict_model import StrictModel
 
 
@@ -42,6 +45,25 @@ class LanguageModelSettings(StrictModel):
     calls_in_flight: int = Field(
         ge=1, le=4096, description="Calls that one engine (server, replica) works on at once: its largest batch."
     )
+    system_prompt: SystemPrompt = Field(
+        description="Where the text of a system prompt goes. in_first_user_turn: before the first text of the user, "
+        "for models whose template takes no system prompt.",
+    )
+    template_date: str = Field(
+        pattern=r"^\d{4}-\d{2}-\d{2}$",
+        description="The date that a template shows which asks for that of the day; part of the model's identity.",
+    )
+    thinking: Thinking = Field(
+        description="Whether a model that can think first does. Its thoughts are kept apart, as reasoning; a judge's "
+        "labels are asked for without one.",
+    )
+    reasoning_parser: str = Field(
+        description="The family whose marks enclose a thought, as vLLM names it: deepseek_r1, qwen3, mistral, "
+        "seed_oss, kimi_k2, openai_gptoss; auto: by its template.",
+    )
+    reasoning_marks: list[str] = Field(
+        max_length=2, description="The two texts around a thought, for a model of no such family; or none."
+    )
     trust_remote_code: bool = Field(description="Run Python code that comes with the model. Off unless you trust it.")
     tensor_parallel_size: int = Field(ge=1, le=64, description="GPUs one copy of the model is spread over.")
     gpu_memory_utilization: float = Field(gt=0, le=1, description="Share of the GPU's memory for the engine.")
@@ -70,6 +92,27 @@ class LanguageModelSettings(StrictModel):
         ge=1, le=4096, description="ray: engines, each with its own GPUs (tensor_parallel_size each)."
     )
     ray_address: str = Field(description="ray: the cluster, such as ray://head:10001 or auto; empty starts one here.")
+
+    @field_validator("template_date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        date.fromisoformat(value)
+        return value
+
+    @model_validator(mode="after")
+    def _has_marks(self) -> "LanguageModelSettings":
+        if self.reasoning_parser not in ("auto", *FAMILIES):
+            raise ValueError(f"reasoning_parser {self.reasoning_parser!r}: there are auto, {', '.join(FAMILIES)}")
+        if len(self.reasoning_marks) == 1 or "" in self.reasoning_marks:
+            raise ValueError("reasoning_marks: two texts, the one before a thought and the one after it; or none")
+        return self
+
+    @property
+    def chat_options(self) -> ChatOptions:
+        """How the model's chat template is used."""
+        family = FAMILIES.get(self.reasoning_parser)
+        marks = tuple(self.reasoning_marks) or ((family.open, family.close) if family else ())
+        return ChatOptions(self.system_prompt, self.template_date, self.thinking, marks, self.trust_remote_code)
 
     @property
     def rows_in_flight(self) -> int:

@@ -30,16 +30,20 @@ class WeightsError(MendableError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A model on this machine: its name for people, its folder, the hash of its files, and a LoRA adapter over it."""
+    """A model on this machine: its name for people, its folder, the hash of its files, and a LoRA adapter over it.
+
+    `rendering` is how its prompts differ from those of the usual chat options.
+    """
 
     name: str
     folder: Path
     digest: str
     adapter: Path | None = None
+    rendering: str = ""
 
     def model_id(self, dtype: str) -> str:
         """The identity that goes into request ids: files, numerical type and the way dialogues are rendered."""
-        return f"{self.name}@{self.digest[:16]}/{dtype}/format-{FORMAT_VERSION}"
+        return f"{self.name}@{self.digest[:16]}/{dtype}/format-{FORMAT_VERSION}{self.rendering}"
 
 
 def locate_weights(model: str, revision: str, home: Home, served_elsewhere: bool = False) -> Weights:

@@ -116,6 +116,7 @@ def _responses_stage(table: str, rows: str, settings: InitialResponsesSettings) 
                     "prompt_id": row["prompt_id"],
                     "sample": sample,
                     "completion": completion.text,
+                    "reasoning": completion.reasoning,
                     "finish_reason": completion.finish_reason,
                     "request_id": completion.request_id,
                     "policy_model": model.model_id,

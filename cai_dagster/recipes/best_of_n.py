@@ -29,6 +29,7 @@ async def sample_candidates(
                 "prompt_id": prompt_id,
                 "sample": sample,
                 "completion": completion.text,
+                "reasoning": completion.reasoning,
                 "finish_reason": completion.finish_reason,
                 "request_id": completion.request_id,
             }

@@ -35,6 +35,8 @@ class Round:
             "response": self.response,
             "critique": self.critique.text,
             "revision": self.revision.text,
+            "critique_reasoning": self.critique.reasoning,
+            "revision_reasoning": self.revision.reasoning,
             "critique_finish_reason": self.critique.finish_reason,
             "revision_finish_reason": self.revision.finish_reason,
             "critique_request_id": self.critique.request_id,

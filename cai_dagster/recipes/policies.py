@@ -61,6 +61,7 @@ async def answer(
         "policy": policy,
         "prompt_id": prompt_id,
         "completion": completion.text,
+        "reasoning": completion.reasoning,
         "finish_reason": completion.finish_reason,
         "request_id": completion.request_id,
     }

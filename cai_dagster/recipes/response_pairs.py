@@ -14,8 +14,8 @@ from cai_dagster.recipes.settings import ResponsePairsSettings
 
 STAGE = "response_pairs"
 FIRST_AND_LAST_RESPONSES = """
-    SELECT DISTINCT ON (prompt_id, completion, revision) prompt_id, completion, finish_reason, request_id,
-        revision, revision_finish_reason, revision_request_id
+    SELECT DISTINCT ON (prompt_id, completion, revision) prompt_id, completion, reasoning, finish_reason, request_id,
+        revision, revision_reasoning, revision_finish_reason, revision_request_id
     FROM revision_rounds JOIN initial_responses USING (prompt_id, sample) JOIN prompts USING (prompt_id)
     WHERE split IN ('preference', 'evaluation') AND round = (SELECT max(round) FROM revision_rounds)
     ORDER BY prompt_id, completion, revision, sample
@@ -37,6 +37,7 @@ async def sample_pairs(
 
 def revision_pair(row: Mapping[str, Any]) -> dict[str, Any]:
     """One row of `response_pairs` from a row of FIRST_AND_LAST_RESPONSES: y^0 against y^n."""
-    first = Completion(row["completion"], row["finish_reason"], row["request_id"])
-    last = Completion(row["revision"], row["revision_finish_reason"], row["revision_request_id"])
+    first = Completion(row["completion"], row["finish_reason"], row["request_id"], row["reasoning"])
+    ended, call = row["revision_finish_reason"], row["revision_request_id"]
+    last = Completion(row["revision"], ended, call, row["revision_reasoning"])
     return pair_row(row["prompt_id"], "revisions", first, last)

@@ -31,6 +31,20 @@ RESPONSE_PAIRS = Table(
             not_empty=True,
         ),
         Column(
+            "reasoning_0",
+            T.text,
+            "What was thought before completion_0, where that is known.",
+            "initial_responses.reasoning",
+            nullable=True,
+        ),
+        Column(
+            "reasoning_1",
+            T.text,
+            "What was thought before completion_1.",
+            "revision_rounds.revision_reasoning",
+            nullable=True,
+        ),
+        Column(
             "finish_reason_0",
             T.text,
             "Why completion_0 ended; imported where it was not written here.",

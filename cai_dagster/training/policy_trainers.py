@@ -22,6 +22,7 @@ from trl.trainer.rloo_config import RLOOConfig
 from trl.trainer.rloo_trainer import RLOOTrainer
 
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.messages import Messages
 from cai_dagster.training.checkpoints import Curve, TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
@@ -41,7 +42,7 @@ def train_dpo(
     base: Path,
     pairs: Sequence[CompletionPair],
     settings: DpoModelSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
@@ -49,7 +50,7 @@ def train_dpo(
 
     The curves are the mean margin m (in nats) of the batches and the share of their pairs with m > 0.
     """
-    chat_format = ChatFormat(base, trust_remote_code)
+    chat_format = ChatFormat(base, options)
     progress = _CurveKeeper(report, _DPO_CURVES)
     columns = {
         "prompt_ids": [pair.prompt_ids for pair in pairs],
@@ -61,14 +62,14 @@ def train_dpo(
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = SoftLabelDpoTrainer(
         conservative=settings.loss == DpoLoss.conservative,
-        model=_policy(base, settings, trust_remote_code),
+        model=_policy(base, settings, options),
         args=DPOConfig(
             **trainer_arguments(settings, len(pairs), folder),
             max_length=None,
             beta=settings.beta,
             loss_type=["robust" if settings.loss == DpoLoss.robust else "sigmoid"],
             label_smoothing=settings.label_smoothing,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=options.trust_remote_code,
         ),
         train_dataset=Dataset.from_dict(columns),
         data_collator=SoftLabelCollator(DataCollatorForPreference(pad_token_id=padding), ("p_chosen",)),
@@ -87,7 +88,7 @@ def train_rlaif(
     prompts: Sequence[TrainingPrompt],
     reward: Reward,
     settings: RlaifModelSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
@@ -96,7 +97,7 @@ def train_rlaif(
     The curves are means over the completions sampled at a step: the reward (without KL), KL to the reference in nats
     a token, and tokens a completion.
     """
-    chat_format = ChatFormat(base, trust_remote_code)
+    chat_format = ChatFormat(base, options)
     progress = _CurveKeeper(report, _RLOO_CURVES)
     group = settings.completions_per_prompt
     batched = settings.model_copy(update={"batch_size": min(settings.batch_size, len(prompts))})
@@ -109,7 +110,7 @@ def train_rlaif(
 
     dialogues = [prompt.messages for prompt in prompts]
     trainer = TokenPromptTrainer(
-        model=_policy(base, settings, trust_remote_code),
+        model=_policy(base, settings, options),
         reward_funcs=reward_of_completions,
         args=RLOOConfig(
             **arguments,
@@ -118,7 +119,7 @@ def train_rlaif(
             max_completion_length=settings.max_tokens,
             temperature=settings.temperature,
             top_p=settings.top_p,
-            trust_remote_code=trust_remote_code,
+            trust_remote_code=options.trust_remote_code,
         ),
         train_dataset=Dataset.from_dict(
             {"prompt": [prompt.prompt_ids for prompt in prompts], "number": list(range(len(prompts)))}
@@ -134,9 +135,12 @@ def train_rlaif(
     return TrainingOutcome(counts, metrics, progress.loss_curve, progress.curves)
 
 
-def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, trust_remote_code: bool) -> Reward:
+def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: ChatOptions) -> Reward:
     """The reward of a reward model that stays in memory; it reads dialogues as in its own training."""
-    chat_format, scorer = ChatFormat(checkpoint, trust_remote_code), Scorer(checkpoint)
+    chat_format, scorer = (
+        ChatFormat(checkpoint, ChatOptions.of(checkpoint, options.trust_remote_code)),
+        Scorer(checkpoint),
+    )
 
     def reward(prompts: Sequence[Messages], completions: Sequence[str]) -> list[float]:
         return scorer.rewards(scored_dialogues(prompts, completions, chat_format, reading))
@@ -211,8 +215,8 @@ class _CurveKeeper(ProgressCallback):
         return {name: curve[-1][1] for name, curve in self.curves.items() if curve}
 
 
-def _policy(base: Path, settings: TrainingSettings, trust_remote_code: bool) -> Any:
+def _policy(base: Path, settings: TrainingSettings, options: ChatOptions) -> Any:
     set_seed(settings.seed)
     return AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=options.trust_remote_code
     )

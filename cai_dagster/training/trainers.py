@@ -29,6 +29,7 @@ from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.hardware import has_fast_bfloat16
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.reward_modelling import TokenPair
@@ -45,7 +46,7 @@ def train_supervised(
     rows: Sequence[TokenRow],
     held_out: Sequence[TokenRow],
     settings: TrainingSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
@@ -53,10 +54,10 @@ def train_supervised(
 
     Where there are held-out rows, their mean loss a token before and after is measured.
     """
-    chat_format = ChatFormat(base, trust_remote_code)
+    chat_format = ChatFormat(base, options)
     set_seed(settings.seed)
     model: Any = AutoModelForCausalLM.from_pretrained(
-        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+        base, dtype=torch.float32, use_safetensors=True, trust_remote_code=options.trust_remote_code
     )
     progress = ProgressCallback(report)
     trainer = SFTTrainer(
@@ -83,7 +84,7 @@ def train_reward_model(
     base: Path,
     pairs: Sequence[TokenPair],
     settings: TrainingSettings,
-    trust_remote_code: bool,
+    options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
@@ -91,10 +92,10 @@ def train_reward_model(
 
     The loss weights are divided by their mean, so that they say what counts more and not how fast to learn.
     """
-    chat_format = ChatFormat(base, trust_remote_code)
+    chat_format = ChatFormat(base, options)
     set_seed(settings.seed)
     model: Any = AutoModelForSequenceClassification.from_pretrained(
-        base, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=trust_remote_code
+        base, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=options.trust_remote_code
     )
     mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
     progress = ProgressCallback(report)
@@ -216,3 +217,4 @@ def save_model(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings
         model = model.merge_and_unload()
     model.save_pretrained(folder)
     chat_format.tokenizer.save_pretrained(folder)
+    chat_format.options.save(folder)

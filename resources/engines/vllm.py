@@ -32,7 +32,7 @@ class VllmEngine:
     """One model loaded in this process. Close it to give its memory back."""
 
     def __init__(self, weights: Weights, settings: LanguageModelSettings) -> None:
-        self._format = ChatFormat(weights.folder, settings.trust_remote_code)
+        self._format = ChatFormat(weights.folder, settings.chat_options)
         self._max_model_len = settings.max_model_len
         self._calls: queue.SimpleQueue[_Generation | None] = queue.SimpleQueue()
         self._lora = None if weights.adapter is None else str(weights.adapter)
@@ -58,9 +58,11 @@ class VllmEngine:
             max_tokens=sampling.max_tokens,
             seed=request.seed,
             stop=self._format.stop_strings,
+            skip_special_tokens=not self._format.keeps_special_tokens,
         )
         output = (await self._ask(token_ids, parameters)).outputs[0]
-        return Answer(output.text, str(output.finish_reason), len(token_ids), len(output.token_ids), 0.0)
+        text = self._format.answer(output.text)
+        return Answer(text, str(output.finish_reason), len(token_ids), len(output.token_ids), 0.0)
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         """Log probabilities of the choices' tokens after the prefill; None for one the engine did not return."""

@@ -179,7 +179,7 @@ def test_the_readme_stays_short() -> None:
     [
         "cai plan --versions v1",
         "cai plans",
-        "cai import constitution charter.md",
+        "cai import constitution",
         ".venv/bin/cai score < texts.jsonl",
         "CAI_PROFILE=demo cai retry --table revision_rounds",
         "cai plan --json yes",

@@ -34,7 +34,7 @@ class HttpEngine:
     """
 
     def __init__(self, weights: Weights, settings: LanguageModelSettings, log: Callable[[str], None]) -> None:
-        self._format = ChatFormat(weights.folder, settings.trust_remote_code)
+        self._format = ChatFormat(weights.folder, settings.chat_options)
         self._max_model_len = settings.max_model_len
         self._names = TokenNames(self._format.tokenizer)
         key = _api_key(settings.api_key_variable)
@@ -62,6 +62,8 @@ class HttpEngine:
         }
         if request.seed is not None:
             body["seed"] = request.seed
+        if self._format.keeps_special_tokens:
+            body["skip_special_tokens"] = False
         if self._format.stop_strings:
             body["stop"] = self._format.stop_strings
         server, completion = await self._in_its_loop(self._pool.ask(lambda _: body))
@@ -71,7 +73,7 @@ class HttpEngine:
                 f"{server.url} cut a completion after {tokens} tokens where {sampling.max_tokens} were asked for: it "
                 "has a limit of its own. Start vLLM with `--generation-config vllm`."
             )
-        return Answer(completion.text, completion.finish_reason, len(token_ids), tokens, 0.0)
+        return Answer(self._format.answer(completion.text), completion.finish_reason, len(token_ids), tokens, 0.0)
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         """Log probabilities of the choices' tokens after the prefill; None for one the server did not return."""

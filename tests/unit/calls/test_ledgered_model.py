@@ -21,6 +21,7 @@ from cai_dagster.calls.requests import (
 )
 from cai_dagster.home import Home
 from cai_dagster.models.messages import Message
+from cai_dagster.models.reasoning import ReasoningMarks
 from tests.scripted import ScriptedEngine
 
 MODEL = "scripted@0123"
@@ -150,6 +151,27 @@ async def test_an_empty_completion_fails_its_row_and_is_not_paid_for_again(ledge
     with pytest.raises(EmptyCompletionError):
         await LedgeredModel(MODEL, unstarted, ledger).complete(request())
     assert len(engine.requests) == 1
+
+
+async def test_what_a_model_thought_is_kept_apart_and_the_ledger_keeps_both(ledger: Ledger) -> None:
+    engine = ScriptedEngine(lambda request: "<think>\nOdd.\n</think>\n\nNo.")
+    model = LedgeredModel(MODEL, lambda: engine, ledger)
+    for _ in range(2):
+        said = await model.complete(request())
+        assert (said.text, said.reasoning) == ("No.", "Odd.")
+    model.commit()
+    assert ledger.get([said.request_id])[said.request_id].text == "<think>\nOdd.\n</think>\n\nNo."
+    own = LedgeredModel(
+        "own", lambda: ScriptedEngine(lambda request: "<a>x</a>y"), ledger, None, ReasoningMarks("<a>", "</a>")
+    )
+    assert (await own.complete(request())).text == "y"
+
+
+@pytest.mark.parametrize("text", ["<think>Let me try 2, 3, 5", "<think>\n\n</think>\n\n"])
+async def test_a_thought_without_an_answer_fails_its_row(ledger: Ledger, text: str) -> None:
+    model = LedgeredModel(MODEL, lambda: ScriptedEngine(lambda request: text), ledger)
+    with pytest.raises(EmptyCompletionError, match=r"^empty_completion: "):
+        await model.complete(request())
 
 
 @pytest.mark.parametrize("logprobs", [(None, -0.1), (-0.1, None), (None, None), (), (-0.1,)])
