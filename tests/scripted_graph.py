@@ -177,7 +177,9 @@ def metadata(result: dg.ExecuteInProcessResult, asset: str) -> dict[str, Any]:
 
 def write_prompts(file: Path, texts: Sequence[str]) -> dict[str, Any]:
     """A file of prompts and the config of the asset `prompts` that reads it."""
-    file.write_text("".join(json.dumps({"prompt": text}) + "\n" for text in texts))
+    # As turns: a text under `prompt` may be a dialogue.
+    rows = [{"messages": [{"role": "user", "content": text}]} for text in texts]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return {"sources": [str(file)]}
 
 

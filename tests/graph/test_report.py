@@ -84,7 +84,7 @@ def test_the_funnel_counts_rows_prompts_and_what_was_set_aside(made: Home, facts
         assert stage.rows == rows.height
         assert stage.prompts == (rows["prompt_id"].n_unique() if "prompt_id" in rows.columns else None)
     assert {stage.table: dict(stage.rejected) for stage in facts.funnel if stage.rejected} == {
-        "prompts": {"bad_prompt": 1}
+        "prompts": {"bad_dialogue": 1}
     }
     assert [stage.table for stage in facts.funnel] == list(report_facts.FUNNEL)
 
