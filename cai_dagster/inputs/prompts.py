@@ -17,7 +17,7 @@ from cai_dagster.inputs.files import Expected, source_rows
 from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.preference_rows import JUDGEBENCH, RANKED, layout_of_row, split_pair
-from cai_dagster.inputs.settings import PromptsSettings
+from cai_dagster.inputs.settings import LastAnswer, PromptsSettings
 from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.models.messages import Messages
 
@@ -140,8 +140,10 @@ def _prompt(row: Mapping[str, Any], settings: PromptsSettings) -> tuple[Prompt, 
         return Prompt(split_pair(row, settings).prompt, category), layout_of_row(row, settings).value
     for column in (settings.messages_column, *WRAPPERS):
         if row.get(column):
-            turns = turns_of(row[column], column)
-            return Prompt(prompt_of(turns), category), f"{column}: {written_as(row[column])}"
+            turns, how = turns_of(row[column], column), f"{column}: {written_as(row[column])}"
+            if settings.last_answer == LastAnswer.leave_out and len(turns) > 1 and turns[-1].role == "assistant":
+                turns, how = turns[:-1], f"{how} without its last answer"
+            return Prompt(prompt_of(turns), category), how
     if row.get(settings.prompt_column) is not None:
         written = row[settings.prompt_column]
         prompt = prompt_of(turns_or_text(written, settings.prompt_column))

@@ -16,6 +16,13 @@ class Split(StrEnum):
     evaluation = "evaluation"
 
 
+class LastAnswer(StrEnum):
+    """What becomes of an answer at the end of a dialogue of which the prompt is taken."""
+
+    refuse = "refuse"
+    leave_out = "leave_out"
+
+
 class PreferenceColumns(StrictModel):
     """What the columns of a preference pair are called."""
 
@@ -61,6 +68,10 @@ class PromptsSettings(PreferenceColumns):
     prompt_column: str = Field(min_length=1, description="Column with the prompt as one text.")
     messages_column: str = Field(min_length=1, description="Column with role/content turns; used where it is there.")
     category_column: str = Field(min_length=1, description="Column with a category, if any.")
+    last_answer: LastAnswer = Field(
+        description="A dialogue that ends with the assistant's turn: refuse it, or leave_out that turn and take what "
+        "is before it as the prompt.",
+    )
     sft_share: float = Field(gt=0, lt=1, description="Share of the prompts for supervised learning.")
     preference_share: float = Field(gt=0, lt=1, description="Share for preference pairs; the rest is for evaluation.")
     longest_prompt: int = Field(
