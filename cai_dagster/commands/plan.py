@@ -38,12 +38,13 @@ def plan(
 
     Loads no model and calls none.
     """
+    from cai_dagster.constitution.constitution import load_constitution
     from cai_dagster.constitution.versions import constitution_versions, file_of_version
     from cai_dagster.report.summary import print_plan
 
     versions = version or constitution_versions(CONSTITUTIONS)
-    for one in versions:
-        file_of_version(CONSTITUTIONS, one)
+    for one in version or ():
+        load_constitution(file_of_version(CONSTITUTIONS, one))
     made = plan_of_profile(versions, select or [])
     if as_json:
         print_json(made.to_json())

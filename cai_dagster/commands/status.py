@@ -14,7 +14,8 @@ from rich.text import Text
 
 from cai_dagster.commands.completion import complete_version
 from cai_dagster.commands.options import version_named
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.constitution.versions import VERSION_PATTERN, files_of_no_version
+from cai_dagster.home import CONSTITUTIONS, Home
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
 
@@ -44,7 +45,7 @@ def status(
     from cai_dagster.errors import MendableError
     from cai_dagster.upkeep.status import State, read_status
 
-    found = read_status(Home.from_environment(), PROJECT / "constitutions", version or ())
+    found = read_status(Home.from_environment(), CONSTITUTIONS, version or ())
     known = {one.constitution_version for one in found.versions}
     if missing := set(version or ()) - known:
         raise MendableError(
@@ -56,6 +57,9 @@ def status(
     else:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
         print_status(found, console, details=bool(version) or len(found.versions) == 1, every=every)
+        for name in files_of_no_version(CONSTITUTIONS):
+            text = f"constitutions/{name} is no version: a version is named {VERSION_PATTERN.pattern}.yaml; rename it"
+            console.print(printable(text), markup=False, soft_wrap=True)
     if exit_code and any(asset.state == State.failed for asset in found.assets):
         raise typer.Exit(1)
 

@@ -22,6 +22,12 @@ def constitution_versions(folder: Path) -> list[str]:
     return sorted((stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem), key=natural_order)
 
 
+def files_of_no_version(folder: Path) -> list[str]:
+    """The YAML files that are no version by their names, which nothing reads."""
+    versions = {f"{version}.yaml" for version in constitution_versions(folder)}
+    return [file.name for file in sorted(folder.glob("*.y*ml")) if file.name not in versions]
+
+
 def natural_order(version: str) -> tuple[list[tuple[bool, int, str]], str]:
     """A key to sort versions by, `v9` before `v10`: runs of digits count as numbers, and numbers come before text."""
     parts = [part for part in re.split(r"([0-9]+)", version) if part]

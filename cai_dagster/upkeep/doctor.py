@@ -23,7 +23,12 @@ import psutil
 import yaml
 
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.constitution.versions import VERSION_PATTERN, ConstitutionError, constitution_versions
+from cai_dagster.constitution.versions import (
+    VERSION_PATTERN,
+    ConstitutionError,
+    constitution_versions,
+    files_of_no_version,
+)
 from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import PROJECT, Home
@@ -180,9 +185,7 @@ def _constitutions(folder: Path) -> list[Finding]:
             load_constitution(file)
         except ConstitutionError as error:
             findings += [problem("constitutions", line, f"edit {file}") for line in str(error).splitlines()]
-    unseen = [
-        file.name for file in sorted(folder.glob("*.y*ml")) if file.name not in {f"{one}.yaml" for one in versions}
-    ]
+    unseen = files_of_no_version(folder)
     if unseen:
         text = f"no version, because a version is named {VERSION_PATTERN.pattern}.yaml: {some_of(unseen, NAMED)}"
         findings.append(warning("constitutions", text, f"rename it in {folder}"))

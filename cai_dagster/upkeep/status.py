@@ -116,7 +116,8 @@ def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> St
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
     chosen = [version for version in shown if not only or version in only]
     changed = _changed_files(reader, constitutions, set(files) & set(chosen) & known) if reader else {}
-    return status_of(accounts, results, chosen, files, changed)
+    counted = _rows_now(reader, accounts) if reader else {}
+    return status_of(accounts, results, chosen, files, changed, counted)
 
 
 def standing(
@@ -141,10 +142,12 @@ def status_of(
     versions: Sequence[str],
     files: Iterable[str],
     changed_constitutions: Mapping[str, str],
+    rows_now: Mapping[Key, int] | None = None,
 ) -> Status:
     """The status of `versions`, in their order, from the accounts (oldest first) and each check's latest result.
 
-    `changed_constitutions` says of a version why its constitution in the lake is not that of its file.
+    `changed_constitutions` says of a version why its constitution in the lake is not that of its file, `rows_now` how
+    many rows each table has; as many as its account says, where it is left out.
     """
     history: dict[Key, list[Row]] = defaultdict(list)
     for account in accounts:
@@ -152,7 +155,7 @@ def status_of(
     checked: dict[Key, list[Row]] = defaultdict(list)
     for result in results:
         checked[result["table_name"], result["constitution_version"]].append(result)
-    judge = _Judge(history, checked, changed_constitutions)
+    judge = _Judge(history, checked, changed_constitutions, rows_now)
     with_file = frozenset(files)
     return Status(
         shared=tuple(judge.tables(None)),
@@ -166,11 +169,16 @@ class _Judge:
     """Says how each table stands; a table after those it is made of."""
 
     def __init__(
-        self, history: Mapping[Key, list[Row]], checked: Mapping[Key, list[Row]], changed: Mapping[str, str]
+        self,
+        history: Mapping[Key, list[Row]],
+        checked: Mapping[Key, list[Row]],
+        changed: Mapping[str, str],
+        rows_now: Mapping[Key, int] | None,
     ) -> None:
         self._history = history
         self._checked = checked
         self._changed = changed
+        self._rows_now = rows_now
         self._stale: set[Key] = set()
 
     def tables(self, version: str | None) -> Iterable[AssetStatus]:
@@ -196,7 +204,7 @@ class _Judge:
             state,
             because,
             checks,
-            rows=latest["rows"],
+            rows=self._rows(table, version, latest),
             rejected=latest["rejected"],
             made_at=latest["materialized_at"].replace(tzinfo=UTC),
             calls_paid=sum(account["ledger_misses"] for account in history),
@@ -204,11 +212,17 @@ class _Judge:
             seconds=round(sum(account["seconds"] for account in history), 3),
         )
 
+    def _rows(self, table: str, version: str | None, latest: Row) -> int:
+        return latest["rows"] if self._rows_now is None else self._rows_now.get((table, version), 0)
+
     def _stale_because(self, table: str, version: str | None, latest: Row) -> str:
         """Why the rows are not what they would be now; empty where they are.
 
         What was materialized again and has the same rows changes nothing.
         """
+        rows = self._rows(table, version, latest)
+        if rows < latest["rows"]:
+            return f"its rows were deleted ({latest['rows']:,} when it was made, {rows:,} now)"
         if table == "constitution" and version is not None and version in self._changed:
             return self._changed[version]
         reads = [(name, version if TABLES[name].versioned else None) for name in TABLES[table].reads]
@@ -245,6 +259,19 @@ def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list
         else:
             failing.append(result["check_name"])
     return CheckCounts(passed, warned, len(failing), not_measured, outdated), failing
+
+
+def _rows_now(reader: LakeReader, accounts: Iterable[Row]) -> dict[Key, int]:
+    """How many rows each table has of each version: somebody may have deleted some without us."""
+    made = sorted({account["table_name"] for account in accounts} & TABLES.keys())
+    if not made:
+        return {}
+    counts = [
+        f"SELECT '{name}' AS name, {'constitution_version' if TABLES[name].versioned else 'NULL'} AS version, "
+        f"count(*) AS rows FROM lake.{name} GROUP BY ALL"
+        for name in made
+    ]
+    return {(row["name"], row["version"]): row["rows"] for row in reader.rows(" UNION ALL ".join(counts))}
 
 
 def _changed_files(reader: LakeReader, constitutions: Path, versions: Iterable[str]) -> dict[str, str]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cai_dagster.models.chat_options import USUAL
 from cai_dagster.models.messages import Message
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from cai_dagster.training.policy_trainers import _policy
@@ -40,12 +41,12 @@ def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 READERS: dict[str, Callable[[Path], object]] = {
     "scoring": Scorer,
     "supervised training": lambda folder: train_supervised(
-        folder, [TokenRow(IDS, 1)], [], SETTINGS.sl_cai_model, False, print, folder / "trained"
+        folder, [TokenRow(IDS, 1)], [], SETTINGS.sl_cai_model, USUAL, print, folder / "trained"
     ),
     "reward model training": lambda folder: train_reward_model(
-        folder, [], SETTINGS.reward_model, False, print, folder / "trained"
+        folder, [], SETTINGS.reward_model, USUAL, print, folder / "trained"
     ),
-    "policy optimization": lambda folder: _policy(folder, SETTINGS.dpo_model, False),
+    "policy optimization": lambda folder: _policy(folder, SETTINGS.dpo_model, USUAL),
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cai_dagster.models.chat_options import USUAL
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.settings import active_settings
 from cai_dagster.training.policy_optimization import CompletionPair, TrainingPrompt
@@ -60,7 +61,7 @@ def test_dpo_moves_the_policy_towards_what_is_preferred(tiny_model: Path, tmp_pa
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss=loss, learning_rate=1e-3, epochs=3, beta=0.1)
-    outcome = train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
+    outcome = train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
     moved = margins(tmp_path / "model", tiny_model, settings.beta)
     assert (moved > 0).all()
     assert outcome.loss_curve[-1][1] < outcome.loss_curve[0][1]
@@ -74,7 +75,7 @@ def test_conservative_dpo_stops_where_the_margin_says_what_the_label_says(tiny_m
 
     unsure = [CompletionPair(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids, 0.6) for pair in PAIRS]
     settings = dpo(loss="conservative", learning_rate=3e-3, epochs=20, beta=0.1)
-    train_dpo(tiny_model, unsure, settings, False, print, tmp_path / "model")
+    train_dpo(tiny_model, unsure, settings, USUAL, print, tmp_path / "model")
     said = 1 / (1 + np.exp(-margins(tmp_path / "model", tiny_model, settings.beta)))
     assert said == pytest.approx(np.full(8, 0.6), abs=0.03)
 
@@ -84,9 +85,9 @@ def test_the_conservative_loss_is_the_cross_entropy_with_the_label(tiny_model: P
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", batch_size=8, device_batch_size=8, epochs=2, learning_rate=1e-3, beta=0.5)
-    outcome = train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
+    outcome = train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
     once = settings.model_copy(update={"epochs": 1.0, "learning_rate": 1e-3})
-    train_dpo(tiny_model, PAIRS, once, False, print, tmp_path / "once")
+    train_dpo(tiny_model, PAIRS, once, USUAL, print, tmp_path / "once")
     margin = margins(tmp_path / "once", tiny_model, 0.5)
     label = np.array([pair.p_chosen for pair in PAIRS])
     expected = (label * np.logaddexp(0, -margin) + (1 - label) * np.logaddexp(0, margin)).mean()
@@ -99,7 +100,7 @@ def test_dpo_with_lora_leaves_an_ordinary_folder(tiny_model: Path, tmp_path: Pat
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", lora_rank=4, learning_rate=1e-2, epochs=5)
-    train_dpo(tiny_model, PAIRS, settings, False, print, tmp_path / "model")
+    train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
     assert (margins(tmp_path / "model", tiny_model, settings.beta) > 0).all()
     assert not [key for key in safetensors.torch.load_file(tmp_path / "model" / "model.safetensors") if "lora" in key]
 
@@ -122,7 +123,7 @@ def test_rloo_raises_the_reward_and_keeps_its_curves(tiny_model: Path, tmp_path:
         return share_of_small_letters(prompts, completions)
 
     settings = rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=0.001)
-    outcome = train_rlaif(tiny_model, PROMPTS, reward, settings, False, print, tmp_path / "model")
+    outcome = train_rlaif(tiny_model, PROMPTS, reward, settings, USUAL, print, tmp_path / "model")
     rewards = [value for _, value in outcome.curves["reward"]]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
     divergence = [value for _, value in outcome.curves["kl_per_token"]]
@@ -142,7 +143,7 @@ def test_a_stronger_kl_coefficient_keeps_the_policy_closer(tiny_model: Path, tmp
             PROMPTS,
             share_of_small_letters,
             rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=beta),
-            False,
+            USUAL,
             print,
             tmp_path / str(beta),
         ).metrics["kl_per_token"]
@@ -155,5 +156,5 @@ def test_fewer_prompts_than_a_batch_are_one_step(tiny_model: Path, tmp_path: Pat
     from cai_dagster.training.policy_trainers import train_rlaif
 
     settings = rlaif(batch_size=64, completions_per_prompt=2, max_tokens=4)
-    outcome = train_rlaif(tiny_model, PROMPTS[:3], share_of_small_letters, settings, False, print, tmp_path / "model")
+    outcome = train_rlaif(tiny_model, PROMPTS[:3], share_of_small_letters, settings, USUAL, print, tmp_path / "model")
     assert outcome.row_counts["steps"] == 1

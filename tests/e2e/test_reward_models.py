@@ -14,6 +14,7 @@ import pytest
 
 from cai_dagster.home import PROJECT, Home
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.models.chat_options import USUAL
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CheckpointRecord, Ingredients, train_once
 from cai_dagster.training.reward_modelling import TokenPair, pairs_hash, token_pairs, training_pairs, training_settings
@@ -40,7 +41,7 @@ def trained(tiny: Path, pairs: list[TokenPair], folder: Path, **changes: Any) ->
     from cai_dagster.training.scoring import score_texts
     from cai_dagster.training.trainers import train_reward_model
 
-    outcome = train_reward_model(tiny, pairs, settings(**changes), False, print, folder)
+    outcome = train_reward_model(tiny, pairs, settings(**changes), USUAL, print, folder)
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
     rewards = np.array(score_texts(folder, rows, 16, print)).reshape(2, -1)
     return outcome.metrics["train_loss"], rewards[0] - rewards[1]
@@ -121,7 +122,7 @@ def train_checkpoint(tiny: Path, home: Home, pairs: pl.DataFrame, chosen: Reward
     made_of = training_settings(chosen, pairs)
     ingredients = Ingredients("reward_model", "v1", "tiny", pairs_hash(pairs), made_of, {}, "soft")
     rows = token_pairs(pairs, ChatFormat(tiny), chosen.max_length)
-    return train_once(home, ingredients, lambda to: train_reward_model(tiny, rows, chosen, False, print, to))[0]
+    return train_once(home, ingredients, lambda to: train_reward_model(tiny, rows, chosen, USUAL, print, to))[0]
 
 
 def score(home: Home, *arguments: str, lines: list[Any]) -> "subprocess.CompletedProcess[str]":
@@ -213,3 +214,75 @@ def test_the_text_of_a_principle_never_becomes_a_control_token(tiny: Path) -> No
     )
     counts = [sum(token in control for token in pair.chosen_ids) for pair in (plain, hostile)]
     assert counts[0] == counts[1] > 0
+
+
+def classifier_of_others(folder: Path, **changes: Any) -> Path:
+    """A sequence classifier with one output whose configuration lacks what ours have."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    write_tiny_network(folder)
+    (folder / "model.safetensors").unlink()
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=300, num_labels=1, pad_token_id=None, **sizes)
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    written = json.loads((folder / "config.json").read_text()) | changes
+    kept = {name: value for name, value in written.items() if value != "absent" and name != "pad_token_id"}
+    (folder / "config.json").write_text(json.dumps(kept))
+    return folder
+
+
+def test_a_model_without_a_padding_token_gives_a_text_the_reward_it_has_alone(tmp_path: Path) -> None:
+    from cai_dagster.training.scoring import Scorer
+
+    scorer = Scorer(classifier_of_others(tmp_path))
+    rows = [[5, 6, 7, 8, 9], [0, 1], [2, 3, 3, 1, 0, 2], [4]]
+    assert scorer.rewards(rows) == pytest.approx([scorer.rewards([row])[0] for row in rows], abs=1e-6)
+
+
+def scored(folder: Path, text: bytes) -> subprocess.CompletedProcess[bytes]:
+    command = [Path(sys.executable).parent / "cai", "score", "--model", str(folder)]
+    return subprocess.run(command, input=text, capture_output=True, check=False)
+
+
+def test_texts_are_scored_with_a_model_that_names_no_context_and_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    folder = classifier_of_others(tmp_path, max_position_embeddings="absent")
+    lines = b'\xef\xbb\xbf{"prompt": "Is tea warm?", "completion": "Mostly."}\n{"prompt": "Hi?", "completion": "No."}\n'
+    finished = scored(folder, lines)
+    assert finished.returncode == 0, finished.stderr
+    assert [set(json.loads(line)) for line in finished.stdout.splitlines()] == [{"line", "reward"}] * 2
+
+
+def test_a_text_longer_than_the_model_is_scored_by_its_beginning_and_said(tmp_path: Path) -> None:
+    folder = classifier_of_others(tmp_path, max_position_embeddings=64)
+    line = {"prompt": "Is tea warm?", "completion": "Mostly, though some like it cold. " * 9}
+    finished = scored(folder, json.dumps(line).encode())
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["tokens_cut"] > 200
+    assert b"1 lines are longer than the 64 tokens that the model reads" in finished.stderr
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz", "pairs.csv", "pairs.parquet", "folder"])
+def test_a_benchmark_is_read_in_every_format(tiny: Path, tmp_path: Path, name: str) -> None:
+    import gzip
+
+    from cai_dagster.training.scored_texts import Reading, read_benchmark
+
+    rows = [
+        {"prompt": "Is tea warm?", "chosen": "Mostly.", "rejected": "No.", "subset": "drinks"},
+        {"prompt": "Is snow cold?", "chosen": "Yes.", "rejected": "No.", "subset": "weather"},
+    ]
+    lines = b"\xef\xbb\xbf" + "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path = tmp_path / name
+    if name.endswith(".csv"):
+        pl.DataFrame(rows).write_csv(path)
+    elif name.endswith(".parquet"):
+        pl.DataFrame(rows).write_parquet(path)
+    elif name == "folder":
+        path.mkdir()
+        (path / "b.jsonl").write_bytes(lines)
+    else:
+        path.write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
+    subsets, rejected = read_benchmark(path, Reading(ChatFormat(tiny), None, False))
+    assert ({name: len(pairs) for name, pairs in subsets.items()}, rejected) == ({"drinks": 1, "weather": 1}, [])

@@ -213,6 +213,28 @@ def shown(found: Status, details: bool = False, every: bool = False, width: int 
     return out.getvalue()
 
 
+def test_rows_that_somebody_deleted_make_the_table_and_what_follows_stale(home: Home, tmp_path: Path) -> None:
+    config = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}?" for n in range(20)])}
+    config["prompts"] |= {"sft_share": 0.5, "preference_share": 0.4}
+    config["sft_dataset"] = {"min_rows": 1}
+    materialize(CHAIN, config)
+    lake = open_lake(home)
+    made = {asset.asset: asset for asset in read_status(home, PROJECT / "constitutions", ["v1"]).assets}
+    rows = made["revision_rounds"].rows
+    assert rows > 0
+    assert made["revision_rounds"].state == made["sft_dataset"].state == State.fresh
+    lake._connection.execute("DELETE FROM lake.revision_rounds WHERE constitution_version = 'v1'")
+    now = {asset.asset: asset for asset in read_status(home, PROJECT / "constitutions", ["v1"]).assets}
+    assert (now["revision_rounds"].rows, now["revision_rounds"].state) == (0, State.stale)
+    assert now["revision_rounds"].because == f"its rows were deleted ({rows} when it was made, 0 now)"
+    assert (now["sft_dataset"].state, now["sft_dataset"].because) == (State.stale, "revision_rounds is stale")
+    assert now["initial_responses"].state == State.fresh
+    materialize(CHAIN[3:], config)
+    again = {asset.asset: asset for asset in read_status(home, PROJECT / "constitutions", ["v1"]).assets}
+    assert (again["revision_rounds"].rows, again["revision_rounds"].state) == (rows, State.fresh)
+    assert again["sft_dataset"].state == State.fresh
+
+
 def test_many_versions_are_an_overview_of_the_newest_and_a_summary() -> None:
     versions = [f"v{number}" for number in range(60, 0, -1)]
     accounts = [account("constitution", number, version=f"v{number}") for number in range(1, 61)]

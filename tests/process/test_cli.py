@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from cai_dagster.commands import cli, completion, dagster_process
 from cai_dagster.commands import plan as plan_command
+from cai_dagster.constitution.versions import ConstitutionError
 from cai_dagster.home import PROJECT, Home, HomeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.plan.cost import plan
@@ -347,3 +348,42 @@ def test_where_nothing_has_been_made_a_command_says_so_in_one_sentence(
     assert not said.out
     assert re.search(r"materialize|has not been|nothing", said.err)
     assert len(said.err) < 300
+
+
+@pytest.mark.parametrize("name", ["V3", "third version", "../constitutions/v1", "v..1/x"])
+@pytest.mark.parametrize(
+    "command",
+    ["plan --version", "status --version", "trace ab --version", "report", "retry --table judgements --version"],
+)
+def test_what_is_no_version_is_refused_by_every_command(home: Home, command: str, name: str) -> None:
+    ran = CliRunner().invoke(cli.app, [*command.split(), name])
+    assert isinstance(ran.exception, ConstitutionError)
+    assert f"{name!r} is no version: a version is named [a-z0-9]" in str(ran.exception)
+    assert "The versions are v1, v2" in str(ran.exception)
+    assert not home.root.exists()
+
+
+def test_a_plan_of_a_version_without_a_file_names_those_there_are(home: Home) -> None:
+    ran = CliRunner().invoke(cli.app, ["plan", "--version", "v77"])
+    assert "v77.yaml: there is no such file; the versions are v1, v2" in str(ran.exception)
+
+
+def test_a_dry_run_says_what_would_be_read_and_writes_nothing(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "q.csv").write_text("question,id\nIs tea warm?,1\nIs it, or not?,2\n")
+    wanted = ["import", "prompts", str(tmp_path / "q.csv"), "--prompt", "question", "--dry-run"]
+    ran = CliRunner().invoke(cli.app, wanted)
+    assert ran.exit_code == 0, ran.output
+    said = " ".join(ran.output.split())
+    assert (
+        "2 rows, 1 kept (1 as question: text); refused: 1 bad_prompt; first q.csv:3: bad_prompt: the row has 3" in said
+    )
+    assert 'not read: id; first row: {"question": "Is tea warm?", "id": "1"}' in said
+    assert "prompts: 1 rows, 1 rejected would come out of it" in said
+    document = json.loads(CliRunner().invoke(cli.app, [*wanted, "--json"]).stdout)
+    assert (document["rows"], document["dry_run"], document["sources"][0]["rows"]) == (1, True, 2)
+    (tmp_path / "p.txt").write_text("Be kind.\n-\n")
+    ran = CliRunner().invoke(cli.app, ["import", "constitution", str(tmp_path / "p.txt"), "--dry-run"])
+    assert ran.exit_code == 0, ran.output
+    assert "1 principles would be written" in ran.output
+    assert "left out: p.txt:2: a bullet without a text" in ran.output
+    assert not home.root.exists()
