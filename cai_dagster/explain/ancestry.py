@@ -85,7 +85,7 @@ class Ancestry:
                 facts = {name: row[name] for name in ("sample", "policy_model", "finish_reason")}
                 facts["snapshot"] = row["snapshot_id"]
                 requests = self._requests_of(row, "request_id")
-                yield Node(kind, f"{prompt_id}/{row['sample']}", facts, {"completion": row["completion"]}, requests)
+                yield Node(kind, f"{prompt_id}/{row['sample']}", facts, _said(row, "completion", "reasoning"), requests)
 
     def _imported_prompt(self, moment: Moment, prompt_id: str) -> Node:
         """A prompt that is in no table but that of human preferences."""
@@ -106,7 +106,7 @@ class Ancestry:
             facts = {name: row[name] for name in ("constitution_version", "sample", "round", "principle_id")}
             facts |= {"principle": slug, "snapshot": row["snapshot_id"]}
             asked = {name: texts[name] for name in ("critique_request", "revision_request") if texts}
-            said = {"critique": row["critique"], "revision": row["revision"]}
+            said = _said(row, "critique_reasoning", "critique", "revision_reasoning", "revision")
             requests = self._requests_of(row, "critique_request_id", "revision_request_id")
             name = f"{prompt_id}/{row['sample']}/{row['round']}"
             nodes.append(Node("revision round", name, facts, {**asked, **said}, requests))
@@ -126,7 +126,7 @@ class Ancestry:
         (row,) = rows
         facts = {name: row[name] for name in ("constitution_version", "prompt_id", "source")}
         facts["snapshot"] = row["snapshot_id"]
-        texts = {name: row[name] for name in ("completion_0", "completion_1")}
+        texts = _said(row, "completion_0", "completion_1", "reasoning_0", "reasoning_1")
         children = [*self._labels(moment, pair_id, texts), *self._judgements(moment, "judgements", pair_id)]
         children += self._requests_of(row, "request_id_0", "request_id_1")
         return Node("pair", pair_id, facts, texts, [*children, self.prompt(moment, row["prompt_id"])])
@@ -294,6 +294,11 @@ class Ancestry:
         name = "/".join(str(row[part]) for part in ("prompt_id", "sample", "round") if part in row)
         facts = {part: row[part] for part in ("prompt_id", "sample", "round") if part in row}
         return Node("example", name, facts, {}, [prompt])
+
+
+def _said(row: Row, *columns: str) -> dict[str, str]:
+    """The texts of a row, without thoughts that nobody had."""
+    return {name: row[name] for name in columns if row[name] is not None}
 
 
 def _policy_node(checkpoint: Checkpoint) -> Node:

@@ -10,8 +10,11 @@ from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.exports.datasets import export_table
 from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of
 from cai_dagster.home import Home
+from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.settings import active_settings
 from tests.unit.lake.test_lake import HOSTILE
 
 TEXTS = [
@@ -191,6 +194,17 @@ def test_transcripts_hold_every_text_but_those_that_open_a_turn(lake: Lake, tmp_
         before = [("Human", "before"), ("Assistant", text), ("Human", text)]
         assert turns_of(row["chosen"]) == [*before, ("Assistant", text)]
         assert turns_of(row["rejected"]) == [*before, ("Assistant", f"not {text}")]
+
+
+def test_an_export_is_a_source_of_prompts_and_pairs(lake: Lake, tmp_path: Path) -> None:
+    export_table(lake, "preference_pairs", ExportFormat.trl, "v1", tmp_path / "out")
+    settings = active_settings()
+    source = {"sources": [str(tmp_path / "out")]}
+    pairs, refused = collect_human_preferences(settings.human_preferences.model_copy(update=source), settings.prompts)
+    prompts, _ = collect_prompts(settings.prompts.model_copy(update=source), lambda _: 1)
+    assert all("null byte" in one.reason for one in refused)
+    assert {pair["source"].split(":")[0] for pair in pairs} == {"train.parquet", "test.parquet"}
+    assert len(pairs) == len(prompts) == sum("\0" not in text for text in TEXTS)
 
 
 def test_a_transcript_has_no_system_turn() -> None:

@@ -123,3 +123,30 @@ def test_hostile_and_empty_texts_are_texts() -> None:
     assert len(repeated_shares(texts, 4)) == len(texts)
     assert signatures([texts], 3).shape == (len(texts), HASHES)
     assert signatures([], 3).shape == (0, HASHES)
+
+
+UNSPACED = {
+    "Chinese": (
+        "中华人民共和国的首都是北京，它位于华北平原的北部，是全国的政治和文化中心。",
+        "今天天气很好，我们去公园散步，然后在湖边喝茶聊天。",
+    ),
+    "Japanese": (
+        "日本の首都は東京であり、関東地方に位置し、多くの人々が暮らしています。",
+        "今日は天気が良いので、公園を散歩してからお茶を飲みます。",
+    ),
+    "Thai": (
+        "กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทยและมีประชากรมากที่สุด",
+        "วันนี้อากาศดีมากเราไปเดินเล่นที่สวนสาธารณะกัน",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", list(UNSPACED))
+def test_repetition_and_near_duplicates_are_seen_in_languages_without_spaces(language: str) -> None:
+    text, other = UNSPACED[language]
+    once, thrice = repeated_shares(pl.Series([text, text * 3]), 4)
+    assert once < 0.2
+    assert thrice > 0.5
+    rows = signatures([pl.Series([text, text[:-3] + "。", other])], 3)
+    found = near_duplicates(rows, np.arange(3), 0.6)
+    assert found.other.tolist() == [1, 0, -1]
