@@ -9,6 +9,7 @@ from assets.common.table_asset import table_asset
 from cai_dagster.inputs.files import SourceFileError
 from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.settings import DecontaminationSettings, PromptsSettings
+from cai_dagster.models.chat_format import ChatFormatError
 from cai_dagster.settings import active_settings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -30,6 +31,6 @@ def prompts(
     work, imported = work_of(context, lake), ImportReport()
     try:
         duplicates = fill_prompts(work, config, config, policy, imported)
-    except SourceFileError as error:
+    except (SourceFileError, ChatFormatError) as error:
         raise failure_of(error) from None
     return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates, **told_of(context, imported)})

@@ -34,6 +34,7 @@ _TEXT_PARTS = ("text", "input_text", "output_text")
 _NOTES = frozenset(("id", "turn_id", "message_id", "turn_identifier", "language", "lang", "timestamp", "created_at",
                     "date", "model"))  # fmt: skip
 _TURNS = re.compile(r"""\[\s*\{\s*["'](role|content|from|value)["']\s*:|\{\s*["'](messages|conversations?)["']\s*:""")
+_KEYS = re.compile(r"""["'](role|from)["']\s*:""")
 _LONGEST_REPR = 1_000_000  # characters: Python's parser takes a hundred times the memory of what it reads
 
 
@@ -146,7 +147,7 @@ def written_as(value: object) -> str:
         return "turns"
     if is_transcript(value):
         return "transcript"
-    return "turns in a text" if _TURNS.match(value.lstrip()) else "text"
+    return "turns in a text" if turns_in_list(value) else "text"
 
 
 def texts_in(value: object) -> list[str]:
@@ -180,22 +181,40 @@ def turns_in_list(text: str) -> list[Turn] | None:
 
     Raises BadDialogueError for a text that begins as one and cannot be read, or has a turn that is none.
     """
-    if not _TURNS.match(text.lstrip()):
+    begins_as_turns = _TURNS.match(text.lstrip()) is not None
+    if not begins_as_turns and not (text.lstrip().startswith(("[", "{")) and _KEYS.search(text)):
         return None
     try:
         value = parsed_json(text)
     except JsonTextError as error:
-        if "stands" in str(error):
+        if begins_as_turns and "stands" in str(error):
             raise BadDialogueError(str(error)) from error
-        value = _python_value(text)
-    return turns_of(value, "the text")
+        value = _python_value(text, begins_as_turns)
+    return turns_of(value, "the text") if begins_as_turns or _holds_turns(value) else None
 
 
-def _python_value(text: str) -> object:
-    """What pandas writes for a cell with a list. Raises BadDialogueError where it is no Python value either."""
+def _holds_turns(value: object) -> bool:
+    """Whether a value that stood in a text is a dialogue, and not only data of its own."""
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[str, object]", value)
+        return any(_holds_turns(fields.get(key)) for key in WRAPPERS)
+    if not isinstance(value, list) or not value:
+        return False
+    keys = [
+        set(cast("Mapping[str, object]", turn)) for turn in cast("list[object]", value) if isinstance(turn, Mapping)
+    ]
+    return len(keys) == len(cast("list[object]", value)) and all(
+        one >= {"role", "content"} or one >= {"from", "value"} for one in keys
+    )
+
+
+def _python_value(text: str, begins_as_turns: bool) -> object:
+    """What pandas writes for a cell with a list; None, or BadDialogueError, where it is no Python value either."""
     try:
         return ast.literal_eval(text.strip()) if len(text) <= _LONGEST_REPR else None
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        if not begins_as_turns:
+            return None
         raise BadDialogueError(
             "the text looks like a list of turns, and is neither JSON nor Python's repr of one; write it as JSON"
         ) from error

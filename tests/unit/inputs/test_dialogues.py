@@ -40,6 +40,8 @@ WAYS = {
     "wrapped repr": repr({"messages": TURNS}),
     "conversations": {"conversations": SHAREGPT},
     "sharegpt": SHAREGPT,
+    "json with ids first": json.dumps([{"id": number, **turn} for number, turn in enumerate(TURNS)]),
+    "repr with ids first": repr({"id": 7, "messages": [{"id": 1, **turn} for turn in TURNS]}),
     "sharegpt json": json.dumps(SHAREGPT),
     "parts": [{**turn, "content": [{"type": "text", "text": turn["content"]}]} for turn in TURNS],
     "nulls of a parquet file": [{**turn, "tool_calls": None, "name": None, "weight": 1} for turn in TURNS],
@@ -98,6 +100,9 @@ def test_pairs_and_scored_texts_have_the_same_prompt(tmp_path: Path, way: str) -
     [
         "[1, 2, 3] is a list: what is its sum?",
         '{"role": "admin"}',
+        '[{"name": "a", "role": "admin"}, {"name": "b", "role": "user"}]',
+        '{"from": "a@b.example", "messages": 3}',
+        '{"a": 1, "role": "x"',
         "Human: rights are which?",
         "What does [{'role': 'user', 'content': 'Hi'}] mean?",
         "He said:\nHuman: hello",
