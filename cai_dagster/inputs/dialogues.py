@@ -171,9 +171,15 @@ def texts_in(value: object) -> list[str]:
 
 def _turns_in_text(text: str) -> list[Turn] | None:
     """The dialogue that a text holds, or None where it is a plain text."""
-    if is_transcript(text):
-        return [Turn(role, content) for role, content in transcript_turns(text)]
-    return turns_in_list(text)
+    return turns_of_transcript(text) if is_transcript(text) else turns_in_list(text)
+
+
+def turns_of_transcript(text: str) -> list[Turn]:
+    """The turns of an hh-rlhf transcript. Raises NoTranscriptError for a text that is none."""
+    return [
+        answered(content, f"turn {number}") if role == "assistant" else Turn(role, content)
+        for number, (role, content) in enumerate(transcript_turns(text), 1)
+    ]
 
 
 def turns_in_list(text: str) -> list[Turn] | None:

@@ -19,12 +19,13 @@ from cai_dagster.inputs.dialogues import (
     prompt_of,
     turns_in_list,
     turns_of,
+    turns_of_transcript,
     turns_or_text,
     without_empty_answer,
 )
 from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.settings import PreferenceColumns
-from cai_dagster.inputs.transcripts import NoTranscriptError, begins_with_a_speaker, is_transcript, transcript_turns
+from cai_dagster.inputs.transcripts import NoTranscriptError, begins_with_a_speaker, is_transcript
 from cai_dagster.models.messages import Messages
 from cai_dagster.models.reasoning import Answer
 
@@ -169,7 +170,7 @@ def _transcript(value: object) -> list[Turn]:
     if not isinstance(value, str):
         raise BadPairError(f"a text was expected, and found {str(value)[:80]!r}")
     try:
-        return [Turn(role, content) for role, content in transcript_turns(value)]
+        return turns_of_transcript(value)
     except NoTranscriptError as error:
         raise BadPairError(str(error)) from error
 

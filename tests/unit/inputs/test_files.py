@@ -208,6 +208,14 @@ def test_a_thought_before_an_answer_is_kept_apart(tmp_path: Path) -> None:
     assert "never ends" in refused[1]
 
 
+def test_a_thought_in_a_transcript_is_kept_apart(tmp_path: Path) -> None:
+    begun = "\n\nHuman: Is 9 prime?\n\nAssistant:"
+    row = {"chosen": f"{begun} <think>Hm.</think>\nNo.", "rejected": f"{begun} Yes."}
+    (pair,), refused = imported(lines(tmp_path / "a.jsonl", row, {**row, "rejected": f"{begun} <think>Hm."}))
+    assert (pair["chosen"][0]["content"], pair["chosen_reasoning"]) == ("No.", "Hm.")
+    assert refused[0].startswith("a.jsonl:2 empty_completion: ")
+
+
 def test_rows_of_judgebench_rewardbench_2_and_nemo_are_pairs(tmp_path: Path) -> None:
     judged = {"question": "Q?", "response_A": "no", "response_B": "yes", "label": "B>A", "source": "x"}
     tied = {**judged, "label": "A=B"}
