@@ -2,7 +2,8 @@
 
 A dialogue is a list of turns; an object that holds one under `messages` or `conversations`; or a text with either, as
 JSON or as Python's repr, or with an hh-rlhf transcript. A turn has `role` and `content`, or ShareGPT's `from` and
-`value`. What a turn has besides, and a message cannot hold, is refused by its name. It knows no files and no columns.
+`value`; roles may have the names of other tools. What a turn has besides, and a message cannot hold, is refused by its
+name. It knows no files and no columns.
 """
 
 import ast
@@ -21,7 +22,7 @@ from cai_dagster.strict_json import JsonTextError, parsed_json
 ROLES = ("system", "user", "assistant")
 WRAPPERS = ("messages", "conversations", "conversation")
 """The keys under which an object holds the turns of a dialogue."""
-_SHAREGPT_ROLES = {
+_OTHER_ROLES = {
     "human": "user",
     "gpt": "assistant",
     "chatgpt": "assistant",
@@ -227,6 +228,12 @@ def _python_value(text: str, begins_as_turns: bool) -> object:
 
 
 def _unwrapped(value: Mapping[str, object], name: str) -> object:
+    """The turns in an object: under one key, or as columns of their parts, as `datasets` keeps a sequence of them."""
+    for parts in (("role", "content"), ("from", "value")):
+        columns = [value.get(part) for part in parts]
+        lists = [cast("list[object]", column) for column in columns if isinstance(column, list)]
+        if len(lists) == 2 and len(lists[0]) == len(lists[1]):
+            return [dict(zip(parts, turn, strict=True)) for turn in zip(*lists, strict=True)]
     found = [key for key in WRAPPERS if value.get(key)]
     if len(found) != 1:
         raise BadDialogueError(f"{name} is an object without `messages`; a dialogue is a list of turns")
@@ -241,8 +248,7 @@ def _turn(turn: object, number: int) -> Turn:
     given = cast("Mapping[str, Any]", turn)
     sharegpt = "from" in fields and "role" not in fields
     role, content = (given.get("from"), given.get("value")) if sharegpt else (given.get("role"), given.get("content"))
-    if sharegpt:
-        role = _SHAREGPT_ROLES.get(str(role), role)
+    role = _OTHER_ROLES.get(str(role), role)
     if role not in ROLES:
         raise BadDialogueError(f"turn {number} has the role {role!r}; it must be one of {', '.join(ROLES)}")
     used = {"from", "value"} if sharegpt else {"role", "content"}

@@ -40,6 +40,8 @@ WAYS = {
     "wrapped repr": repr({"messages": TURNS}),
     "conversations": {"conversations": SHAREGPT},
     "sharegpt": SHAREGPT,
+    "columns of parts": {name: [turn[name] for turn in TURNS] for name in ("role", "content")},
+    "other names of roles": [{"role": turn["from"], "content": turn["value"]} for turn in SHAREGPT],
     "json with ids first": json.dumps([{"id": number, **turn} for number, turn in enumerate(TURNS)]),
     "repr with ids first": repr({"id": 7, "messages": [{"id": 1, **turn} for turn in TURNS]}),
     "sharegpt json": json.dumps(SHAREGPT),
