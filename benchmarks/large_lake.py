@@ -159,6 +159,7 @@ def _initial_responses(prompts: pl.DataFrame) -> pl.DataFrame:
         "prompt_id",
         pl.lit(0).alias("sample"),
         _text(pl.col("prompt_id"), 11).alias("completion"),
+        pl.lit(None, pl.String).alias("reasoning"),
         pl.lit("stop").alias("finish_reason"),
         _hexadecimal(pl.lit("initial"), pl.col("prompt_id"), digits=64).alias("request_id"),
         pl.lit(MODEL).alias("policy_model"),
@@ -180,6 +181,7 @@ def _rounds(prompts: pl.DataFrame, principle_ids: list[str]) -> pl.DataFrame:
             pl.lit(round_number).alias("round"),
             _text(pl.col("key"), 13).alias("critique"),
             _text(pl.col("key"), 17).alias("revision"),
+            *(pl.lit(None, pl.String).alias(name) for name in ("critique_reasoning", "revision_reasoning")),
             pl.lit("stop").alias("critique_finish_reason"),
             pl.lit("stop").alias("revision_finish_reason"),
             _hexadecimal(pl.lit("critique"), pl.col("key"), digits=64).alias("critique_request_id"),
@@ -206,6 +208,7 @@ def _pairs(prompts: pl.DataFrame, rounds: pl.DataFrame) -> pl.DataFrame:
     return first.join(last, on="prompt_id", maintain_order="left").with_columns(
         _hexadecimal(pl.col("prompt_id"), pl.col("completion_1")).alias("pair_id"),
         pl.lit("revisions").alias("source"),
+        *(pl.lit(None, pl.String).alias(name) for name in ("reasoning_0", "reasoning_1")),
         pl.lit("stop").alias("finish_reason_0"),
         pl.lit("stop").alias("finish_reason_1"),
         (pl.col("prompt_id").hash(99) % PRINCIPLES).cast(pl.Int64).alias("principle"),

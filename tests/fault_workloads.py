@@ -101,6 +101,7 @@ def run_training(base: str) -> None:
     from transformers import PreTrainedModel, Trainer
 
     from cai_dagster.home import Home
+    from cai_dagster.models.chat_options import USUAL
     from cai_dagster.settings import active_settings
     from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome, train_once
     from cai_dagster.training.settings import TrainingSettings
@@ -114,7 +115,7 @@ def run_training(base: str) -> None:
     rows = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(16)]
 
     def train(folder: Path) -> TrainingOutcome:
-        return train_supervised(Path(base), rows, rows, settings, False, lambda _: None, folder)
+        return train_supervised(Path(base), rows, rows, settings, USUAL, lambda _: None, folder)
 
     mark(WORKING)
     train_once(

@@ -102,7 +102,7 @@ def test_supervised_data_train_in_the_sft_trainer(
     from trl.trainer.sft_config import SFTConfig
     from trl.trainer.sft_trainer import SFTTrainer
 
-    data = exported("sft_dataset", export_format)["sft"]
+    data = exported("sft_dataset", export_format)["train"]
     trainer = SFTTrainer(str(tiny_model), args=SFTConfig(str(tmp_path / "run"), **STEP), train_dataset=data)
     assert trainer.train().global_step == 1
 
@@ -112,7 +112,7 @@ def test_pairs_train_in_the_reward_trainer(exported: Any, tiny_model: Path, tmp_
     from trl.trainer.reward_config import RewardConfig
     from trl.trainer.reward_trainer import RewardTrainer
 
-    data = exported("preference_pairs", export_format, "jsonl")["preference"]
+    data = exported("preference_pairs", export_format, "jsonl")["train"]
     trainer = RewardTrainer(str(tiny_model), args=RewardConfig(str(tmp_path / "run"), **STEP), train_dataset=data)
     assert trainer.train().global_step == 1
 
@@ -122,7 +122,7 @@ def test_pairs_train_in_the_dpo_trainer(exported: Any, tiny_model: Path, tmp_pat
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    data = exported("preference_pairs", export_format)["preference"]
+    data = exported("preference_pairs", export_format)["train"]
     if export_format == "ultrafeedback":  # its prompt is a text beside whole dialogues, as in the original
         data = data.remove_columns("prompt")
     trainer = DPOTrainer(str(tiny_model), args=DPOConfig(str(tmp_path / "run"), **STEP), train_dataset=data)
@@ -133,7 +133,7 @@ def test_unpaired_data_train_in_the_kto_trainer(exported: Any, tiny_model: Path,
     from trl.trainer.kto_config import KTOConfig
     from trl.trainer.kto_trainer import KTOTrainer
 
-    data = exported("preference_pairs", "kto")["preference"]
+    data = exported("preference_pairs", "kto")["train"]
     trainer = KTOTrainer(str(tiny_model), args=KTOConfig(str(tmp_path / "run"), **STEP), train_dataset=data)
     assert trainer.train().global_step == 1
 
