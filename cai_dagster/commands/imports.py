@@ -151,7 +151,7 @@ def import_constitution(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a constitution of principles that others have written."""
-    from cai_dagster.constitution.imports import read_constitution, write_constitution
+    from cai_dagster.inputs.constitutions import read_constitution, write_constitution
 
     found = read_constitution(files)
     if not dry_run:

@@ -130,10 +130,13 @@ class ChatFormat:
         return self._marks is not None and self.options.thinking == Thinking.on
 
     def answer(self, text: str) -> str:
-        """What a model said as it is kept: with the mark before its thought, where the prompt had that already."""
+        """What a model said as it is kept: with the mark before its thought, also where the prompt had that already.
+
+        Some models have no such mark, and only end their thought with one.
+        """
         if self._marks is None or not self._is_thinking or text.lstrip().startswith(self._marks.open):
             return text
-        return self._marks.open + text if self._opens_thought else text
+        return self._marks.open + text if self._opens_thought or self._marks.close in text else text
 
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""

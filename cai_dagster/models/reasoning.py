@@ -16,15 +16,20 @@ class ReasoningMarks:
 
 
 THINK = ReasoningMarks("<think>", "</think>")
+_WITH_THINK = (
+    *("deepseek_r1", "deepseek_v3", "deepseek_v4", "ernie45", "glm45", "glm47", "kimi_k2", "minimax_m2", "olmo3"),
+    *("qwen3", "step3"),
+)
 FAMILIES = {
-    "deepseek_r1": THINK,
-    "qwen3": THINK,
+    **dict.fromkeys(_WITH_THINK, THINK),
+    "cohere_command3": ReasoningMarks("<|START_THINKING|>", "<|END_THINKING|>"),
+    "minimax_m3": ReasoningMarks("<mm:think>", "</mm:think>"),
     "mistral": ReasoningMarks("[THINK]", "[/THINK]"),
-    "seed_oss": ReasoningMarks("<seed:think>", "</seed:think>"),
-    "kimi_k2": ReasoningMarks("◁think▷", "◁/think▷"),
     "openai_gptoss": ReasoningMarks(
         "<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"
     ),
+    "plamo3": ReasoningMarks("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    "seed_oss": ReasoningMarks("<seed:think>", "</seed:think>"),
 }
 """Marks by the name of vLLM's reasoning parser for the family."""
 

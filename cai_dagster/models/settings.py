@@ -58,8 +58,8 @@ class LanguageModelSettings(StrictModel):
         "labels are asked for without one.",
     )
     reasoning_parser: str = Field(
-        description="The family whose marks enclose a thought, as vLLM names it: deepseek_r1, qwen3, mistral, "
-        "seed_oss, kimi_k2, openai_gptoss; auto: by its template.",
+        description="The family whose marks enclose a thought, by the name of vLLM's reasoning parser for it, such as "
+        "qwen3, deepseek_r1, mistral or openai_gptoss; auto: by the model's template.",
     )
     reasoning_marks: list[str] = Field(
         max_length=2, description="The two texts around a thought, for a model of no such family; or none."

@@ -109,6 +109,13 @@ def test_a_model_that_may_think_first_is_read_apart(model: Any, template: str, o
         answer_in_text(chat.answer(said.partition("</think>")[0].partition("<|end|>")[0]))
 
 
+def test_a_thought_that_only_ends_with_a_mark_is_read_apart(model: Any) -> None:
+    chat = ChatFormat(model(QWEN3), ChatOptions(thinking=Thinking.on))
+    answer = answer_in_text(chat.answer("Odd.\n</think>\n\nNo."))
+    assert (answer.text, answer.reasoning) == ("No.", "Odd.")
+    assert chat.answer("No.") == "No."
+
+
 def test_a_thought_is_closed_where_the_model_may_not_think(model: Any) -> None:
     chat = ChatFormat(model(DEEPSEEK))
     assert shown(chat, chat.prompt_ids(QUESTION)).endswith("<|assistant|><think>\n\n</think>\n\n")

@@ -25,8 +25,9 @@ from cai_dagster.constitution.constitution import (
     load_constitution,
 )
 from cai_dagster.constitution.versions import VERSION_PATTERN, ConstitutionError
-from cai_dagster.errors import MendableError
+from cai_dagster.errors import MendableError, RowError
 from cai_dagster.hashing import content_hash
+from cai_dagster.inputs.dialogues import turns_of
 from cai_dagster.strict_json import JsonTextError, parsed_json
 from cai_dagster.text import printable
 
@@ -90,14 +91,9 @@ class _SwarmPrinciple(BaseModel):
     revision: Text
 
 
-class _SwarmTurn(BaseModel):
-    role: str
-    content: Text
-
-
 class _Swarm(BaseModel):
     constitutions: Annotated[list[_SwarmPrinciple], Field(min_length=1)]
-    system_chat: list[list[_SwarmTurn]] = []
+    system_chat: list[Any] = []
 
 
 class _CritiqueRevision(BaseModel):
@@ -216,14 +212,20 @@ def _swarm(file: Path, value: Any) -> _Source:
     swarm = _checked(file, value, _Swarm.model_validate)
     dialogues: list[Dialogue] = []
     left_out: list[str] = []
-    for index, turns in enumerate(swarm.system_chat):
+    for index, written in enumerate(swarm.system_chat):
+        place = f"{file.name}: system_chat[{index}]"
+        try:
+            turns = turns_of(written, "it")
+        except RowError as error:
+            left_out.append(f"{place}: {error.reason}")
+            continue
         roles = tuple(turn.role for turn in turns)
         if roles == _DIALOGUE_ROLES:
             dialogues.append(Dialogue(*(turn.content for turn in turns)))
         else:
             left_out.append(
-                f"{file.name}: system_chat[{index}]: turns of {', '.join(roles) or 'nobody'}; a few-shot dialogue is "
-                "prompt, response, critique request, critique, revision request, revision"
+                f"{place}: turns of {', '.join(roles)}; a few-shot dialogue is prompt, response, critique request, "
+                "critique, revision request, revision"
             )
     principles = [
         _with_revision(slug_of(entry.revision), entry.critic, entry.revision) for entry in swarm.constitutions

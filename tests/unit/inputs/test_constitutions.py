@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from cai_dagster.constitution.constitution import Constitution, load_constitution
-from cai_dagster.constitution.imports import ConstitutionImportError, read_constitution, write_constitution
+from cai_dagster.inputs.constitutions import ConstitutionImportError, read_constitution, write_constitution
 
 TURNS = ["Hello?", "Go away.", "Was that kind?", "It was not.", "Be kind.", "Hello! How can I help?"]
 DIALOGUE = [{"role": ("user", "assistant")[number % 2], "content": turn} for number, turn in enumerate(TURNS)]
