@@ -146,6 +146,6 @@ def test_an_imported_constitution_is_said_with_what_was_left_out(tmp_path: Path)
     finished = CliRunner().invoke(app, arguments)
     assert finished.exit_code == 0, finished.output
     assert f"{written}: 1 principles" in finished.output
-    assert "left out: swarm.json: system_chat[0]: turns of nobody" in finished.output
+    assert "left out: swarm.json: system_chat[0]: it is not a list of turns" in finished.output
     with pytest.raises(SystemExit):
         app(arguments, standalone_mode=False)
