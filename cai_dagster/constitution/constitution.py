@@ -5,7 +5,7 @@ It knows no model, no table store and no Dagster. Every error names the file, th
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -193,20 +193,7 @@ def load_constitution(file: Path) -> Constitution:
 
     Raises ConstitutionError with one `file:line: field: problem` for each problem found.
     """
-    try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise ConstitutionError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(raw) > LARGEST_FILE:
-        raise ConstitutionError(f"{file}: {len(raw):,} bytes; a constitution has at most {LARGEST_FILE:,}")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConstitutionError(
-            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
-    value, lines = _parse_yaml(text, file)
+    value, lines = _parse_yaml(text_of_file(file), file)
     try:
         entry = _ConstitutionEntry.model_validate(value)
     except ValidationError as error:
@@ -227,6 +214,23 @@ def load_constitution(file: Path) -> Constitution:
         dialogues=tuple(Dialogue(**dialogue.model_dump()) for dialogue in entry.dialogues),
         comparisons=tuple(Comparison(**comparison.model_dump()) for comparison in entry.comparisons),
     )
+
+
+def text_of_file(file: Path) -> str:
+    """The text of a file with a constitution. Raises ConstitutionError for one that is too large or not UTF-8."""
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise ConstitutionError(f"{file}: cannot be read: {error.strerror}") from error
+    if len(raw) > LARGEST_FILE:
+        raise ConstitutionError(f"{file}: {len(raw):,} bytes; a constitution has at most {LARGEST_FILE:,}")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConstitutionError(
+            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
+        ) from error
 
 
 _Location = tuple[str | int, ...]
@@ -265,31 +269,29 @@ def _parse_yaml(text: str, file: Path) -> tuple[Any, dict[_Location, int]]:
 def _refuse_changed_texts(root: yaml.Node, lines: list[str], file: Path) -> None:
     """Refuse what YAML reads otherwise than its writer: a text that ends at ` #`, and 010, 1:30 and 1_5 as numbers."""
     problems: list[str] = []
-
-    def look(node: yaml.Node, place: _Location) -> None:
-        if isinstance(node, yaml.SequenceNode):
-            for index, child in enumerate(node.value):
-                look(child, (*place, index))
-        elif isinstance(node, yaml.MappingNode):
-            for key, child in node.value:
-                look(child, (*place, str(key.value)))
-        elif isinstance(node, yaml.ScalarNode) and not node.style:  # plain
-            line, after = node.start_mark.line + 1, lines[node.end_mark.line][node.end_mark.column :].lstrip()
-            name = f"{file}:{line}: {_field_name(place)}"
-            if node.tag.endswith(":str") and after.startswith("#") and place[-1] not in _WORDS:
-                problems.append(f"{name}: a text ends at ` #`, where YAML sees a comment: quote the text")
-            elif _OTHER_NUMBER.fullmatch(node.value) and not _PLAIN_NUMBER.fullmatch(node.value):
-                read = _yaml.constructor.SafeConstructor().construct_object(node)
-                hint = (
-                    f"write {node.value.lstrip('0')}"
-                    if node.value.strip("0123456789") == ""
-                    else "write a plain number"
-                )
-                problems.append(f"{name}: YAML reads {_quoted(node.value)} as {read}; {hint}")
-
-    look(root, ())
+    for place, node in _unquoted(root, ()):
+        name = f"{file}:{node.start_mark.line + 1}: {_field_name(place)}"
+        after = lines[node.end_mark.line][node.end_mark.column :].lstrip()
+        if node.tag.endswith(":str") and after.startswith("#") and place[-1] not in _WORDS:
+            problems.append(f"{name}: a text ends at ` #`, where YAML sees a comment: quote the text")
+        elif _OTHER_NUMBER.fullmatch(node.value) and not _PLAIN_NUMBER.fullmatch(node.value):
+            read = _yaml.constructor.SafeConstructor().construct_object(node)
+            meant = node.value.lstrip("0") if node.value.strip("0123456789") == "" else "a plain number"
+            problems.append(f"{name}: YAML reads {_quoted(node.value)} as {read}; write {meant}")
     if problems:
         raise ConstitutionError("\n".join(problems[:MOST_PROBLEMS]))
+
+
+def _unquoted(node: yaml.Node, place: _Location) -> Iterator[tuple[_Location, yaml.ScalarNode]]:
+    """Every value that is written without quotation marks, and its place."""
+    if isinstance(node, yaml.SequenceNode):
+        for index, child in enumerate(node.value):
+            yield from _unquoted(child, (*place, index))
+    elif isinstance(node, yaml.MappingNode):
+        for key, child in node.value:
+            yield from _unquoted(child, (*place, str(key.value)))
+    elif isinstance(node, yaml.ScalarNode) and not node.style:
+        yield place, node
 
 
 def _plain(node: yaml.Node, place: _Location, lines: dict[_Location, int], file: Path) -> Any:

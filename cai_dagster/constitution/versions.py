@@ -18,8 +18,11 @@ def constitution_versions(folder: Path) -> list[str]:
 
     In this order the UI lists them and a backfill makes them, each after the one whose calls it shares most.
     """
-    stems = (file.stem for file in folder.glob("*.yaml"))
-    return sorted((stem for stem in stems if VERSION_PATTERN.fullmatch(stem) and "..." not in stem), key=natural_order)
+    return sorted((file.stem for file in folder.glob("*.yaml") if _is_version(file.stem)), key=natural_order)
+
+
+def _is_version(name: str) -> bool:
+    return VERSION_PATTERN.fullmatch(name) is not None and "..." not in name
 
 
 def files_of_no_version(folder: Path) -> list[str]:
@@ -53,7 +56,7 @@ def file_of_version(folder: Path, version: str) -> Path:
 
 def refuse_other_names(version: str, there: str) -> None:
     """Raise ConstitutionError for what is no name of a version; `there` are those that there are."""
-    if not VERSION_PATTERN.fullmatch(version) or "..." in version:
+    if not _is_version(version):
         raise ConstitutionError(
             f"{version!r} is no version: a version is named {VERSION_PATTERN.pattern}; rename its file in "
             f"constitutions/. The versions are {there}"

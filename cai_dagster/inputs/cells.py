@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, cast
 
+from cai_dagster.calls.stored_text import is_storable
 from cai_dagster.errors import RowError
 
 _LARGEST_COUNT = 2**31
@@ -49,7 +50,7 @@ def category_in(row: Mapping[str, Any], column: str) -> str | None:
     if not isinstance(value, str | int | float):
         raise BadCellError(f"{column} is {str(cast('object', value))[:40]!r}; a category is one text")
     text = str(value)
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not is_storable(text):
         raise BadCellError(f"{column} is not UTF-8")
     return text
 

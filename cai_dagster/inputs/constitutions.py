@@ -1,13 +1,12 @@
 """Constitutions that others have written, as files of this project: what can be read, and how it becomes principles.
 
 llm-swarm's JSON, the two files of prompts that Anthropic published with Bai et al. 2022, Markdown lists, and plain
-text with a principle a line. A text that a source lacks comes from a template below. Every error names file and place.
+text with a principle a line. How a text becomes a principle is in `principles`. Every error names file and place.
 """
 
 import re
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -17,41 +16,21 @@ import yaml
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from cai_dagster.constitution.constitution import (
-    LARGEST_FILE,
     Constitution,
     Dialogue,
     Principle,
     Text,
     load_constitution,
+    text_of_file,
 )
 from cai_dagster.constitution.versions import VERSION_PATTERN, ConstitutionError
 from cai_dagster.errors import MendableError, RowError
-from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.dialogues import turns_of
-from cai_dagster.strict_json import JsonTextError, parsed_json
+from cai_dagster.inputs.principles import named, of_comparison, of_principle, slug_of, with_comparison
+from cai_dagster.inputs.strict_json import JsonTextError, parsed_json
 from cai_dagster.text import printable
 
-# Where a source has no text for one of the three requests. {text} is what it has.
-CRITIQUE_OF_PRINCIPLE = "Name every way in which your last response goes against this principle: {text}"
-REVISION_OF_PRINCIPLE = "Rewrite the response so that it follows this principle: {text}"
-COMPARISON_OF_PRINCIPLE = "Which response follows this principle better? {text}"
-COMPARISON_OF_REVISION = "Which response leaves less to do for someone who is asked this about it? {text}"
-CRITIQUE_OF_COMPARISON = (
-    "Name every way in which your last response falls short of what is asked for when two responses are compared in "
-    "this way: {text}"
-)
-REVISION_OF_COMPARISON = "Rewrite the response so that it would be the one chosen here: {text}"
-
 FORMATS = (".json", ".md", ".markdown", ".txt")
-SLUG_WORDS = 5
-_SLUG_LENGTH = 60
-_SLUG_HASH_DIGITS = 6
-# Words of nearly every principle and request, which tell none from another.
-_COMMON_WORDS = (
-    "a all and any are as assistant assistants be by choose for from have if in is it its make more most new of on one "
-    "or please possible principle remove respond response responses revise revision rewrite should so that the this to "
-    "version way which with write"
-)
 _DIALOGUE_ROLES = ("user", "assistant") * 3
 _BULLET = re.compile(r"\A(?:[-*+•]|\d+[.)])(?:\s+|\Z)")
 _ASKS = re.compile(r"(?:Q|Question|User|Human|Customer|Prompt|Me|You|Person)\s*:", re.IGNORECASE)
@@ -114,7 +93,7 @@ def read_constitution(files: Sequence[Path]) -> FoundConstitution:
     return FoundConstitution(
         title=next((source.title for source in sources if source.title), files[0].stem),
         sources=tuple(file.name for file in files),
-        principles=_named(principle for source in sources for principle in source.principles),
+        principles=named(principle for source in sources for principle in source.principles),
         dialogues=tuple(dialogue for source in sources for dialogue in source.dialogues),
         left_out=tuple(note for source in sources for note in source.left_out),
     )
@@ -149,17 +128,6 @@ def write_constitution(
     return constitution
 
 
-def slug_of(text: str) -> str:
-    """`inappropriate-for-children`: the first words of a text that tell it from others.
-
-    A text without such words gets its hash.
-    """
-    words = re.findall(r"[a-z0-9]+", text.lower().replace("'", ""))
-    common = _COMMON_WORDS.split()
-    telling = [word for word in words if word not in common][:SLUG_WORDS]
-    return "-".join(telling)[:_SLUG_LENGTH].strip("-") or f"principle-{content_hash(text, _SLUG_HASH_DIGITS)}"
-
-
 def _read(file: Path) -> _Source:
     text = _text_of(file)
     if file.suffix == ".json":
@@ -173,18 +141,9 @@ def _read(file: Path) -> _Source:
 
 def _text_of(file: Path) -> str:
     try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise ConstitutionImportError(f"{file}: cannot be read: {error.strerror}") from error
-    if len(raw) > LARGEST_FILE:
-        raise ConstitutionImportError(f"{file}: {len(raw):,} bytes; a constitution has at most {LARGEST_FILE:,}")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ConstitutionImportError(
-            f"{file}:{line}: byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        ) from error
+        return text_of_file(file)
+    except ConstitutionError as error:
+        raise ConstitutionImportError(str(error)) from error
 
 
 def _parse_json(file: Path, text: str) -> Any:
@@ -228,7 +187,7 @@ def _swarm(file: Path, value: Any) -> _Source:
                 "critique, revision request, revision"
             )
     principles = [
-        _with_revision(slug_of(entry.revision), entry.critic, entry.revision) for entry in swarm.constitutions
+        with_comparison(slug_of(entry.revision), entry.critic, entry.revision) for entry in swarm.constitutions
     ]
     return _Source(principles, dialogues, left_out)
 
@@ -237,7 +196,7 @@ def _critique_revisions(file: Path, value: Any) -> _Source:
     """CritiqueRevisionInstructions.json: the frame of the paper's few-shot text around each request is taken off."""
     entries = _checked(file, value, _CRITIQUE_REVISIONS.validate_python)
     principles = [
-        _with_revision(
+        with_comparison(
             slug_of(name),
             _unframed(file, f"{name}.prompt[0]", entry.prompt[0], "CritiqueRequest:", "Critique:"),
             _unframed(file, f"{name}.edit_request", entry.edit_request, "RevisionRequest:", "Revision:"),
@@ -257,9 +216,7 @@ def _comparisons(file: Path, value: Any) -> _Source:
     for index, text in enumerate(texts):
         _refuse_dialogue(file, f"[{index}]", text.splitlines())
         comparison = _unframed(file, f"[{index}]", text, "", "Options:")
-        critique = CRITIQUE_OF_COMPARISON.format(text=comparison)
-        revision = REVISION_OF_COMPARISON.format(text=comparison)
-        principles.append(Principle(slug_of(comparison), critique, revision, comparison))
+        principles.append(of_comparison(comparison))
     return _Source(principles, [], [])
 
 
@@ -274,7 +231,7 @@ def _read_lines(file: Path, text: str) -> _Source:
         if line and not principle:
             left_out.append(f"{file.name}:{number}: a bullet without a text")
         elif principle and not line.startswith("#"):
-            principles.append(_from_principle(principle))
+            principles.append(of_principle(principle))
     if not principles:
         raise ConstitutionImportError(f"{file}:1: no principle in it; write one a line")
     return _Source(principles, [], left_out)
@@ -341,7 +298,7 @@ def _item(file: Path, line: int, texts: list[str], headings: Mapping[int, str]) 
     _refuse_dialogue(file, f"line {line}", "\n".join(texts).splitlines())
     text = "\n".join(texts).strip()
     tags = tuple(heading for level, heading in sorted(headings.items()) if level > 1)
-    return replace(_from_principle(text), tags=tags) if text else None
+    return replace(of_principle(text), tags=tags) if text else None
 
 
 def _line(token: Any) -> int:
@@ -354,28 +311,6 @@ def _shown(token: Any) -> str:
         return str(token.content).strip()
     breaks = {"softbreak": " ", "hardbreak": "\n"}
     return "".join(str(breaks.get(child.type, child.content)) for child in token.children).strip()
-
-
-def _named(principles: Iterable[Principle]) -> tuple[Principle, ...]:
-    """Principles with a slug each, which depends on their texts and not on their order.
-
-    Of different principles with one slug each gets the hash of its texts behind it. Of equal ones (an author's way to
-    give more weight) one is left, with the sum of their weights.
-    """
-    distinct: dict[str, Principle] = {}
-    for principle in principles:
-        first = distinct.get(principle.id)
-        distinct[principle.id] = principle if first is None else _together(first, principle)
-    users = Counter(principle.slug for principle in distinct.values())
-    return tuple(
-        replace(one, slug=f"{one.slug}-{one.id[:_SLUG_HASH_DIGITS]}") if users[one.slug] > 1 else one
-        for one in distinct.values()
-    )
-
-
-def _together(first: Principle, second: Principle) -> Principle:
-    tags = tuple(dict.fromkeys((*first.tags, *second.tags)))
-    return replace(first, weight=first.weight + second.weight, tags=tags)
 
 
 def _to_yaml(found: FoundConstitution, title: str, licence: str) -> str:
@@ -393,20 +328,6 @@ def _to_yaml(found: FoundConstitution, title: str, licence: str) -> str:
     }
     written = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=100)
     return "\n".join([*notes, written])
-
-
-def _with_revision(slug: str, critique_request: str, revision_request: str) -> Principle:
-    comparison = COMPARISON_OF_REVISION.format(text=revision_request)
-    return Principle(slug, critique_request, revision_request, comparison)
-
-
-def _from_principle(text: str) -> Principle:
-    return Principle(
-        slug_of(text),
-        CRITIQUE_OF_PRINCIPLE.format(text=text),
-        REVISION_OF_PRINCIPLE.format(text=text),
-        COMPARISON_OF_PRINCIPLE.format(text=text),
-    )
 
 
 def _unframed(file: Path, place: str, text: str, opening: str, closing: str) -> str:

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from cai_dagster.calls.requests import EmptyCompletionError
+from cai_dagster.calls.stored_text import is_storable
 from cai_dagster.errors import RowError
+from cai_dagster.inputs.strict_json import JsonTextError, parsed_json
 from cai_dagster.inputs.transcripts import is_transcript, transcript_turns
 from cai_dagster.models.messages import Message, Messages
-from cai_dagster.models.reasoning import Answer, UnfinishedThoughtError, answer_in_file
-from cai_dagster.strict_json import JsonTextError, parsed_json
+from cai_dagster.models.reasoning import SaidAndThought, UnfinishedThoughtError, answer_in_file
 
 ROLES = ("system", "user", "assistant")
 WRAPPERS = ("messages", "conversations", "conversation")
@@ -111,7 +112,7 @@ def without_empty_answer(turns: Sequence[Turn]) -> Sequence[Turn]:
     return turns[:-1] if len(turns) > 1 and turns[-1].role == "assistant" and not turns[-1].content.strip() else turns
 
 
-def answer_of(value: object, name: str) -> Answer:
+def answer_of(value: object, name: str) -> SaidAndThought:
     """A completion: a text, or a list of one turn of the assistant's.
 
     Raises EmptyCompletionError where it has no word but a thought, BadDialogueError where it is something else.
@@ -133,22 +134,22 @@ def answered(text: str, name: str) -> Turn:
     return Turn("assistant", answer.text, answer.reasoning)
 
 
-def answer_in_turn(turn: Turn, name: str) -> Answer:
+def answer_in_turn(turn: Turn, name: str) -> SaidAndThought:
     """What the assistant's turn says. Raises EmptyCompletionError where it says nothing."""
     if not turn.content.strip():
         thought = ": it is a thought without an answer" if turn.reasoning is not None else ""
         raise EmptyCompletionError(f"{name} has no word{thought}")
     _refuse_unfit_text(turn.content, 1, name)
-    return Answer(turn.content, turn.reasoning)
+    return SaidAndThought(turn.content, turn.reasoning)
 
 
-def written_as(value: object) -> str:
-    """How a cell holds its dialogue, for people: a report of an import says it."""
+def written_as(value: object, turns: Sequence[Turn]) -> str:
+    """How a cell holds the turns that were read from it, for people: a report of an import says it."""
     if not isinstance(value, str):
         return "turns"
     if is_transcript(value):
         return "transcript"
-    return "turns in a text" if turns_in_list(value) else "text"
+    return "text" if [turn.content for turn in turns] == [value] else "turns in a text"
 
 
 def texts_in(value: object) -> list[str]:
@@ -309,10 +310,5 @@ def _refuse_unfit_text(text: str, number: int, place: str = "") -> None:
         raise BadDialogueError(f"{place} is empty")
     if "\0" in text:
         raise BadDialogueError(f"{place} has a null byte at character {text.index(chr(0)) + 1}")
-    if has_surrogates(text):
+    if not is_storable(text):
         raise BadDialogueError(f"{place} is not UTF-8: it has a lone surrogate")
-
-
-def has_surrogates(text: str) -> bool:
-    """Whether a text has what no UTF-8 has: a byte that is none, or half a character."""
-    return any("\ud800" <= character <= "\udfff" for character in text)

@@ -27,7 +27,7 @@ from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.settings import PreferenceColumns
 from cai_dagster.inputs.transcripts import NoTranscriptError, begins_with_a_speaker, is_transcript
 from cai_dagster.models.messages import Messages
-from cai_dagster.models.reasoning import Answer
+from cai_dagster.models.reasoning import SaidAndThought
 
 RANKED = ("context", "completions")
 """The columns of NeMo RL's preference format: turns, and completions with their ranks."""
@@ -67,7 +67,7 @@ class SplitPair:
     rejected_reasoning: str | None = None
 
 
-Conversations = tuple[list[Turn], Answer, Answer]
+Conversations = tuple[list[Turn], SaidAndThought, SaidAndThought]
 
 
 def pairs_of(

@@ -140,16 +140,18 @@ def _prompt(row: Mapping[str, Any], settings: PromptsSettings) -> tuple[Prompt, 
         return Prompt(split_pair(row, settings).prompt, category), layout_of_row(row, settings).value
     for column in (settings.messages_column, *WRAPPERS):
         if row.get(column):
-            turns, how = turns_of(row[column], column), f"{column}: {written_as(row[column])}"
+            turns = turns_of(row[column], column)
+            how = f"{column}: {written_as(row[column], turns)}"
             if settings.last_answer == LastAnswer.leave_out and len(turns) > 1 and turns[-1].role == "assistant":
                 turns, how = turns[:-1], f"{how} without its last answer"
             return Prompt(prompt_of(turns), category), how
     if row.get(settings.prompt_column) is not None:
         written = row[settings.prompt_column]
-        prompt = prompt_of(turns_or_text(written, settings.prompt_column))
-        return Prompt(prompt, category), f"{settings.prompt_column}: {written_as(written)}"
-    if layout_of_row(row, settings) in (PreferenceFormat.nemo, PreferenceFormat.judgebench):
-        return Prompt(split_pair(row, settings).prompt, category), layout_of_row(row, settings).value
+        turns = turns_or_text(written, settings.prompt_column)
+        return Prompt(prompt_of(turns), category), f"{settings.prompt_column}: {written_as(written, turns)}"
+    layout = layout_of_row(row, settings)
+    if layout in (PreferenceFormat.nemo, PreferenceFormat.judgebench):
+        return Prompt(split_pair(row, settings).prompt, category), layout.value
     if row.get(settings.messages_column) is not None:
         turns_of(row[settings.messages_column], settings.messages_column)
     raise BadPromptError(f"neither {settings.prompt_column!r} nor {settings.messages_column!r} is in the row")

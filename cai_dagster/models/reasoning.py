@@ -35,7 +35,7 @@ FAMILIES = {
 
 
 @dataclass(frozen=True)
-class Answer:
+class SaidAndThought:
     """What a model said, and what it thought before, if that is known."""
 
     text: str
@@ -46,7 +46,7 @@ class UnfinishedThoughtError(ValueError):
     """A thought begins and never ends: there is no answer."""
 
 
-def split_reasoning(text: str, marks: ReasoningMarks) -> Answer:
+def split_reasoning(text: str, marks: ReasoningMarks) -> SaidAndThought:
     """The answer and the thought that the text begins with.
 
     Raises UnfinishedThoughtError where the thought never ends.
@@ -54,10 +54,10 @@ def split_reasoning(text: str, marks: ReasoningMarks) -> Answer:
     thought, closed, answer = text.lstrip().removeprefix(marks.open).partition(marks.close)
     if not closed:
         raise UnfinishedThoughtError(f"a thought that begins with {marks.open} and never ends")
-    return Answer(answer.lstrip(), thought.strip() or None)
+    return SaidAndThought(answer.lstrip(), thought.strip() or None)
 
 
-def answer_in_text(text: str, marks: ReasoningMarks | None = None) -> Answer:
+def answer_in_text(text: str, marks: ReasoningMarks | None = None) -> SaidAndThought:
     """The answer of a model's text, and the thought at its beginning. `marks`: those of a model of no known family.
 
     Raises UnfinishedThoughtError where the thought never ends.
@@ -65,10 +65,10 @@ def answer_in_text(text: str, marks: ReasoningMarks | None = None) -> Answer:
     for one in (*((marks,) if marks else ()), *dict.fromkeys(FAMILIES.values())):
         if text.lstrip().startswith(one.open):
             return split_reasoning(text, one)
-    return Answer(text)
+    return SaidAndThought(text)
 
 
-def answer_in_file(text: str) -> Answer:
+def answer_in_file(text: str) -> SaidAndThought:
     """The answer in a text that any model may have written: only a thought at its very beginning is one.
 
     Raises UnfinishedThoughtError for a thought that never ends, and for one that ends without a beginning.
@@ -81,4 +81,4 @@ def answer_in_file(text: str) -> Answer:
             raise UnfinishedThoughtError(
                 f"a thought that ends with {marks.close} and does not begin: write {marks.open}"
             )
-    return Answer(text)
+    return SaidAndThought(text)

@@ -21,10 +21,10 @@ from cai_dagster.inputs.files import Expected, SourceFileError, source_rows
 from cai_dagster.inputs.human_preferences import refuse_by_scores
 from cai_dagster.inputs.preference_rows import pairs_of
 from cai_dagster.inputs.settings import PreferenceColumns
+from cai_dagster.inputs.strict_json import JsonTextError, parsed_json
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.models.weights import has_weights
-from cai_dagster.strict_json import JsonTextError, parsed_json
 from cai_dagster.training.checkpoint_folders import CheckpointError
 from cai_dagster.training.checkpoints import read_record
 from cai_dagster.training.reward_modelling import TokenPair, conditioned

@@ -19,6 +19,13 @@ from cai_dagster.models.reasoning import UnfinishedThoughtError, answer_in_file
 from cai_dagster.settings import active_settings
 
 SETTINGS = active_settings()
+SEEDED = hypothesis_settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 PIECES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.sampled_from(
     [
         "\n\nHuman: hello", "\n\nAssistant:", "\r\n\r\nHuman: b", "  Human: c", "Human:", "\n\n", " ", "\r",
@@ -78,13 +85,7 @@ def written(records: list[dict[str, Any]], folder: Path, kind: str) -> list[str]
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
 @pytest.mark.parametrize("export_format", list(ExportFormat))
-@hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@SEEDED
 @given(row=pairs())
 def test_a_pair_is_read_back_as_it_was(
     tmp_path: Path, export_format: ExportFormat, kind: str, row: dict[str, Any]
@@ -104,13 +105,7 @@ def test_a_pair_is_read_back_as_it_was(
 
 
 @pytest.mark.parametrize("export_format", [ExportFormat.trl, ExportFormat.messages, ExportFormat.nemo])
-@hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+@SEEDED
 @given(prompt=PROMPTS, answer=ANSWERS)
 def test_the_prompt_of_an_example_is_read_back(
     tmp_path: Path, export_format: ExportFormat, prompt: tuple[str | None, list[tuple[str, str]], str], answer: str

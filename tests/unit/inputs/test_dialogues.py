@@ -112,8 +112,9 @@ def test_pairs_and_scored_texts_have_the_same_prompt(tmp_path: Path, way: str) -
     ],
 )
 def test_a_plain_text_stays_one_turn(text: str) -> None:
-    assert [(turn.role, turn.content) for turn in turns_or_text(text, "prompt")] == [("user", text)]
-    assert written_as(text) == "text"
+    turns = turns_or_text(text, "prompt")
+    assert [(turn.role, turn.content) for turn in turns] == [("user", text)]
+    assert written_as(text, turns) == "text"
 
 
 def turn(**more: Any) -> list[dict[str, Any]]:
