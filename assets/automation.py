@@ -13,21 +13,27 @@ from assets.prompts import prompts
 from cai_dagster.home import Home
 from cai_dagster.inputs.files import SourceFileError, fingerprint
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.registry import TABLES, selection_of_required_assets
+from cai_dagster.tables.registry import assets_of_the_graph, required_assets, selection_of_required_assets
 from cai_dagster.upkeep.failures import FailedRun, record_failure
 
+_ON_DEMAND = dg.AssetSelection.assets(*(name for name in assets_of_the_graph() if name not in required_assets()))
+
 new_version = (
-    dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
-    & ~dg.AutomationCondition.any_deps_in_progress()
-    & dg.AutomationCondition.all_deps_blocking_checks_passed()
-).with_label("new_version")
+    (
+        dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
+        & ~dg.AutomationCondition.any_deps_in_progress()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    )
+    .ignore(_ON_DEMAND)
+    .with_label("new_version")
+)  # the report and the comparison show what there is of them
 
 
 def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:
     """The assets; those that belong to a version, with the condition under which `new_versions` materializes them."""
     return [
         asset.map_asset_specs(lambda spec: spec.replace_attributes(automation_condition=new_version))
-        if asset.partitions_def is not None and not TABLES[asset.key.to_user_string()].on_demand
+        if asset.partitions_def is not None and asset.key.to_user_string() in required_assets()
         else asset
         for asset in assets
     ]

@@ -6,7 +6,7 @@ from assets.common.failures import failure_of
 from assets.common.stage import stage_rows, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.constitution.versions import ConstitutionError
-from cai_dagster.home import CONSTITUTIONS
+from cai_dagster.project import CONSTITUTIONS
 from resources.lake import LakeResource
 
 

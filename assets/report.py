@@ -25,7 +25,8 @@ _ABOUT = (
     group_name="monitoring",
     kinds={"altair", "duckdb"},
     owners=["team:post-training"],
-    code_version="2",
+    code_version="3",
+    op_tags={"dagster/priority": "-1"},  # after the checks of what it shows, which run as soon as it could
 )
 def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.MaterializeResult:
     """One self-contained page: constitution, rows, labels, training, rewards, cost, and examples with word diffs."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from cai_dagster.home import PROJECT
 from cai_dagster.models.hardware import has_gpu, resolve_dtype
+from cai_dagster.project import PROJECT
 
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "results.json"

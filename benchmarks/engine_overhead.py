@@ -18,10 +18,10 @@ import dagster as dg
 
 from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.definitions import build_definitions
-from cai_dagster.home import PROJECT
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
+from cai_dagster.project import PROJECT
 from resources.engines.vllm import VllmEngine, engine_arguments
 from resources.language_models import LanguageModelResource, LedgerResource
 

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import PROJECT
 from tests.faults import (
     Undisturbed,
     Verdict,

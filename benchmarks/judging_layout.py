@@ -9,12 +9,12 @@ from typing import Any
 from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.calls.requests import Request, Slot
 from cai_dagster.constitution.constitution import Principle, load_constitution
-from cai_dagster.home import PROJECT
 from cai_dagster.inputs.pairs import Order, Pair
 from cai_dagster.judging.judgement import STAGE
 from cai_dagster.judging.one_principle import judge_messages
 from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.models.messages import Message, Messages
+from cai_dagster.project import PROJECT
 from resources.engines.vllm import VllmEngine
 
 PAIRS = 3

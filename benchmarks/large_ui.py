@@ -21,7 +21,7 @@ from typing import Any
 from playwright.sync_api import Page, expect, sync_playwright
 
 from cai_dagster.commands.dagster_process import QUIET
-from cai_dagster.home import PROJECT
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 
 VERSIONS = 200
 PARTS = ("assets", "benchmarks", "cai_dagster", "prompts", "resources")
@@ -86,7 +86,7 @@ def _fill() -> None:
 
     folder = Home.from_environment().dagster
     folder.mkdir(parents=True)
-    shutil.copy(PROJECT / "dagster.yaml", folder)
+    shutil.copy(EXAMPLE_INSTANCE, folder)
     graph = build_definitions().resolve_asset_graph()
     preview = dg.MetadataValue.md("| prompt | revision |\n|---|---|\n" + "| some words | some more words |\n" * 5)
     numbers = {"ledger_hits": 64, "ledger_misses": 12, "prompt_tokens": 5_772, "seconds": 37.4, "snapshot_id": 37}

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import optimize, stats
 
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 from cai_dagster.training.reward_modelling import soft_label_loss
 
 DOCUMENT = PROJECT / "docs" / "reward-models.md"

@@ -49,6 +49,8 @@ ASSETS = (
     preference_pairs,
     reward_model,
     reward_model_evaluation,
+    constitution_diff,
+    report,
 )
 
 # Materialized on demand: `cai demo` and a plan leave them out.
@@ -64,11 +66,8 @@ POLICY_OPTIMIZATION = (
     policy_evaluation,
 )
 
-# A version beside an earlier one, on demand too.
-COMPARISON = (version_judgements, constitution_diff)
-
-# Reads what there is and makes nothing of it: on demand as well.
-MONITORING = (report,)
+# Revisions of two versions judged beside each other: asks the feedback model, so on demand too.
+COMPARISON = (version_judgements,)
 
 
 @defaults_from(active_settings().policy)
@@ -86,7 +85,7 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     settings = active_settings()
     ledger = LedgerResource()
     return dg.Definitions(
-        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON, *MONITORING),
+        assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON),
         asset_checks=asset_checks,
         jobs=[constitutional_ai],
         sensors=[new_versions, changed_prompts, failed_runs],

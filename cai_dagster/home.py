@@ -13,10 +13,8 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 
 from cai_dagster.errors import MendableError
+from cai_dagster.project import PROJECT, SETTINGS_FILE, refuse_outside_a_project
 
-PROJECT = Path(__file__).resolve().parent.parent
-CONSTITUTIONS = PROJECT / "constitutions"
-SETTINGS_FILE = PROJECT / "settings.toml"
 STORAGE = {
     "catalog": "CAI_CATALOG",
     "ledger": "CAI_LEDGER",
@@ -41,14 +39,27 @@ class Home:
     def from_environment() -> "Home":
         """The home that `CAI_HOME` names; a relative path counts from the project folder.
 
-        Raises HomeError where that is a file.
+        Raises ProjectError outside of a project, and HomeError where it names a file.
         """
+        refuse_outside_a_project()
         root = (PROJECT / os.environ.get("CAI_HOME", ".cai")).resolve()
         if root.is_file():
             raise HomeError(f"CAI_HOME names {root}, which is a file; it has to be a folder, or not there yet")
         for what in STORAGE:
             shared_place(what)
         return Home(root)
+
+    @staticmethod
+    def existing() -> "Home":
+        """As `from_environment`, for who only reads.
+
+        Raises HomeError where `CAI_HOME` names a folder that is not there.
+        """
+        home = Home.from_environment()
+        if "CAI_HOME" in os.environ and not home.root.is_dir() and home.shared_catalog is None:
+            there = ", ".join(str(folder) for folder in _homes_near(home.root)) or "none beside it or in the project"
+            raise HomeError(f"CAI_HOME names {home.root}, which is not there; homes that are: {there}")
+        return home
 
     @property
     def catalog(self) -> Path:
@@ -120,6 +131,11 @@ class Home:
         return self.root / "dagster"
 
     @property
+    def profile(self) -> Path:
+        """The name of the profile of the settings that this home is made with."""
+        return self.root / "profile"
+
+    @property
     def failures(self) -> Path:
         """A line for each run that failed, where the sensor `failed_runs` is on."""
         return self.root / "failures.jsonl"
@@ -128,6 +144,12 @@ class Home:
     def accelerator_lock(self) -> Path:
         """Held by the one process that has a model loaded."""
         return self.root / "accelerator.lock"
+
+
+def _homes_near(folder: Path) -> list[Path]:
+    """The homes in the project and beside a folder."""
+    beside = {one for parent in (PROJECT, folder.parent) if parent.is_dir() for one in parent.iterdir()}
+    return sorted(one for one in beside if (one / "dagster").is_dir() or (one / "catalog.sqlite").is_file())
 
 
 def shared_place(what: str) -> str | None:

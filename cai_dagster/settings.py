@@ -1,31 +1,29 @@
-"""All settings together: the sections of settings.toml, its profiles, and the profile in use.
+"""All settings together: a section for each stage, checked.
 
-Each section's model lives with what it sets (`judging/settings.py`, …); the values stand in settings.toml. The
-launchpad's config classes (in `assets` and `resources`) are made from these models, so a setting is described once.
+Each section's model lives with what it sets (`judging/settings.py`, …); `profiles` reads the values. The launchpad's
+config classes (in `assets` and `resources`) are made from these models, so a setting is described once.
 """
 
-import os
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from cai_dagster.checks.settings import ChecksSettings
 from cai_dagster.compare.settings import ConstitutionDiffSettings
 from cai_dagster.constitution.versions import constitution_versions
-from cai_dagster.errors import MendableError
 from cai_dagster.evaluation.settings import (
     JudgeCalibrationSettings,
     PolicyEvaluationSettings,
     RewardModelEvaluationSettings,
 )
-from cai_dagster.home import CONSTITUTIONS, SETTINGS_FILE
 from cai_dagster.inputs.settings import DecontaminationSettings, HumanPreferencesSettings, PromptsSettings
 from cai_dagster.judging.settings import JudgementsSettings, PreferencePairsSettings
 from cai_dagster.models.settings import LanguageModelSettings
+from cai_dagster.profiles import SettingsError, active_profile, values_of
+from cai_dagster.project import CONSTITUTIONS, SETTINGS_FILE, refuse_outside_a_project
 from cai_dagster.recipes.settings import (
     BestOfNSettings,
     InitialResponsesSettings,
@@ -34,6 +32,7 @@ from cai_dagster.recipes.settings import (
     RevisionRoundsSettings,
 )
 from cai_dagster.strict_model import StrictModel
+from cai_dagster.text import did_you_mean
 from cai_dagster.training.settings import (
     DpoModelSettings,
     RewardModelSettings,
@@ -42,11 +41,8 @@ from cai_dagster.training.settings import (
     TrainingSettings,
 )
 
-DEFAULT_PROFILE = "default"
-
-
-class SettingsError(MendableError):
-    """settings.toml cannot be used; the message names profile, section and field."""
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 
 class Settings(StrictModel):
@@ -78,28 +74,16 @@ class Settings(StrictModel):
 
 
 def load_settings(file: Path, profile: str) -> Settings:
-    """The profile's values over the default ones.
+    """A profile: what the file says over what the profile that it extends says, down to the defaults of the package.
 
     Raises SettingsError for a missing profile, a wrong name, a value out of range, and a check's override for a table
     that it is not on or a version that is not there.
     """
     try:
-        profiles = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{file}: {error}") from error
-    profiles.pop("storage", None)  # of the home, not of a profile: `home` reads it
-    for name, sections in profiles.items():
-        if not isinstance(sections, dict):
-            raise SettingsError(f"{file}: [{name}]: is a value; at the top level there are only profiles")
-    if DEFAULT_PROFILE not in profiles:
-        raise SettingsError(f"{file} has no profile {DEFAULT_PROFILE!r}, on which the others are built")
-    if profile not in profiles:
-        raise SettingsError(f"{file} has no profile {profile!r}; CAI_PROFILE may be one of {', '.join(profiles)}")
-    try:
-        settings = Settings.model_validate(_merge(profiles[DEFAULT_PROFILE], profiles[profile]))
+        settings = Settings.model_validate(values_of(file, profile))
     except ValidationError as error:
         problems = [
-            f"{file}: [{profile}.{'.'.join(str(part) for part in problem['loc'])}]: {problem['msg']}"
+            f"{file}: [{profile}.{'.'.join(str(part) for part in problem['loc'])}]: {_said(problem)}"
             for problem in error.errors()
         ]
         raise SettingsError("\n".join(problems)) from error
@@ -109,17 +93,29 @@ def load_settings(file: Path, profile: str) -> Settings:
     return settings
 
 
+def _said(problem: "ErrorDetails") -> str:
+    """What is wrong with a setting; of a name that there is not, those that are like it."""
+    if problem["type"] != "extra_forbidden":
+        return problem["msg"]
+    *path, name = (str(part) for part in problem["loc"])
+    known = _fields_at(path)
+    like = did_you_mean(name, known)
+    return f"there is no such setting{like}" if like else f"there is no such setting; there are {', '.join(known)}"
+
+
+def _fields_at(path: Iterable[str]) -> list[str]:
+    """The names of the settings of a section."""
+    model: type[BaseModel] = Settings
+    for part in path:
+        inner = model.model_fields[part].annotation if part in model.model_fields else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        model = inner
+    return list(model.model_fields)
+
+
 @cache
 def active_settings() -> Settings:
-    """The profile that `CAI_PROFILE` names, from the project's settings.toml."""
-    return load_settings(SETTINGS_FILE, os.environ.get("CAI_PROFILE", DEFAULT_PROFILE))
-
-
-def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for name, value in above.items():
-        if isinstance(value, dict) and isinstance(merged.get(name), dict):
-            merged[name] = _merge(merged[name], cast("dict[str, Any]", value))
-        else:
-            merged[name] = value
-    return merged
+    """The profile in use, with the project's settings.toml over the defaults of the package."""
+    refuse_outside_a_project()
+    return load_settings(SETTINGS_FILE, active_profile())

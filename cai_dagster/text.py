@@ -2,6 +2,8 @@
 
 import re
 import unicodedata
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 LONGEST_CELL = 400
 _JOINERS = "\u200c\u200d"  # between letters they are spelling (Persian, Hindi), between emoji they make one of them
@@ -34,6 +36,12 @@ def escaped(value: object) -> str:
     """
     shown = " ".join(printable(str(value), LONGEST_CELL).split())
     return re.sub(r"([!-/:-@\[-`{-~])", r"\\\1", shown)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean …?` with the known words that are nearly the given one; empty where none is."""
+    near = get_close_matches(word, list(known), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def _with_escapes(text: str, kept: str) -> str:

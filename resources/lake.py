@@ -8,6 +8,7 @@ import dagster as dg
 
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
+from cai_dagster.profiles import active_profile, remember_profile, remembered_profile
 from cai_dagster.tables.registry import columns_made_from
 from cai_dagster.tables.table import Table
 from cai_dagster.text import printable
@@ -98,6 +99,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
         home = Home.from_environment()
         lake = open_lake(home)
         snapshot_id = lake.commit(obj.rows, obj.account)
+        if remembered_profile(home) is None:
+            remember_profile(home, active_profile())
         table = obj.rows.table
         snapshot = TableSnapshot(lake, table.name, obj.rows.constitution_version, snapshot_id)
         everything = TableSnapshot(lake, table.name, None, snapshot_id)

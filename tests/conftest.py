@@ -4,6 +4,7 @@ Tests that run side by side share the cores: each process computes with one thre
 """
 
 import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from cai_dagster.home import Home
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by a process that a test starts
     os.environ["OMP_NUM_THREADS"] = "1"
 
+# The home of who develops here may be of another profile than `default`: a test that names no home has an empty one.
+os.environ.setdefault("CAI_HOME", tempfile.mkdtemp(prefix="cai-home-"))
 
 WITH_THE_ENGINE = {f"tests/e2e/test_{name}.py" for name in ("calibration", "engines", "judging", "real_graph")}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 
 DOCUMENTS = [
     *(PROJECT / name for name in ("README.md", "AGENTS.md", "CHANGELOG.md", "CONTRIBUTING.md")),

@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import PROJECT
 from tests.hostile import HOSTILE, LONG_LINE
 
 QUESTIONS = [*(f"question {number}?" for number in range(24)), *(text for text in HOSTILE if text != LONG_LINE)]

@@ -22,9 +22,10 @@ from typing import Any
 
 import polars as pl
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.models.weights import weights_of
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
 from tests.fault_marks import DONE, WORKING

@@ -10,7 +10,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 
 _PLACEHOLDER = re.compile(r"<[a-z][^<>\n|&;]*>")
 _STREAM = re.compile(r" \d?>&\d")

@@ -3,6 +3,6 @@
 import dagster as dg
 
 from cai_dagster.constitution.versions import constitution_versions as versions_in
-from cai_dagster.home import CONSTITUTIONS
+from cai_dagster.project import CONSTITUTIONS
 
 constitution_versions = dg.StaticPartitionsDefinition(versions_in(CONSTITUTIONS))

@@ -1,5 +1,6 @@
 """The command line, `cai --help`. It starts Dagster, and knows none of its code."""
 
+import os
 import sys
 from typing import Annotated, Any
 
@@ -12,10 +13,12 @@ from cai_dagster.commands.doctor import doctor
 from cai_dagster.commands.export import export
 from cai_dagster.commands.forget import forget
 from cai_dagster.commands.imports import imports
+from cai_dagster.commands.init import init
 from cai_dagster.commands.plan import plan
 from cai_dagster.commands.principle import principle
 from cai_dagster.commands.report import report
 from cai_dagster.commands.retry import retry
+from cai_dagster.commands.run import backfill, run
 from cai_dagster.commands.score import score
 from cai_dagster.commands.setup import setup
 from cai_dagster.commands.status import status
@@ -23,6 +26,8 @@ from cai_dagster.commands.summary import summary
 from cai_dagster.commands.trace import trace
 from cai_dagster.commands.ui import ui
 from cai_dagster.errors import MendableError
+from cai_dagster.profiles import values_of
+from cai_dagster.project import SETTINGS_FILE
 from cai_dagster.text import printable
 
 LONGEST_ERROR = 10_000  # characters
@@ -68,7 +73,7 @@ app = _App(
 )
 # `cai --help` shows the commands in these groups and in this order.
 PANELS = {
-    "Run": (setup, demo, ui, plan, retry),
+    "Run": (init, setup, demo, run, backfill, ui, plan, retry),
     "Look": (status, summary, diff, trace, principle, report),
     "Data and models": (export, score),
     "Upkeep": (doctor, forget),
@@ -81,8 +86,10 @@ app.add_typer(imports, name="import", rich_help_panel="Data and models")
 
 @app.callback()
 def main(
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and end.")
     ] = False,
 ) -> None:
-    """Nothing but the options of `cai` itself."""
+    """The options of `cai` itself; a profile that the environment names, and that there is not, is said at once."""
+    if named := os.environ.get("CAI_PROFILE"):
+        values_of(SETTINGS_FILE, named)

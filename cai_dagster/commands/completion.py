@@ -2,7 +2,8 @@
 
 from contextlib import suppress
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.tables.registry import graph
 
 
@@ -10,7 +11,7 @@ def complete_version(incomplete: str) -> list[str]:
     """Constitution versions that begin so, newest first."""
     from cai_dagster.constitution.versions import constitution_versions
 
-    versions = reversed(constitution_versions(PROJECT / "constitutions"))
+    versions = reversed(constitution_versions(CONSTITUTIONS))
     return [version for version in versions if version.startswith(incomplete)]
 
 
@@ -44,9 +45,9 @@ def complete_slug(incomplete: str) -> list[str]:
     from cai_dagster.constitution.versions import ConstitutionError, constitution_versions
 
     slugs: set[str] = set()
-    for version in constitution_versions(PROJECT / "constitutions"):
+    for version in constitution_versions(CONSTITUTIONS):
         with suppress(ConstitutionError):
-            slugs |= {one.slug for one in load_constitution(PROJECT / "constitutions" / f"{version}.yaml").principles}
+            slugs |= {one.slug for one in load_constitution(CONSTITUTIONS / f"{version}.yaml").principles}
     return sorted(slug for slug in slugs if slug.startswith(incomplete))
 
 

@@ -16,7 +16,8 @@ import typer
 from rich.console import Console
 
 from cai_dagster.errors import HOW_TO_GO_ON
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 
 # Progress bars and load reports of the libraries would bury the run's own log.
 QUIET = {"TQDM_DISABLE": "1", "TRANSFORMERS_VERBOSITY": "error", "PYTHONWARNINGS": "ignore"}
@@ -41,7 +42,7 @@ def prepare_instance(home: Home) -> None:
     instance = home.dagster / "dagster.yaml"
     if not instance.exists():
         home.dagster.mkdir(parents=True, exist_ok=True)
-        shutil.copy(PROJECT / "dagster.yaml", instance)
+        shutil.copy(EXAMPLE_INSTANCE, instance)
         run_program("dagster", "instance", "concurrency", "set", "gpu", "1")
 
 
@@ -52,7 +53,8 @@ def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
     well, and it is left the time to end in good order; `interrupted` is then said last.
     """
     executable = Path(sys.executable).parent / program
-    environment = {**QUIET, **os.environ, "DAGSTER_HOME": str(Home.from_environment().dagster)}
+    home = Home.from_environment().dagster
+    environment = {**QUIET, **os.environ, "DAGSTER_HOME": str(home), "CAI_PROJECT": str(PROJECT)}
     process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment, stdout=_STDERR)  # noqa: S603
     try:
         status = process.wait()

@@ -9,7 +9,8 @@ import typer
 from rich.console import Console
 
 from cai_dagster.commands.completion import complete_version
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import CONSTITUTIONS
 
 
 def diff(
@@ -32,7 +33,7 @@ def diff(
     from cai_dagster.settings import active_settings
 
     settings = active_settings().constitution_diff.model_copy(update={"examples": examples})
-    lake, constitutions = Lake(Home.from_environment()), PROJECT / "constitutions"
+    lake, constitutions = Lake(Home.existing()), CONSTITUTIONS
     if judge:
         # What is judged replaces the judgements that are there, so that it is never begun for a wrong name.
         constitutions_to_compare(lake, before, after, constitutions)

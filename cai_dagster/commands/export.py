@@ -8,10 +8,10 @@ import typer
 from cai_dagster.commands.completion import (
     complete_exported,
 )
+from cai_dagster.commands.lake import lake_to_read
 from cai_dagster.commands.options import Version
 from cai_dagster.commands.output import console, print_json
 from cai_dagster.exports.formats import ExportFormat, FileFormat
-from cai_dagster.home import Home
 
 
 def export(
@@ -31,9 +31,8 @@ def export(
 ) -> None:
     """Write SFT or preference data for other tools, with its card."""
     from cai_dagster.exports.datasets import export_table
-    from cai_dagster.lake.lake import Lake
 
-    lake = Lake(Home.from_environment())
+    lake = lake_to_read()
     made = export_table(
         lake, table, export_format, version, output.absolute(), file_format, snapshot, licence, overwrite
     )

@@ -42,7 +42,7 @@ def forget(
 
     if as_json and not (yes or dry_run):
         raise typer.BadParameter("--json asks no question: add --yes or --dry-run")
-    home = Home.from_environment()
+    home = Home.existing()
     found = forgetting.remembered(home, prompt)
     console = Console(stderr=True, highlight=False) if as_json else terminal()
     if not as_json:

@@ -11,7 +11,8 @@ from cai_dagster.commands.completion import (
     complete_version,
 )
 from cai_dagster.commands.dagster_process import QUIET
-from cai_dagster.home import CONSTITUTIONS, Home
+from cai_dagster.home import Home
+from cai_dagster.project import CONSTITUTIONS
 
 if TYPE_CHECKING:
     from cai_dagster.plan.cost import CostPlan
@@ -64,4 +65,4 @@ def plan_of_profile(versions: list[str], selection: list[str]) -> "CostPlan":
         ConfiguredModel(**model.model_dump()) for model in (settings.policy, settings.feedback_model)
     )
     progress = Console(stderr=True)
-    return make_plan(Home.from_environment(), settings, policy, feedback_model, versions, selection, progress.print)
+    return make_plan(Home.existing(), settings, policy, feedback_model, versions, selection, progress.print)

@@ -46,7 +46,7 @@ def principle(
     from cai_dagster.explain.principle_page import principle_page
     from cai_dagster.pages.html import write_page
 
-    page = principle_page(Home.from_environment(), slug, version, examples)
+    page = principle_page(Home.existing(), slug, version, examples)
     if html is not None:
         write_page(html, to_html(page))
     if as_json:

@@ -20,15 +20,18 @@ from pydantic.fields import FieldInfo
 
 from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.checks.settings import CheckSettings
-from cai_dagster.home import PROJECT
-from cai_dagster.settings import DEFAULT_PROFILE, SETTINGS_FILE, Settings, load_settings
+from cai_dagster.profiles import DEFAULT_PROFILE, profiles_of
+from cai_dagster.project import CHECKOUT, SETTINGS_FILE
+from cai_dagster.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from cai_dagster.tables.table import Column, Table
 
-DOCS = PROJECT / "docs"
+DOCS = CHECKOUT / "docs"
 
 ENVIRONMENT = {
+    "CAI_PROJECT": "The project folder: constitutions/, prompts/, settings.toml. Where it is not set, the nearest from "
+    "the working directory upwards that has them; the checkout, where none has.",
     "CAI_HOME": "The folder of tables, ledger, models and Dagster instance. A relative path counts from the project "
     "folder; `.cai` where it is not set.",
     "CAI_CATALOG": "The PostgreSQL database (`postgresql://user@host/database`) of a catalog of tables that many hosts "
@@ -41,8 +44,8 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL": "The store of `s3://` places, where it is not Amazon's; `AWS_ENDPOINT_URL_S3` goes before it. "
     "Keys and region come from where AWS's own programs look: environment, files, roles.",
     "AWS_ENDPOINT_URL_S3": "See `AWS_ENDPOINT_URL`.",
-    "CAI_PROFILE": "The profile of settings.toml. `default` where it is not set, but `cai demo` and `cai ui` then take "
-    "`demo`.",
+    "CAI_PROFILE": "The profile of the settings. Where it is not set, the one that the home was made with; `default` "
+    "in a new home (`cai demo` takes `demo`).",
     "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",
     "CAI_API_KEY": "The API key of HTTP servers; `api_key_variable` of `policy` and `feedback_model` may name another "
     "variable.",
@@ -70,15 +73,18 @@ _CONFIGURATION = """\
 
 Every setting, with its default and what the profiles change. A setting is given in one of two places:
 
-* `settings.toml`, for every run: `[default.<section>]` holds the defaults, `[<profile>.<section>]` what a profile
-  changes. `CAI_PROFILE` names the profile. Backfills and `cai plan` read their settings there.
+* `settings.toml` of the project, for every run: it holds what differs from the defaults, which come with the package
+  (`cai_dagster/project_files/defaults.toml`). `[default.<section>]` changes them for every profile,
+  `[<profile>.<section>]` for one; `extend = "demo"` in `[<profile>]` builds a profile on another than `default`. The
+  first run of a home notes its profile; `status`, `plan`, `ui` and later runs use it. `--profile` or `CAI_PROFILE`
+  names another, `cai setup --profile` changes it.
 * the launchpad of the Dagster UI, for one run: an asset's own settings below `ops: <asset>: config:`, those of
   `policy` and `feedback_model` below `resources: <name>: config:`. Only what differs from the profile need be named.
 
 `[storage]` at the top of settings.toml is of no profile: it names what [several hosts](deploy.md) share.
 
 A wrong name, a wrong type or a value out of range is refused when the project is loaded, with file, profile, section
-and setting. So is a setting that `[default]` does not give: there are no defaults in the code.
+and setting.
 """
 _ENVIRONMENT = """\
 ## Environment variables
@@ -102,7 +108,10 @@ def configuration_page() -> str:
     """docs/configuration.md: every section of the settings, and the environment variables."""
     values = _settings_by_profile()
     sections = {name: cast("type[BaseModel]", field.annotation) for name, field in Settings.model_fields.items()}
-    parts = [_WRITTEN.format(source="cai_dagster/settings.py and settings.toml"), _CONFIGURATION]
+    parts = [
+        _WRITTEN.format(source="cai_dagster/settings.py and cai_dagster/project_files/defaults.toml"),
+        _CONFIGURATION,
+    ]
     described: dict[str, dict[str, BaseModel]] = {}
     for name, model in sections.items():
         found = {profile: cast("BaseModel", getattr(settings, name)) for profile, settings in values.items()}
@@ -167,7 +176,7 @@ def concepts_page() -> str:
     from cai_dagster.tables.registry import TABLES
 
     folders = [(f"`{place}`", _first_sentence(file)) for place, file in floors()]
-    modules = {file: file.read_text(encoding="utf-8") for file in sorted((PROJECT / "assets").glob("*.py"))}
+    modules = {file: file.read_text(encoding="utf-8") for file in sorted((CHECKOUT / "assets").glob("*.py"))}
     tables: list[Sequence[str]] = []
     for table in TABLES.values():
         made = [file.name for file, text in modules.items() if re.search(rf"^def {table.name}\(", text, re.MULTILINE)]
@@ -180,12 +189,12 @@ def concepts_page() -> str:
 
 def floors() -> list[tuple[str, Path]]:
     """The folders and modules from the ground up, as the layers of import-linter in pyproject.toml have them."""
-    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
     (layers,) = [one["layers"] for one in project["tool"]["importlinter"]["contracts"] if "layers" in one]
     modules = [module.strip() for layer in reversed(layers) for module in layer.split("|")]
-    places = [PROJECT / module.replace(".", "/") for module in modules]
+    places = [CHECKOUT / module.replace(".", "/") for module in modules]
     files = [place / "__init__.py" if place.is_dir() else place.with_suffix(".py") for place in places]
-    shown = [str((file.parent if file.name == "__init__.py" else file).relative_to(PROJECT)) for file in files]
+    shown = [str((file.parent if file.name == "__init__.py" else file).relative_to(CHECKOUT)) for file in files]
     return [(f"{one}/" if not one.endswith(".py") else one, file) for one, file in zip(shown, files, strict=True)]
 
 
@@ -214,8 +223,7 @@ def pages() -> dict[str, str]:
 
 
 def _settings_by_profile() -> dict[str, Settings]:
-    profiles = tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8"))
-    return {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles}
+    return {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles_of(SETTINGS_FILE)}
 
 
 def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:

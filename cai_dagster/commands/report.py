@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.lake import lake_to_read
 from cai_dagster.commands.options import version_named
 from cai_dagster.home import Home
 
@@ -26,12 +27,11 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print where it is as JSON.")] = False,
 ) -> None:
     """Write a version's report: one HTML file to show to someone."""
-    from cai_dagster.lake.lake import Lake
     from cai_dagster.report.page import report_path, write_report
 
-    home = Home.from_environment()
+    home = Home.existing()
     path = report_path(home, version) if output is None else output.absolute()
-    written = write_report(Lake(home), version, path)
+    written = write_report(lake_to_read(), version, path)
     if as_json:
         facts = {"path": str(written.path), "bytes": written.bytes, "snapshot_id": written.facts.snapshot_id}
         sys.stdout.write(json.dumps(facts, indent=2) + "\n")

@@ -1,6 +1,5 @@
 """`cai retry`: calls that ended badly, made again."""
 
-import os
 from typing import Annotated
 
 import typer
@@ -11,10 +10,12 @@ from cai_dagster.commands.completion import (
     complete_version,
 )
 from cai_dagster.commands.dagster_process import materialize
+from cai_dagster.commands.lake import lake_to_read
 from cai_dagster.commands.options import version_named
 from cai_dagster.commands.output import console
 from cai_dagster.commands.plan import plan_of_profile
 from cai_dagster.home import Home
+from cai_dagster.profiles import active_profile
 from cai_dagster.tables.registry import TABLES
 
 
@@ -40,8 +41,6 @@ def retry(
     """Make calls that ended badly again, and what follows from them."""
     from cai_dagster.calls.ledger import open_ledger
     from cai_dagster.calls.retries import RetryError, calls_to_retry
-    from cai_dagster.lake.lake import Lake
-    from cai_dagster.settings import DEFAULT_PROFILE
 
     if table in TABLES and (version is not None) != TABLES[table].versioned:
         raise typer.BadParameter(
@@ -49,14 +48,14 @@ def retry(
             if version is None
             else f"{table} is the same for all versions: leave --version out"
         )
-    home = Home.from_environment()
-    calls = calls_to_retry(Lake(home), table, reason, version)
+    home = Home.existing()
+    calls = calls_to_retry(lake_to_read(), table, reason, version)
     others = sum(stage.new for stage in plan_of_profile([version or "v1"], [table]).stages)
     if others:
-        profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
         raise RetryError(
-            f"with the settings of profile {profile!r}, {table} would make {others:,} calls that it has not made yet, "
-            "beside those you want again. Set CAI_PROFILE to the profile it was made with, or materialize it first."
+            f"with the settings of profile {active_profile()!r}, {table} would make {others:,} calls that it has not "
+            "made yet, beside those you want again. Name the profile it was made with in CAI_PROFILE, or materialize "
+            "it first."
         )
     open_ledger(home).retry(calls, reason, max_tokens)
     console().print(f"{len(calls):,} calls of {table} ended with {reason} and are made again")

@@ -38,7 +38,7 @@ def score(
     from cai_dagster.training.scored_texts import reading_of, score_lines
 
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-    folder = find_checkpoint(Home.from_environment(), "reward_model", model)
+    folder = find_checkpoint(Home.existing(), "reward_model", model)
     messages = Console(stderr=True, highlight=False)
     reading = reading_of(folder)
     from cai_dagster.training.scoring import SCORE_BATCH, Scorer

@@ -4,16 +4,23 @@ import os
 import time
 
 from cai_dagster.commands.dagster_process import QUIET, prepare_instance
+from cai_dagster.commands.options import Profile
 from cai_dagster.commands.output import console
 from cai_dagster.home import Home
+from cai_dagster.profiles import remember_profile
 
 
-def setup() -> None:
-    """Prepare CAI_HOME: the Dagster instance and the offline model."""
+def setup(profile: Profile = None) -> None:
+    """Prepare CAI_HOME: the Dagster instance and the offline model.
+
+    With --profile, the home is one of that profile from then on.
+    """
     from cai_dagster.models.offline import prepare_offline_model
 
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     home = Home.from_environment()
+    if profile:
+        remember_profile(home, profile)
     prepare_instance(home)
     started = time.monotonic()
     folder = prepare_offline_model(home)

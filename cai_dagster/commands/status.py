@@ -15,7 +15,8 @@ from rich.text import Text
 from cai_dagster.commands.completion import complete_version
 from cai_dagster.commands.options import version_named
 from cai_dagster.constitution.versions import VERSION_PATTERN, files_of_no_version
-from cai_dagster.home import CONSTITUTIONS, Home
+from cai_dagster.home import Home
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.text import printable
 
@@ -45,7 +46,7 @@ def status(
     from cai_dagster.errors import MendableError
     from cai_dagster.upkeep.status import State, read_status
 
-    found = read_status(Home.from_environment(), CONSTITUTIONS, version or ())
+    found = read_status(Home.existing(), CONSTITUTIONS, version or ())
     known = {one.constitution_version for one in found.versions}
     if missing := set(version or ()) - known:
         raise MendableError(

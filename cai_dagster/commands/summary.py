@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
+from cai_dagster.commands.lake import lake_to_read
 from cai_dagster.commands.options import Version
 from cai_dagster.commands.output import console, print_json
-from cai_dagster.home import Home
 
 
 def summary(
@@ -14,10 +14,9 @@ def summary(
     as_json: Annotated[bool, typer.Option("--json", help="Print the numbers as JSON, without examples.")] = False,
 ) -> None:
     """Show an example, its labels, evaluation and cost of a version."""
-    from cai_dagster.lake.lake import Lake
     from cai_dagster.report.summary import print_summary, summary_json
 
-    lake = Lake(Home.from_environment())
+    lake = lake_to_read()
     if as_json:
         print_json(summary_json(lake, version))
     else:

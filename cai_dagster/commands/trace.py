@@ -55,7 +55,7 @@ def trace(
     """
     from cai_dagster.explain.trace import trace as find
 
-    found = find(Home.from_environment(), identifier, version, examples)
+    found = find(Home.existing(), identifier, version, examples)
     if as_json:
         sys.stdout.write(json.dumps(found.to_json(), indent=2, default=str) + "\n")
     else:

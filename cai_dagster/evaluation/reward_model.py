@@ -18,10 +18,10 @@ import polars as pl
 
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
-from cai_dagster.home import PROJECT
 from cai_dagster.inputs.files import stem_of
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.chat_format import ChatFormat
+from cai_dagster.project import PROJECT
 from cai_dagster.text import escaped
 from cai_dagster.training.reward_modelling import (
     HUMAN,

@@ -6,12 +6,13 @@ What a plan needs to know of a model before any is loaded, and all that a run ne
 from dataclasses import replace
 from pathlib import Path
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import template_text
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, with_adapter
+from cai_dagster.project import PROJECT
 
 
 class ConfiguredModel(LanguageModelSettings):

@@ -17,7 +17,7 @@ from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.calls.row_stream import Progress, run_rows
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.queries import Rows
 from cai_dagster.lake.scratch import scratch_folder, scratch_of
@@ -27,6 +27,7 @@ from cai_dagster.plan.counting import CountedCalls, PlannedModel, counting_model
 from cai_dagster.plan.estimates import Estimates
 from cai_dagster.plan.stages import STAGES, Asked, Stage
 from cai_dagster.plan.steps import STEPS, TRAININGS, Work
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
 from cai_dagster.tables.registry import TABLES, graph
@@ -177,7 +178,7 @@ class _VersionRun:
     def _constitution(self) -> Constitution:
         if current := self._from_lake(TABLES["constitution"]):
             return Constitution.from_rows(self._run.lake.read(current.rows).to_dicts())
-        return load_constitution(PROJECT / "constitutions" / f"{self._version}.yaml")
+        return load_constitution(CONSTITUTIONS / f"{self._version}.yaml")
 
     def _table(self, name: str) -> _Input:
         """The table as the run would find it: as it is in the lake, or as its stage or step makes it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cai_dagster.constitution.constitution import Constitution, load_constitution
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.human_preferences import collect_human_preferences
 from cai_dagster.inputs.import_report import ImportReport
@@ -33,6 +33,7 @@ from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Messages
 from cai_dagster.models.weights import Weights
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
@@ -221,7 +222,7 @@ def _given_pairs_read(settings: Settings) -> tuple[str, ...]:
 STEPS = {
     "constitution": Step(
         lambda _: (),
-        lambda work, _settings, _model: fill_constitution(work, PROJECT / "constitutions" / f"{work.version}.yaml"),
+        lambda work, _settings, _model: fill_constitution(work, CONSTITUTIONS / f"{work.version}.yaml"),
     ),
     "prompts": Step(lambda _: (), lambda work, s, model: fill_prompts(work, s.prompts, s.decontamination, model)),
     "human_preferences": Step(

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from cai_dagster.hashing import content_hash
-from cai_dagster.home import CONSTITUTIONS
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import in_commit_order, newest_check_results
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.report.bias import Bias, bias_of
 from cai_dagster.report.examples import (
     LONGEST_NAME,

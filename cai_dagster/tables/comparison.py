@@ -58,7 +58,6 @@ CONSTITUTION_DIFF = Table(
         "sft_dataset",
         "version_judgements",
     ),
-    on_demand=True,
     columns=(
         VERSION,
         Column("against", T.text, "The version that it is compared with.", COMPUTED),

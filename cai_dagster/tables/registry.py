@@ -131,6 +131,25 @@ def stages_of_calls(table: Table) -> set[str]:
     return stages
 
 
-def selection_of_required_assets() -> str:
-    """The assets that are no extras, in Dagster's selection syntax: what `cai demo` and the job materialize."""
-    return " or ".join(f"key:{table.name}" for table in graph() if not table.on_demand)
+REPORT = "report"
+"""The one asset that fills no table: a page about a version."""
+
+
+def assets_of_the_graph() -> list[str]:
+    """The names of all assets, in order."""
+    return [*(table.name for table in TABLES.values() if table.maker != Maker.record), REPORT]
+
+
+def required_assets() -> list[str]:
+    """The assets that are no extras, in order: what `cai demo`, `cai run` and the job materialize."""
+    return [*(name for name in TABLES if name not in _extras()), REPORT]
+
+
+def selection_of_required_assets(with_shared: bool = True) -> str:
+    """The assets that are no extras, in Dagster's selection syntax; with those that all versions share, or not."""
+    left_out = () if with_shared else shared_tables()
+    return " or ".join(f"key:{name}" for name in required_assets() if name not in left_out)
+
+
+def _extras() -> set[str]:
+    return {table.name for table in TABLES.values() if table.on_demand or table.maker == Maker.record}

@@ -2,16 +2,16 @@
 
 # pyright: reportMissingTypeStubs=false
 
-import os
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import is_begun, reading, rows_of_catalog
 from cai_dagster.lake.connection import LakeError
-from cai_dagster.settings import DEFAULT_PROFILE
+from cai_dagster.profiles import active_profile
+from cai_dagster.project import PROJECT
 from cai_dagster.upkeep.findings import RESTORE, Finding, problem, quoted, some_of
 
 NAMED = 3  # of many, so many are named
@@ -53,9 +53,10 @@ def examine_database(topic: str, file: Path, remedy: str) -> list[Finding]:
 
 def command_to_materialize(home: Home, table: str, version: str) -> str:
     """The command that makes a table of a version again, with the profile in use."""
-    profile = os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)  # the one it was made with is known to who made it
     command = f"dagster asset materialize -m cai_dagster.definitions --select 'key:{table}' --partition {version}"
-    return f"cd {quoted(PROJECT)} && CAI_PROFILE={quoted(profile)} DAGSTER_HOME={quoted(home.dagster)} {command}"
+    return (
+        f"cd {quoted(PROJECT)} && CAI_PROFILE={quoted(active_profile())} DAGSTER_HOME={quoted(home.dagster)} {command}"
+    )
 
 
 def catalog_files(home: Home) -> list[CatalogFile]:

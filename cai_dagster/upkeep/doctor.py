@@ -7,14 +7,12 @@ import errno
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -31,7 +29,7 @@ from cai_dagster.constitution.versions import (
 )
 from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import reading
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.models.offline import NAME
@@ -48,17 +46,23 @@ from cai_dagster.models.weights import (
     locate_weights,
     with_adapter,
 )
-from cai_dagster.settings import DEFAULT_PROFILE, SettingsError, load_settings
+from cai_dagster.profiles import SettingsError, active_profile, profiles_of
+from cai_dagster.project import CHECKOUT, CONSTITUTIONS, EXAMPLE_INSTANCE, PROJECT, PROJECT_FILES, SETTINGS_FILE
+from cai_dagster.settings import load_settings
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
 from cai_dagster.upkeep.integrity import examine_integrity
 
-REQUIREMENTS = PROJECT / "requirements" / "cpu.txt"
+REQUIREMENTS = PROJECT_FILES / "requirements" / "cpu.txt"
 LEAST_PYTHON = (3, 11)
 POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
-_SETUP = f"rm -f {quoted(PROJECT / '.venv' / '.installed')} && make -C {quoted(PROJECT)} setup"
-_NEW_VENV = f"rm -rf {quoted(PROJECT / '.venv')} && make -C {quoted(PROJECT)} setup PYTHON=python3.11"
+_SETUP = (
+    f"rm -f {quoted(CHECKOUT / '.venv' / '.installed')} && make -C {quoted(CHECKOUT)} setup"
+    if (CHECKOUT / "Makefile").exists()
+    else f"pip install --no-deps -r {quoted(REQUIREMENTS)}"
+)
+_NEW_VENV = "make an environment of Python 3.11 or later and install cai_dagster there"
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 # Settings of dagster.yaml: the values that do, and what another one means.
 _INSTANCE = (
@@ -86,13 +90,13 @@ print(json.dumps({"version": torch.__version__, "cuda": cuda, "devices": names})
 
 def examine(home: Home, full: bool = False) -> list[Finding]:
     """Everything there is to find; `full` also hashes the weights anew, reads every row and asks torch what it sees."""
-    settings = PROJECT / "settings.toml"
+    settings = SETTINGS_FILE
     blocked = _writable(home) or _places(home)
     looks: dict[str, Callable[[], list[Finding]]] = {
         "python": _python,
         "packages": lambda: _packages(REQUIREMENTS),
         "settings": lambda: _settings(settings),
-        "constitutions": lambda: _constitutions(PROJECT / "constitutions"),
+        "constitutions": lambda: _constitutions(CONSTITUTIONS),
         "machine": lambda: _machine(home),
         "home": lambda: blocked,
         "torch": lambda: _torch() if full else [],
@@ -153,11 +157,12 @@ def _installed(package: str) -> str | None:
 
 def _settings(file: Path) -> list[Finding]:
     """Every profile, whichever is in use."""
+    remedy = f"edit {file}"
     try:
-        profiles = list(tomllib.loads(file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        profiles = [DEFAULT_PROFILE]  # loading it says what is wrong
-    active = _active_profile()
+        profiles = list(profiles_of(file))
+    except SettingsError as error:
+        return [problem("settings", str(error), remedy)]
+    active = active_profile()
     lines: list[str] = []
     for profile in dict.fromkeys([*profiles, active]):
         try:
@@ -167,13 +172,9 @@ def _settings(file: Path) -> list[Finding]:
     if lines:
         other = f"CAI_PROFILE: unset it, or name one of {', '.join(profiles)}"
         wrong_name = active not in profiles
-        remedies = {line: other if wrong_name and "no profile" in line else f"edit {file}" for line in lines}
+        remedies = {line: other if wrong_name and "no profile" in line else remedy for line in lines}
         return [problem("settings", line, remedy) for line, remedy in remedies.items()]
     return [good("settings", f"{file.name} is valid; profiles {', '.join(profiles)}, active: {active}")]
-
-
-def _active_profile() -> str:
-    return os.environ.get("CAI_PROFILE", DEFAULT_PROFILE)
 
 
 def _constitutions(folder: Path) -> list[Finding]:
@@ -257,7 +258,7 @@ def _torch() -> list[Finding]:
 
 def _models(home: Home, settings_file: Path, full: bool) -> list[Finding]:
     try:
-        settings = load_settings(settings_file, _active_profile())
+        settings = load_settings(settings_file, active_profile())
     except SettingsError:
         return []  # said already
     if wrong := _digests(home):
@@ -341,7 +342,7 @@ def _instance(home: Home) -> list[Finding]:
     file = home.dagster / "dagster.yaml"
     if not file.exists():
         return [problem("instance", f"{home.dagster} is no Dagster instance yet", "cai setup")]
-    copy = f"cp {quoted(PROJECT / 'dagster.yaml')} {quoted(file)}"
+    copy = f"cp {quoted(EXAMPLE_INSTANCE)} {quoted(file)}"
     try:
         read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:

@@ -21,8 +21,8 @@ import pytest
 from markdown_it import MarkdownIt
 from playwright.sync_api import ViewportSize, expect
 
-from cai_dagster.home import PROJECT
 from cai_dagster.models.weights import Weights
+from cai_dagster.project import PROJECT
 from tests.chromium import BrowserThread
 from tests.dagster_ui import DagsterUi
 from tests.misbehaving_server import free_port

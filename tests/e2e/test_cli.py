@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
+from cai_dagster.project import PROJECT
 
 CAI = [str(Path(sys.executable).parent / "cai")]
 

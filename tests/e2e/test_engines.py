@@ -17,7 +17,6 @@ import pytest
 
 from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.home import PROJECT
 from cai_dagster.inputs.pairs import Pair
 from cai_dagster.judging.one_principle import judge_messages
 from cai_dagster.judging.questions import LABELS, PREFILL
@@ -25,6 +24,7 @@ from cai_dagster.models.chat_format import ChatFormat, ContextTooLongError
 from cai_dagster.models.messages import Message
 from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of, with_adapter
+from cai_dagster.project import PROJECT
 from resources.accelerator import ACCELERATOR
 from resources.engines.protocol import StartedEngine
 from tests.e2e.conftest import PROJECT_HOME, serving, together

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from cai_dagster.calls.ledger import Ledger
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.models.weights import Weights
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from resources.lake import open_lake
 from tests.faults import (
     PATIENCE_SECONDS,
@@ -110,7 +111,7 @@ def start_demo(home: Home, delay: float, log: Path) -> "subprocess.Popen[bytes]"
 
 def test_ctrl_c_keeps_every_completion_and_says_how_to_go_on(home: Home, tmp_path: Path) -> None:
     home.dagster.mkdir(parents=True)
-    shutil.copy(PROJECT / "dagster.yaml", home.dagster)
+    shutil.copy(EXAMPLE_INSTANCE, home.dagster)
     process = start_demo(home, 0.4, tmp_path / "first.log")
     try:
         wait_for_mark(process, home, Moment(0, "streaming revision_rounds"))

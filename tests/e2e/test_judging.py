@@ -10,7 +10,6 @@ import pytest
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.home import PROJECT
 from cai_dagster.inputs.pairs import Pair
 from cai_dagster.judging.judge import judge
 from cai_dagster.judging.judgement import Judgement
@@ -19,6 +18,7 @@ from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Message
 from cai_dagster.models.weights import Weights
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from resources.engines.vllm import VllmEngine
 

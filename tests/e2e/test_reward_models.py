@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import USUAL
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CheckpointRecord, Ingredients, train_once
 from cai_dagster.training.reward_modelling import TokenPair, pairs_hash, token_pairs, training_pairs, training_settings

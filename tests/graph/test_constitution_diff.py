@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from cai_dagster.commands import cli
 from cai_dagster.compare.version_tables import VersionsError, diff_versions
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
 from resources.lake import open_lake

@@ -14,11 +14,12 @@ from cai_dagster.calls.requests import LanguageModel, Request, Slot
 from cai_dagster.commands import reference
 from cai_dagster.commands.cli import app
 from cai_dagster.explain.trace import trace
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.messages import Message
 from cai_dagster.plan.cost import plan
 from cai_dagster.plan.stages import STAGES, Asked, Stage, planned
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.column_types import ColumnType
 from cai_dagster.tables.registry import TABLES, in_graph_order

@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from cai_dagster.definitions import ASSETS, COMPARISON, POLICY_OPTIMIZATION, build_definitions
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 
 HEAVY = [

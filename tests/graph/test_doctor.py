@@ -17,12 +17,13 @@ from typer.testing import CliRunner
 
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.commands.cli import app
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.scratch import LEASE, new_scratch_folder
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from cai_dagster.training.checkpoint_folders import folder_of_row
 from cai_dagster.upkeep import doctor, integrity
 from cai_dagster.upkeep import leftovers as leftover_files
@@ -59,7 +60,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Home:
         for name in ("config.json", "tokenizer.json"):
             (model / name).write_text("{}")
     home.dagster.mkdir()
-    shutil.copy(PROJECT / "dagster.yaml", home.dagster)
+    shutil.copy(EXAMPLE_INSTANCE, home.dagster)
     run(f"DAGSTER_HOME='{home.dagster}' dagster instance concurrency set gpu 1")
     return home
 

@@ -20,10 +20,11 @@ from cai_dagster.commands.forget import ranges
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.explain.nodes import TraceError
 from cai_dagster.explain.trace import trace
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import add_forgotten_prompt, forgotten_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.project import PROJECT
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.forget import ForgetError, expire_snapshots, forget, remembered

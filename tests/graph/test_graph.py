@@ -16,9 +16,10 @@ from assets.common.failures import LONGEST_DESCRIPTION
 from cai_dagster.calls import row_stream
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.checks.settings import CheckOverride, Severity
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.lake.connection import LakeError
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from resources.lake import SNAPSHOT_TAG, RunTables, open_lake
 from tests.hostile import HOSTILE, LONG_LINE

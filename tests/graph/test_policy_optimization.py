@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import polars as pl
 import pytest
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import PROJECT
 from resources.lake import open_lake
 
 CHECKPOINTS = ["teacher_sft_model", "dpo_model", "rlaif_model"]

@@ -16,11 +16,12 @@ from typer.testing import CliRunner
 from cai_dagster.commands.cli import app
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.evaluation.calibration import reliability
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.pages.html import PageError
+from cai_dagster.project import PROJECT
 from cai_dagster.report import examples as report_examples
 from cai_dagster.report import facts as report_facts
 from cai_dagster.report import histograms

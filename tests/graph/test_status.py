@@ -21,8 +21,9 @@ from cai_dagster.commands import cli
 from cai_dagster.commands.status import NEWEST, print_status, short_number, short_time
 from cai_dagster.constitution.versions import natural_order
 from cai_dagster.definitions import ASSETS, POLICY_OPTIMIZATION, build_definitions
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
+from cai_dagster.project import PROJECT
 from cai_dagster.tables.registry import TABLES, graph
 from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
 from resources.lake import open_lake

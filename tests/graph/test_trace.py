@@ -18,10 +18,11 @@ from cai_dagster.explain.nodes import Node, Trace, TraceError
 from cai_dagster.explain.row_lineage import RowLineage
 from cai_dagster.explain.rows import RowFilter
 from cai_dagster.explain.trace import trace
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.reader import LakeReader
 from cai_dagster.lake.snapshots import Account
+from cai_dagster.project import PROJECT
 from cai_dagster.tables.registry import TABLES, made_by, tables_with_calls_of
 from cai_dagster.tables.table import Maker
 from cai_dagster.upkeep.forget import forget, remembered

@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 from cai_dagster.commands import cli, completion, dagster_process
 from cai_dagster.commands import plan as plan_command
 from cai_dagster.constitution.versions import ConstitutionError
-from cai_dagster.home import PROJECT, Home, HomeError
+from cai_dagster.home import Home, HomeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.plan.cost import plan
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import SettingsError, active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from cai_dagster.tables.registry import graph
 from resources.lake import open_lake
 
@@ -31,7 +32,7 @@ def test_dg_lists_an_asset_for_every_table_of_the_graph(home: Home) -> None:
 def test_dg_launches_a_run_of_a_version(home: Home) -> None:
     instance = home.root / "dagster"
     instance.mkdir(parents=True)
-    shutil.copy(PROJECT / "dagster.yaml", instance)
+    shutil.copy(EXAMPLE_INSTANCE, instance)
     dg_command(home, "launch", "--assets", "constitution", "--partition", "v1")
     assert open_lake(home).snapshot("constitution", "v1").frame().height > 0
     with dg.DagsterInstance.from_config(str(instance)) as recorded:

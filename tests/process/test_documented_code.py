@@ -26,7 +26,8 @@ import yaml
 
 import cai_dagster.home
 from cai_dagster.constitution.constitution import load_constitution
-from cai_dagster.home import PROJECT, STORAGE, Home, shared_place
+from cai_dagster.home import STORAGE, Home, shared_place
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from resources.lake import open_lake
 from tests.documents import Block, all_blocks, name_of

@@ -15,9 +15,10 @@ import pytest
 
 import cai_dagster.upkeep.leftovers
 from cai_dagster.calls.ledger import open_ledger
-from cai_dagster.home import CONSTITUTIONS, Home
+from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import rows_of_catalog
 from cai_dagster.models.weights import weights_of
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoint_folders import brought, records
 from cai_dagster.upkeep.findings import Level

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import Settings
 from tests.documents import DOCUMENTS, Document, github_slug, name_of, read
 from tests.shell_lines import CommandLineError, check_command, commands, make_targets

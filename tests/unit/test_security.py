@@ -2,7 +2,6 @@
 
 import ast
 import os
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,12 @@ import pytest
 import yaml
 
 from cai_dagster.commands import ui
-from cai_dagster.home import PROJECT, Home
+from cai_dagster.home import Home
 from cai_dagster.models.chat_format import keep_to_this_machine
+from cai_dagster.profiles import profiles_of
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
+from tests.misbehaving_server import free_port
 
 PROGRAM = [file for folder in ("cai_dagster", "assets", "resources") for file in (PROJECT / folder).rglob("*.py")]
 DANGEROUS_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
@@ -61,7 +63,7 @@ def test_a_dangerous_line_would_be_found(source: str) -> None:
 
 
 def test_no_profile_runs_a_models_code() -> None:
-    for profile in tomllib.loads(SETTINGS_FILE.read_text(encoding="utf-8")):
+    for profile in profiles_of(SETTINGS_FILE):
         settings: Settings = load_settings(SETTINGS_FILE, profile)
         assert not settings.policy.trust_remote_code
         assert not settings.feedback_model.trust_remote_code
@@ -70,15 +72,14 @@ def test_no_profile_runs_a_models_code() -> None:
 def test_the_ui_listens_on_this_machine_only(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[tuple[str, ...]] = []
     monkeypatch.setattr(ui, "run_program", lambda *words, **_: started.append(words))
-    monkeypatch.setattr(ui, "setup", lambda: None)
-    monkeypatch.setenv("CAI_PROFILE", "demo")
-    ui.ui(port=3000)
+    monkeypatch.setattr(ui, "prepare_instance", lambda home: None)
+    ui.ui(port=free_port())
     (words,) = started
     assert words[words.index("--host") + 1] == "127.0.0.1"
 
 
 def test_the_example_instance_sends_nothing() -> None:
-    instance: dict[str, Any] = yaml.safe_load((PROJECT / "dagster.yaml").read_text(encoding="utf-8"))
+    instance: dict[str, Any] = yaml.safe_load((EXAMPLE_INSTANCE).read_text(encoding="utf-8"))
     assert instance["telemetry"] == {"enabled": False}
     assert instance["nux"] == {"enabled": False}
 

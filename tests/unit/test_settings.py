@@ -1,6 +1,5 @@
 """settings.toml: its profiles, and how a mistake in it is named."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -102,10 +101,50 @@ def test_a_wrong_setting_is_named_with_profile_section_and_field(
     assert "\n" not in message
 
 
-def test_a_setting_that_is_missing_is_named(tmp_path: Path) -> None:
-    without = re.sub(r"(?m)^longest_prompt.*\n", "", SHIPPED)
-    file = with_profile(tmp_path, "", without)
-    assert refusal(file, "default").startswith(f"{file}: [default.prompts.longest_prompt]: ")
+def test_what_a_project_does_not_set_has_the_default_of_the_package(tmp_path: Path) -> None:
+    file = with_profile(tmp_path, "[default.prompts]\nlongest_prompt = 99")
+    default = DEFAULT.model_copy(update={"prompts": DEFAULT.prompts.model_copy(update={"longest_prompt": 99})})
+    assert load_settings(file, "default") == default
+    assert load_settings(file, "demo").prompts == default.prompts
+
+
+def test_a_profile_extends_another(tmp_path: Path) -> None:
+    extra = """
+    [small]
+    extend = "demo"
+    [small.initial_responses]
+    max_tokens = 9
+    [smaller]
+    extend = "small"
+    [smaller.revision_rounds]
+    rounds = 1
+    """
+    file = with_profile(tmp_path, extra)
+    demo, smaller = load_settings(file, "demo"), load_settings(file, "smaller")
+    assert smaller == demo.model_copy(
+        update={
+            "initial_responses": demo.initial_responses.model_copy(update={"max_tokens": 9}),
+            "revision_rounds": demo.revision_rounds.model_copy(update={"rounds": 1}),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("extra", "said"),
+    [
+        ("[mine]\nextend = 'nobody'", "extends 'nobody'; the profiles are default, demo, mine"),
+        ("[mine]\nextend = 'other'\n[other]\nextend = 'mine'", "mine → other → mine"),
+        ("[mine]\nextend = 'mine'", "mine → mine"),
+    ],
+)
+def test_a_profile_that_extends_nothing_or_itself_is_refused(tmp_path: Path, extra: str, said: str) -> None:
+    assert said in refusal(with_profile(tmp_path, extra))
+
+
+def test_a_setting_that_there_is_not_is_said_with_those_like_it(tmp_path: Path) -> None:
+    message = refusal(with_profile(tmp_path, "[mine.revision_rounds]\nrounts = 3\n[mine.judgments]\nx = 1"))
+    assert "did you mean rounds?" in message
+    assert "did you mean judgements" in message
 
 
 def test_shares_that_leave_no_prompt_for_evaluation_are_refused(tmp_path: Path) -> None:
@@ -162,13 +201,6 @@ def test_a_profile_that_is_no_table_is_refused_by_name(tmp_path: Path) -> None:
     message = refusal(file)
     assert str(file) in message
     assert "mine" in message
-
-
-def test_a_file_without_the_default_profile_is_refused_by_name(tmp_path: Path) -> None:
-    file = with_profile(tmp_path, "[mine.policy]\nmodel = 'offline'", shipped="")
-    message = refusal(file)
-    assert str(file) in message
-    assert "default" in message
 
 
 def test_the_environment_chooses_the_active_profile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.commands import reference
-from cai_dagster.home import PROJECT, STORAGE
+from cai_dagster.home import STORAGE
+from cai_dagster.project import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Maker

@@ -11,7 +11,7 @@ import pytest
 from cai_dagster import hashing
 from cai_dagster.constitution.constitution import Comparison, Constitution, Dialogue, Principle, load_constitution
 from cai_dagster.constitution.versions import ConstitutionError, constitution_versions
-from cai_dagster.home import PROJECT
+from cai_dagster.project import PROJECT
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.validation import pandera_schema
 

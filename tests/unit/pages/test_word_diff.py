@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cai_dagster.home import PROJECT
 from cai_dagster.pages import word_diff as module
 from cai_dagster.pages.word_diff import LONGEST_DIFFED, Piece, word_diff
+from cai_dagster.project import PROJECT
 from tests.hostile import HOSTILE, LOOPING
 
 MOST_STEPS = 2_000_000  # a fraction of a second
