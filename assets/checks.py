@@ -16,10 +16,13 @@ import dagster as dg
 
 from assets.common.partitions import constitution_versions
 from cai_dagster.checks.declarations import CHECKS, Check
+from cai_dagster.checks.outcomes import measured, outcome_of
 from cai_dagster.checks.settings import CheckSettings, Severity
+from cai_dagster.constitution.bases import bases_of
 from cai_dagster.constitution.versions import natural_order
 from cai_dagster.lake.newest import in_commit_order
 from cai_dagster.lake.snapshots import TableSnapshot
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
 from resources.lake import LakeResource, RunTables
@@ -89,10 +92,10 @@ class _Result:
     @property
     def found(self) -> str:
         """In words, with the bound."""
-        found = "not measured: nothing to measure"
-        if self.measured.value is not None:
-            found = f"measured {self.measured.value:.4g} over {self.measured.rows:,}"
-        return f"{found}; bound: {self.settings.bounds}"
+        if self.measured.value is None:
+            return f"not measured: nothing to measure; bound: {self.settings.bounds}"
+        value = measured(self.measured.value, self.measured.estimate)
+        return f"measured {value} over {self.measured.rows:,}; bound: {self.settings.bounds}"
 
 
 def _versions(read: RunTables, table: str) -> list[str]:
@@ -108,7 +111,7 @@ def _results(read: RunTables, table: str, version: str | None, selected: Set[str
     snapshot = read.snapshot(table, version)
     data_version = read.lake.data_version_of(snapshot)
     results: list[_Result] = []
-    for check, measured in _measure(read, snapshot, data_version, checks):
+    for check, found in _measure(read, snapshot, data_version, checks):
         if check.name not in selected:
             continue
         settings = active_settings().checks.of(check.name).bound_of(table, version)
@@ -118,14 +121,15 @@ def _results(read: RunTables, table: str, version: str | None, selected: Set[str
             "check_name": check.name,
             "run_id": read.run_id,
             "checked_at": datetime.now(UTC).replace(tzinfo=None),
-            "passed": measured.value is None or settings.passes(measured.value),
+            "passed": found.value is None or settings.passes(found.value),
             "severity": settings.severity.value,
-            "value": measured.value,
+            "value": found.value,
+            "estimate": found.estimate,
             "bounds": settings.bounds,
-            "rows": measured.rows,
+            "rows": found.rows,
             "data_version": data_version,
         }
-        results.append(_Result(check, version, settings, measured, row))
+        results.append(_Result(check, version, settings, found, row))
     return results
 
 
@@ -145,6 +149,7 @@ def _measure(
             rejected=store.rejected(table, version),
             others={name: copies.enter_context(store.scan(read.snapshot(name, version))) for name in sorted(others)},
             constitution_version=version,
+            bases=bases_of(CONSTITUTIONS, version) if version else (),
             data_version=data_version,
             history=store.select(in_commit_order("check_results", "table_name = $table"), {"table": table}),
             measured=measured,
@@ -173,12 +178,14 @@ def _description(result: _Result) -> str:
 
 
 def _metadata(result: _Result) -> dict[str, Any]:
-    measured = result.measured
-    metadata: dict[str, Any] = {"rows": measured.rows, "bound": result.settings.bounds}
-    if measured.value is not None:
-        metadata["value"] = measured.value
-    if measured.examples:
-        metadata["examples"] = dg.MetadataValue.table(_records(measured.examples))
+    found = result.measured
+    metadata: dict[str, Any] = {"rows": found.rows, "bound": result.settings.bounds}
+    if found.value is not None:
+        metadata["value"] = found.value
+    if found.estimate is not None:
+        metadata["estimate"] = found.estimate
+    if found.examples:
+        metadata["examples"] = dg.MetadataValue.table(_records(found.examples))
     return metadata
 
 
@@ -194,7 +201,7 @@ def _over_versions(results: Sequence[_Result]) -> dg.AssetCheckResult:
             {
                 "version": str(result.version),
                 "found": result.found,
-                "result": "not measured" if result.measured.value is None else "passed" if result.passed else "failed",
+                "result": outcome_of(result.row).value,
                 "rows": result.measured.rows,
             }
         )

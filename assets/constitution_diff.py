@@ -1,6 +1,6 @@
-"""A version beside an earlier one: what its edits changed, and whose revisions the feedback model prefers.
+"""A version beside the one that it is based on: what its edits changed, and whose revisions are preferred.
 
-The earlier version is no input of the graph: it is another partition of the same tables, read as it is in the lake.
+The base is no input of the graph: it is another partition of the same tables, read as it is in the lake.
 """
 
 import dagster as dg
@@ -11,10 +11,10 @@ from assets.common.partitions import CONSTITUTIONS
 from assets.common.stage import new_rows, run_stage, stage_rows
 from assets.common.table_asset import table_asset
 from cai_dagster.compare.settings import ConstitutionDiffSettings
+from cai_dagster.constitution.bases import base_of
 from cai_dagster.constitution.constitution import Constitution
-from cai_dagster.constitution.versions import constitution_versions as versions_in
-from cai_dagster.constitution.versions import previous_version
 from cai_dagster.errors import MendableError
+from cai_dagster.home import Home
 from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import version_judgements_stage
@@ -44,7 +44,7 @@ def version_judgements(
     """Final revisions of two versions × principle × order, under the principles of both: log P(A) and log P(B)."""
     from cai_dagster.compare.version_tables import refuse_the_same
 
-    against = config.against or previous_version(versions_in(CONSTITUTIONS), context.partition_key)
+    against = config.against or base_of(CONSTITUTIONS, context.partition_key)
     if against is None:
         return stage_rows(context, lake, new_rows(context, lake), {"against": _FIRST})
     try:
@@ -69,16 +69,18 @@ class ConstitutionDiffConfig(ConstitutionDiffSettings, dg.Config):
     """Which version is compared with, and how much is shown."""
 
 
-@table_asset(code_version="2")
+@table_asset(code_version="3")
 def constitution_diff(
     context: dg.AssetExecutionContext, config: ConstitutionDiffConfig, lake: LakeResource
 ) -> dg.MaterializeResult:
     """What a version changed against an earlier one: principles, rows, labels, win rates, rewards, checks, cost."""
+    from cai_dagster.checks.history import read_history
     from cai_dagster.compare.version_tables import diff_versions
-    from cai_dagster.compare.views import markdown_summary
+    from cai_dagster.compare.views import markdown_summary, page, page_path
+    from cai_dagster.pages.html import write_page
 
     version = context.partition_key
-    against = config.against or previous_version(versions_in(CONSTITUTIONS), version)
+    against = config.against or base_of(CONSTITUTIONS, version)
     staged = new_rows(context, lake)
     if against is None:
         return stage_rows(context, lake, staged, {"against": _FIRST})
@@ -87,5 +89,11 @@ def constitution_diff(
     except MendableError as error:
         raise failure_of(error) from None
     staged.add(made.to_rows())
-    metadata = {"against": against, "diff": dg.MetadataValue.md(markdown_summary(made))}
+    file = page_path(Home.from_environment(), made)
+    write_page(file, page(made, read_history(lake.open(), [against, version])))
+    metadata = {
+        "against": against,
+        "page": dg.MetadataValue.path(file),
+        "diff": dg.MetadataValue.md(markdown_summary(made)),
+    }
     return stage_rows(context, lake, staged, metadata)

@@ -29,6 +29,12 @@ def cut(text: str, most: int | None) -> str:
     return text if most is None or len(text) <= most else text[:most] + "…"
 
 
+def first_line(text: str, most: int) -> str:
+    """The first line of a text that has a word in it, printable and cut."""
+    lines = (line.strip() for line in text.splitlines())
+    return printable(next((line for line in lines if line), ""), most)
+
+
 def escaped(value: object) -> str:
     """A value as one line of Markdown that renders as exactly its text, with control characters as their escapes.
 

@@ -1,6 +1,9 @@
 """The lake as Dagster sees it: a resource to read it with, and the one IO manager that every table goes through."""
 
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +14,7 @@ from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.profiles import active_profile, remember_profile, remembered_profile
 from cai_dagster.tables.registry import columns_made_from
 from cai_dagster.tables.table import Table
-from cai_dagster.text import printable
+from cai_dagster.text import first_line, printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 PREVIEW_ROWS = 5
 PREVIEW_CHARACTERS = 200
+LONGEST_ERROR = 500
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,25 @@ class RunTables:
         return found
 
 
+@contextmanager
+def failures_recorded(run_id: str, table: str, constitution_version: str | None) -> Generator[None]:
+    """Note in the lake that a materialization failed, and why; the error goes on as it was."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.description if isinstance(error, dg.Failure) else None
+        row = {
+            "table_name": table,
+            "constitution_version": constitution_version,
+            "run_id": run_id,
+            "failed_at": datetime.now(UTC).replace(tzinfo=None),
+            "error": first_line(reason or str(error) or type(error).__name__, LONGEST_ERROR),
+        }
+        with suppress(Exception):  # what made it fail may keep it from being written down: that is what is to be said
+            open_lake(Home.from_environment()).append("failed_materializations", row)
+        raise
+
+
 class LakeIOManager(dg.ConfigurableIOManager):
     """Commits what an asset staged in one transaction, and hands later assets a snapshot of it."""
 
@@ -98,7 +121,8 @@ class LakeIOManager(dg.ConfigurableIOManager):
 
         home = Home.from_environment()
         lake = open_lake(home)
-        snapshot_id = lake.commit(obj.rows, obj.account)
+        with failures_recorded(obj.account.run_id, obj.rows.table.name, obj.rows.constitution_version):
+            snapshot_id = lake.commit(obj.rows, obj.account)
         if remembered_profile(home) is None:
             remember_profile(home, active_profile())
         table = obj.rows.table

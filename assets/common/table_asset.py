@@ -1,5 +1,6 @@
 """An asset that makes a table: what Dagster is told of it follows from the declaration in `cai_dagster.tables`."""
 
+import functools
 import inspect
 from collections.abc import Callable, Set
 from typing import Any
@@ -10,6 +11,7 @@ from assets.common.partitions import constitution_versions
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Maker
+from resources.lake import failures_recorded
 
 _KINDS = {
     Maker.file: {"polars", "ducklake"},
@@ -27,7 +29,7 @@ def table_asset(
     """Decorator of the function that makes the table of its name.
 
     Partitions, group, kinds, pool and dependencies are those of the declaration. A table that the asset reads, and that
-    may be absent, is no parameter of the function: the asset depends on it all the same.
+    may be absent, is no parameter of the function: the asset depends on it all the same. The lake notes a failure.
 
     Raises ValueError where a parameter is a table that the declaration does not name among those that are read.
     """
@@ -39,6 +41,14 @@ def table_asset(
         if undeclared := handed - set(table.reads):
             named = ", ".join(sorted(undeclared))
             raise ValueError(f"{table.name} reads {named}: name it in `reads` of its declaration")
+
+        @functools.wraps(function)
+        def noted(*arguments: Any, **named: Any) -> Any:
+            context: dg.AssetExecutionContext = arguments[0] if arguments else named["context"]
+            version = context.partition_key if table.versioned else None
+            with failures_recorded(context.run_id, table.name, version):
+                return function(*arguments, **named)
+
         return dg.asset(
             partitions_def=constitution_versions if table.versioned else None,
             deps=[name for name in table.reads if name not in handed],
@@ -47,6 +57,6 @@ def table_asset(
             owners=["team:post-training"],
             code_version=code_version,
             pool="gpu" if table.maker.holds_the_accelerator else None,
-        )(function)
+        )(noted)
 
     return decorate

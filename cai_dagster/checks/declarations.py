@@ -170,8 +170,8 @@ _CHECKS = (
 )
 
 _DRIFT = (
-    "Largest change of another check's value on this table, against the version before it in natural order that was "
-    "measured (without versions: against the rows before)."
+    "Largest change of another check's value on this table, against the version that it is based on, or the nearest "
+    "base that was measured (without versions: against the rows before)."
 )
 _DRIFT_ADVICE = (
     "The examples name each value that changed. Not wrong in itself: look whether the constitution's edit explains it. "

@@ -12,7 +12,6 @@ import polars as pl
 from cai_dagster.checks.languages import language
 from cai_dagster.checks.measurement import Measurement, Tables
 from cai_dagster.checks.refusals import refuses
-from cai_dagster.constitution.versions import previous_version
 from cai_dagster.inputs.word_sequences import near_duplicates as nearly_equal
 from cai_dagster.inputs.word_sequences import repeated_shares, shared_phrases, signatures
 from cai_dagster.judging import label_statistics
@@ -214,7 +213,9 @@ def judge_agreement(tables: Tables) -> Measurement:
     gate = rows.filter(pl.col("slice") == "one_principle").to_dicts()
     if not gate:
         return Measurement(None, 0, [])
-    return Measurement(gate[0]["agreement_low"] or 0.0, gate[0]["pairs"], _shown(rows.sort("agreement").lazy()))
+    return Measurement(
+        gate[0]["agreement_low"] or 0.0, gate[0]["pairs"], _shown(rows.sort("agreement").lazy()), gate[0]["agreement"]
+    )
 
 
 def length_ratio(tables: Tables) -> Measurement:
@@ -235,7 +236,7 @@ def reward_accuracy(tables: Tables) -> Measurement:
     overall, examples = _evaluation(tables, pl.col("accuracy"))
     if not overall:
         return Measurement(None, 0, [])
-    return Measurement(overall["accuracy_low"] or 0.0, overall["pairs"], examples)
+    return Measurement(overall["accuracy_low"] or 0.0, overall["pairs"], examples, overall["accuracy"])
 
 
 def reward_over_length(tables: Tables) -> Measurement:
@@ -255,7 +256,7 @@ def reward_length_correlation(tables: Tables) -> Measurement:
 
 
 def drift(tables: Tables) -> Measurement:
-    """The largest change of what the other checks measured, against the version (or the rows) before."""
+    """The largest change of what the other checks measured, against the base of the version (or the rows before)."""
     changes: list[dict[str, Any]] = []
     for name, now in tables.measured.items():
         before = _before(tables, name)
@@ -270,9 +271,9 @@ def drift(tables: Tables) -> Measurement:
 
 
 def _before(tables: Tables, check: str) -> dict[str, Any] | None:
-    """The result to compare with: the latest of the nearest version before, by name, that has one.
+    """The result to compare with: the latest of the version that this one is based on, or of the next base with one.
 
-    By name and not by time, so that measuring an old version again, or many at once, compares each with the same one.
+    Not the latest in time: measuring an old version again, or many at once, compares each with the same one.
     A table without versions is compared with what was measured on its rows before these.
     """
     if tables.history.is_empty():
@@ -282,8 +283,9 @@ def _before(tables: Tables, check: str) -> dict[str, Any] | None:
     if version is None:
         earlier = results.filter(pl.col("data_version") != tables.data_version)
     else:
-        names: list[str] = results["constitution_version"].unique().to_list()
-        earlier = results.filter(pl.col("constitution_version") == (previous_version(names, version) or ""))
+        measured = set(results["constitution_version"])
+        base = next((base for base in tables.bases if base in measured), "")
+        earlier = results.filter(pl.col("constitution_version") == base)
     return earlier.row(-1, named=True) if earlier.height else None
 
 

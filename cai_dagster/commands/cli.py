@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from cai_dagster.commands.checks import checks
 from cai_dagster.commands.demo import demo
 from cai_dagster.commands.diff import diff
 from cai_dagster.commands.doctor import doctor
@@ -74,7 +75,7 @@ app = _App(
 # `cai --help` shows the commands in these groups and in this order.
 PANELS = {
     "Run": (init, setup, demo, run, backfill, ui, plan, retry),
-    "Look": (status, summary, diff, trace, principle, report),
+    "Look": (status, checks, summary, diff, trace, principle, report),
     "Data and models": (export, score),
     "Upkeep": (doctor, forget),
 }

@@ -9,13 +9,20 @@ import typer
 from rich.console import Console
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.constitution.versions import ConstitutionError, file_of_version
 from cai_dagster.home import Home
 from cai_dagster.project import CONSTITUTIONS
 
 
 def diff(
-    before: Annotated[str, typer.Argument(help="The earlier version.", autocompletion=complete_version)],
-    after: Annotated[str, typer.Argument(help="The later version.", autocompletion=complete_version)],
+    before: Annotated[
+        str,
+        typer.Argument(
+            help="The earlier version; where it stands alone, the later one, compared with its base.",
+            autocompletion=complete_version,
+        ),
+    ],
+    after: Annotated[str | None, typer.Argument(help="The later version.", autocompletion=complete_version)] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that opens from disk.", dir_okay=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     examples: Annotated[int, typer.Option(min=0, max=100, help="Examples of each kind of change.")] = 5,
@@ -25,6 +32,7 @@ def diff(
     ] = False,
 ) -> None:
     """Compare two versions: edits, rows, labels, win rate, cost."""
+    from cai_dagster.checks.history import read_history
     from cai_dagster.commands.dagster_process import materialize
     from cai_dagster.compare.version_tables import constitutions_to_compare, diff_versions
     from cai_dagster.compare.views import page, print_diff
@@ -32,6 +40,8 @@ def diff(
     from cai_dagster.pages.html import write_page
     from cai_dagster.settings import active_settings
 
+    if after is None:
+        before, after = _base(before), before
     settings = active_settings().constitution_diff.model_copy(update={"examples": examples})
     lake, constitutions = Lake(Home.existing()), CONSTITUTIONS
     if judge:
@@ -41,7 +51,7 @@ def diff(
         materialize("version_judgements", after, {"version_judgements": {"against": before}})
     made = diff_versions(lake, before, after, constitutions, settings)
     if html:
-        write_page(html, page(made))
+        write_page(html, page(made, read_history(lake, [before, after])))
     if as_json:
         sys.stdout.write(json.dumps(made.to_json(), indent=2) + "\n")
         return
@@ -50,3 +60,12 @@ def diff(
         console.print(f"{html}: the comparison as a page", markup=False, soft_wrap=True)
     else:
         print_diff(made, console)
+
+
+def _base(version: str) -> str:
+    from cai_dagster.constitution.bases import base_of
+
+    file_of_version(CONSTITUTIONS, version)
+    if (base := base_of(CONSTITUTIONS, version)) is None:
+        raise ConstitutionError(f"{version} is the first version: there is none to compare it with; name two")
+    return base

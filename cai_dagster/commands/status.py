@@ -133,7 +133,9 @@ def _problem(assets: "Iterable[AssetStatus]", has_file: bool) -> str:
         if wrong:
             more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
             return printable(f"{wrong[0].asset}{more}: {wrong[0].because}{'; ' + gone if gone else ''}", 200)
-    return gone
+    warned = [f"{asset.asset}.{check}" for asset in assets for check in asset.warned]
+    more = f" and {len(warned) - 1} more" if len(warned) > 1 else ""
+    return gone or (f"warned: {warned[0]}{more}" if warned else "")
 
 
 def _print_assets(console: Console, title: str, assets: "Sequence[AssetStatus]") -> None:
@@ -143,6 +145,8 @@ def _print_assets(console: Console, title: str, assets: "Sequence[AssetStatus]")
         if asset.because:
             mark, style = _MARKS[asset.state]
             console.print(Text.assemble((f"{mark} ", style), f"{asset.asset}: {printable(asset.because, 400)}"))
+        if asset.warned:
+            console.print(Text.assemble(("! ", "yellow"), f"{asset.asset}: warned: {', '.join(asset.warned)}"))
     console.print()
 
 

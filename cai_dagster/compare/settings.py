@@ -10,7 +10,7 @@ class ConstitutionDiffSettings(StrictModel):
 
     against: str = Field(
         pattern=r"^([a-z0-9][a-z0-9._-]*)?$",
-        description="The version to compare with; empty: the one before it, where v9 comes before v10.",
+        description="The version to compare with; empty: the one that it is based on.",
     )
     max_pairs: int = Field(
         ge=1,

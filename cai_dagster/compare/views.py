@@ -6,11 +6,13 @@ nothing of them becomes markup.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
+from pathlib import Path
 
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
+from cai_dagster.checks.history import CheckHistory, history_part
 from cai_dagster.compare.completions import CompletionExample
 from cai_dagster.compare.diff import ConstitutionDiff
 from cai_dagster.compare.labels import LabelChange
@@ -18,6 +20,7 @@ from cai_dagster.compare.principles import EarlierWording, PrincipleChange
 from cai_dagster.compare.runs import CheckResult, Cost, CostChange
 from cai_dagster.compare.scores import PolicyWinRate, RewardModelChange, WinRate
 from cai_dagster.exports.dataset_card import escaped
+from cai_dagster.home import Home
 from cai_dagster.pages.html import render
 from cai_dagster.pages.word_diff import word_diff
 from cai_dagster.text import printable
@@ -55,12 +58,19 @@ def print_diff(diff: ConstitutionDiff, console: Console) -> None:
         console.print(_costs_table(diff))
 
 
-def page(diff: ConstitutionDiff) -> str:
+def page_path(home: Home, diff: ConstitutionDiff) -> Path:
+    """Where the asset writes the page."""
+    return home.reports / "comparisons" / f"{diff.before}-{diff.after}.html"
+
+
+def page(diff: ConstitutionDiff, history: CheckHistory) -> str:
     """One HTML file."""
+    about = [diff.before, diff.after]
     return render(
         "constitution_diff.html",
         f"{diff.before} → {diff.after}",
         diff=diff,
+        check_history=history_part(history, about) if history.lines else None,
         headline=headline(diff),
         earlier=earlier_lines(diff),
         win_rates=win_rate_lines(diff),

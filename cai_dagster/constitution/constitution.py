@@ -13,8 +13,9 @@ from typing import Annotated, Any, Literal, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
-from cai_dagster.constitution.versions import ConstitutionError
+from cai_dagster.constitution.versions import ConstitutionError, constitution_versions
 from cai_dagster.hashing import ROW_ID_DIGITS, content_hash, unit_intervals
+from cai_dagster.text import did_you_mean
 
 LARGEST_FILE = 1_000_000  # bytes; sixteen principles are about 10 kB
 DEEPEST_NESTING = 8
@@ -70,6 +71,7 @@ class _PrincipleEntry(_Entry):
 
 
 class _ConstitutionEntry(_Entry):
+    based_on: Text | None = None
     title: Text | None = None
     description: Text | None = None
     licence: Text | None = None
@@ -128,12 +130,13 @@ class Principle:
 
 @dataclass(frozen=True)
 class Constitution:
-    """One version of a constitution."""
+    """One version of a constitution. `based_on` is the version that its file says it was made from, where it does."""
 
     version: str
     principles: tuple[Principle, ...]
     dialogues: tuple[Dialogue, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    based_on: str | None = None
 
     def draw(
         self, prompt_id: str, stage: str, round_number: int, count: int = 1, seed: int = 0
@@ -205,6 +208,8 @@ def load_constitution(file: Path) -> Constitution:
             problems.append(f"{file}: and {error.error_count() - MOST_PROBLEMS:,} more problems")
         raise ConstitutionError("\n".join(problems)) from error
     _refuse_duplicate_slugs(entry.principles, lines, file)
+    if entry.based_on is not None:
+        _refuse_unknown_base(entry.based_on, lines, file)
     return Constitution(
         version=file.stem,
         principles=tuple(
@@ -213,6 +218,7 @@ def load_constitution(file: Path) -> Constitution:
         ),
         dialogues=tuple(Dialogue(**dialogue.model_dump()) for dialogue in entry.dialogues),
         comparisons=tuple(Comparison(**comparison.model_dump()) for comparison in entry.comparisons),
+        based_on=entry.based_on,
     )
 
 
@@ -234,7 +240,7 @@ def text_of_file(file: Path) -> str:
 
 
 _Location = tuple[str | int, ...]
-_WORDS = ("slug", "better", "licence")  # fields of one word: what comes after it is a comment
+_WORDS = ("slug", "better", "licence", "based_on")  # fields of one word: what comes after it is a comment
 _LINE_END = re.compile("\r\n|[\n\r\x85\u2028\u2029]")  # as YAML 1.1 has them
 _OTHER_NUMBER = re.compile(r"[-+]?(?:0[xob]?[0-9a-fA-F_]+|[0-9][0-9_]*(?::[0-5]?[0-9])*)(?:\.[0-9_]*)?")
 _PLAIN_NUMBER = re.compile(r"[-+]?(?:0|[1-9][0-9]*)(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?|[-+]?\.[0-9]+")
@@ -333,6 +339,16 @@ def _field_name(place: _Location) -> str:
 def _quoted(text: str) -> str:
     """Part of the file as a message has it: enough to find it by."""
     return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
+
+
+def _refuse_unknown_base(base: str, lines: dict[_Location, int], file: Path) -> None:
+    others = [version for version in constitution_versions(file.parent) if version != file.stem]
+    if base not in others:
+        there = ", ".join(others) or "none"
+        raise ConstitutionError(
+            f"{file}:{_line_of(lines, ('based_on',))}: based_on: {base!r} is no other version; there are {there}"
+            f"{did_you_mean(base, others)}"
+        )
 
 
 def _refuse_duplicate_slugs(principles: list[_PrincipleEntry], lines: dict[_Location, int], file: Path) -> None:

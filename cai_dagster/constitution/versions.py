@@ -1,10 +1,10 @@
 """Versions of the constitution: the names of the files in constitutions/, in their order. It opens none of them."""
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 
 from cai_dagster.errors import MendableError
+from cai_dagster.text import did_you_mean
 
 VERSION_PATTERN = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
@@ -38,19 +38,14 @@ def natural_order(version: str) -> tuple[list[tuple[bool, int, str]], str]:
     return key, version  # v1 and v01 have an order too
 
 
-def previous_version(versions: Iterable[str], version: str) -> str | None:
-    """The one before it in natural order; None for the first."""
-    earlier = [one for one in versions if natural_order(one) < natural_order(version)]
-    return max(earlier, key=natural_order, default=None)
-
-
 def file_of_version(folder: Path, version: str) -> Path:
     """The file of a version. Raises ConstitutionError for a name that is none, and where there is no such file."""
     there = ", ".join(constitution_versions(folder)) or "none yet"
     refuse_other_names(version, there)
     file = folder / f"{version}.yaml"
     if not file.exists():
-        raise ConstitutionError(f"{file}: there is no such file; the versions are {there}")
+        like = did_you_mean(version, constitution_versions(folder))
+        raise ConstitutionError(f"{file}: there is no such file; the versions are {there}{like}")
     return file
 
 

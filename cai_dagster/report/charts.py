@@ -1,75 +1,29 @@
-"""The charts of a report: SVG inside the page, drawn when the report is made, with their numbers as a table beside.
-
-Altair describes a chart and vl-convert draws it in this process; neither reads anything from the network, and the page
-needs no script. Colours are the variables of page.css, so that a chart follows the page into the dark. It knows no
-table store.
-"""
+"""The charts of a report: what each shows. `pages.svg_charts` draws them. It knows no table store."""
 
 # The libraries below are typed in part only.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 # pyright: reportMissingTypeStubs=false
 
-import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import polars as pl
-from markupsafe import Markup
 
+from cai_dagster.pages.svg_charts import COLOURS, HEIGHT, WIDTH, Chart, chart_of, coloured, data_of, drawn, with_data
 from cai_dagster.report.bias import LENGTH_RATIOS
 from cai_dagster.report.facts import Facts, Row
 from cai_dagster.report.histograms import Histogram
 from cai_dagster.text import printable
 
-WIDTH, HEIGHT = 265, 150  # of the plot; with its axis it just fits a phone, so that its text keeps its size there
-PADDING = {"left": 24, "right": 16, "top": 5, "bottom": 5}  # a reader's font may be wider than the one measured here
 LONGEST_NAME = 80  # what does not fit beside the axis is cut there
 MOST_DOTS = 40  # on a line
 MOST_SLICES = 20  # in one chart
-_COLOURS = ["var(--chart-1)", "var(--chart-2)"]
-_ELEMENTS = frozenset({"svg", "g", "path", "line", "rect", "text", "tspan", "defs", "clipPath", "circle", "title"})
-_CONFIG: dict[str, Any] = {
-    "background": "transparent",
-    "font": "system-ui, sans-serif",
-    "view": {"stroke": "transparent"},
-    "bar": {"color": _COLOURS[0]},
-    "line": {"color": _COLOURS[0]},
-    "point": {"color": _COLOURS[0], "filled": True, "size": 60},
-    "rule": {"color": "var(--text)"},
-    "axis": {
-        "labelColor": "var(--text)",
-        "titleColor": "var(--text)",
-        "domainColor": "var(--quiet)",
-        "tickColor": "var(--quiet)",
-        "gridColor": "var(--line)",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "labelLimit": 160,
-        "labelSeparation": 8,
-    },
-    "header": {"labelColor": "var(--text)", "labelFontSize": 12, "title": None},
-    "legend": {"labelColor": "var(--text)", "labelFontSize": 12, "orient": "top", "title": None},
-}
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing with what it shows in words, and its numbers: `columns` and `rows` of text."""
-
-    svg: Markup
-    caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
 
 
 def charts_of(facts: Facts) -> dict[str, Chart]:
     """Every chart whose numbers there are, by name."""
-    drawn: dict[str, Chart | None] = {
+    charts: dict[str, Chart | None] = {
         "funnel": _funnel(facts),
         "p_a": facts.p_a and _histogram(facts.p_a, "P(A)", "judgements", "P(A) by order: the judgements in each bin"),
         "by_length": _by_length(facts),
@@ -86,7 +40,7 @@ def charts_of(facts: Facts) -> dict[str, Chart]:
         "win_rates": _win_rates(facts),
         "tokens": _tokens(facts),
     }
-    return {name: chart for name, chart in drawn.items() if chart is not None}
+    return {name: chart for name, chart in charts.items() if chart is not None}
 
 
 def curves_of(facts: Facts) -> dict[str, list[Chart]]:
@@ -110,17 +64,17 @@ def _funnel(facts: Facts) -> Chart | None:
     frame = pl.DataFrame(rows, schema=["table", "kind", "rows"], orient="row")
     order = [stage.table for stage in facts.funnel]
     chart = (
-        _chart(frame)
+        chart_of(frame)
         .mark_bar()
         .encode(
             y=alt.Y("table:N", sort=order, title=None),
             x=alt.X("rows:Q", title="rows", axis=alt.Axis(format="~s", tickCount=5)),
-            color=_colour(["kept", "rejected"]),
+            color=coloured(["kept", "rejected"]),
             order=alt.Order("kind:N"),
         )
     )
     shown = [[table, kind, f"{count:,}"] for table, kind, count in rows]
-    return _drawn(chart, "Rows of each table, kept and rejected", ["table", "which", "rows"], shown, 26 * len(order))
+    return drawn(chart, "Rows of each table, kept and rejected", ["table", "which", "rows"], shown, 26 * len(order))
 
 
 def _kept_and_rejected(stage: Any) -> list[tuple[str, int]]:
@@ -157,11 +111,11 @@ def _histogram(histogram: Histogram, x: str, y: str, caption: str) -> Chart:
     if len(names) > 1:
         header = alt.Header(labelOrient="top", labelAnchor="start", labelPadding=2)
         row = alt.Row("series:N", sort=names, header=header)
-        chart = bars.facet(row=row, data=_data(frame), spacing=8)
+        chart = bars.facet(row=row, data=data_of(frame), spacing=8)
     else:
-        chart = _with_data(bars, frame)
+        chart = with_data(bars, frame)
     shown = [[name, f"{low:.3g} to {high:.3g}", f"{count:,}"] for name, low, high, count in rows if count]
-    return _drawn(chart, caption, ["series", x, y], shown)
+    return drawn(chart, caption, ["series", x, y], shown)
 
 
 def _by_length(facts: Facts) -> Chart | None:
@@ -176,10 +130,10 @@ def _by_length(facts: Facts) -> Chart | None:
     scale = alt.Scale(domain=[0, 1])
     bars = alt.Chart().mark_point().encode(x=places, y=alt.Y("p:Q", title="P(the longer one is better)", scale=scale))
     half = alt.Chart().mark_rule(strokeDash=[4, 3]).encode(y=alt.datum(0.5))
-    chart = _with_data(alt.layer(half, bars), frame)
+    chart = with_data(alt.layer(half, bars), frame)
     shown = [[name, f"{pairs:,}", f"{p:.3f}"] for name, pairs, p in rows]
     caption = "How likely the longer completion is called better, by how much longer it is; 0.5 is no preference"
-    return _drawn(chart, caption, ["ratio of lengths", "pairs", "mean P"], shown)
+    return drawn(chart, caption, ["ratio of lengths", "pairs", "mean P"], shown)
 
 
 def _ratios_from(begin: float) -> str:
@@ -195,11 +149,11 @@ def _reliability(facts: Facts) -> Chart | None:
         return None
     bins = facts.calibration.reliability
     frame = pl.DataFrame(bins, schema=["confidence", "agreement", "share"], orient="row")
-    line = alt.Chart(_data(pl.DataFrame({"confidence": [0.5, 1.0], "agreement": [0.5, 1.0]})))
+    line = alt.Chart(data_of(pl.DataFrame({"confidence": [0.5, 1.0], "agreement": [0.5, 1.0]})))
     tenths = [tenth / 10 for tenth in range(5, 11)]
     scale_x, scale_y = alt.Scale(domain=[0.48, 1.02]), alt.Scale(domain=[0, 1.02])
     dots = (
-        _chart(frame)
+        chart_of(frame)
         .mark_point()
         .encode(
             x=alt.X("confidence:Q", scale=scale_x, title="confidence of the label", axis=alt.Axis(values=tenths)),
@@ -210,7 +164,7 @@ def _reliability(facts: Facts) -> Chart | None:
     diagonal = line.mark_line(strokeDash=[4, 3], color="var(--quiet)").encode(x="confidence:Q", y="agreement:Q")
     shown = [[f"{confidence:.3f}", f"{agreement:.3f}", f"{share:.1%}"] for confidence, agreement, share in bins]
     caption = "Reliability: agreement with humans by confidence of the label; on the diagonal it is as right as it says"
-    return _drawn(diagonal + dots, caption, ["confidence", "agreement", "share of the labels"], shown)
+    return drawn(diagonal + dots, caption, ["confidence", "agreement", "share of the labels"], shown)
 
 
 def _accuracy(facts: Facts) -> Chart | None:
@@ -253,11 +207,11 @@ def _intervals(
     quarters = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format="~g")
     value = alt.X("value:Q", title=measured, scale=alt.Scale(domain=[0, 1]), axis=quarters)
     dots = alt.Chart().mark_point().encode(y=names, x=value)
-    lines = alt.Chart().mark_rule(strokeWidth=2, color=_COLOURS[0]).encode(y=names, x="low:Q", x2="high:Q")
+    lines = alt.Chart().mark_rule(strokeWidth=2, color=COLOURS[0]).encode(y=names, x="low:Q", x2="high:Q")
     half = alt.Chart().mark_rule(strokeDash=[4, 3]).encode(x=alt.datum(0.5))
-    chart = _with_data(alt.layer(half, lines, dots), frame)
+    chart = with_data(alt.layer(half, lines, dots), frame)
     shown = [[name, f"{value:.3f}", _interval(low, high)] for name, value, low, high in scores]
-    return _drawn(chart, caption, [kind, measured, "interval"], shown, 24 * len(rows))
+    return drawn(chart, caption, [kind, measured, "interval"], shown, 24 * len(rows))
 
 
 def _distinct(names: Iterable[str]) -> list[str]:
@@ -288,17 +242,17 @@ def _tokens(facts: Facts) -> Chart | None:
     rows = [(row["table_name"], name, row[column]) for row in paid for column, name in kinds.items()]
     frame = pl.DataFrame(rows, schema=["table", "kind", "calls"], orient="row")
     chart = (
-        _chart(frame)
+        chart_of(frame)
         .mark_bar()
         .encode(
             y=alt.Y("table:N", sort=[row["table_name"] for row in paid], title=None),
             x=alt.X("calls:Q", title="model calls", axis=alt.Axis(format="~s", tickCount=5)),
-            color=_colour(list(kinds.values())),
+            color=coloured(list(kinds.values())),
         )
     )
     shown = [[table, kind, f"{calls:,}"] for table, kind, calls in rows]
     caption = "Model calls of the latest materialization of each table, paid for and answered from the ledger"
-    return _drawn(chart, caption, ["table", "which", "calls"], shown, 26 * len(paid))
+    return drawn(chart, caption, ["table", "which", "calls"], shown, 26 * len(paid))
 
 
 def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Chart:
@@ -309,7 +263,7 @@ def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Ch
     first, last = points[0][0], points[-1][0]
     ticks = sorted({round(first + (last - first) * fifth / 5) for fifth in range(6)})
     chart = (
-        _chart(frame)
+        chart_of(frame)
         .mark_line(**dots)
         .encode(
             x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(values=ticks, format="~s")),
@@ -317,69 +271,8 @@ def _curve(points: Sequence[tuple[int, float]], measured: str, asset: str) -> Ch
         )
     )
     shown = [[f"{step:,}", f"{value:.4g}"] for step, value in points]
-    return _drawn(chart, f"{measured} of {asset}", ["optimizer step", measured], shown)
-
-
-def _colour(kinds: list[str]) -> Any:
-    import altair as alt
-
-    return alt.Color("kind:N", scale=alt.Scale(domain=kinds, range=_COLOURS[: len(kinds)]))
-
-
-def _chart(frame: pl.DataFrame) -> Any:
-    import altair as alt
-
-    return alt.Chart(_data(frame))
-
-
-def _data(frame: pl.DataFrame) -> Any:
-    """The rows inside the chart: a number that is not finite is no point."""
-    import altair as alt
-
-    return alt.Data(values=[{name: _finite(value) for name, value in row.items()} for row in frame.to_dicts()])
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _with_data(chart: Any, frame: pl.DataFrame) -> Any:
-    chart.data = _data(frame)
-    return chart
+    return drawn(chart, f"{measured} of {asset}", ["optimizer step", measured], shown)
 
 
 def _name(text: str) -> str:
     return printable(text, LONGEST_NAME)
-
-
-def _drawn(
-    chart: Any, caption: str, columns: Sequence[str], rows: Sequence[Sequence[str]], height: int = HEIGHT
-) -> Chart:
-    import vl_convert
-
-    specification: dict[str, Any] = chart.to_dict()
-    if "facet" not in specification:
-        specification |= {
-            "width": WIDTH + 80,
-            "height": height + 60,
-            "autosize": {"type": "fit", "contains": "padding"},
-        }
-    specification |= {"config": _CONFIG, "padding": PADDING}
-    return Chart(_safe(vl_convert.vegalite_to_svg(specification)), caption, columns, rows)
-
-
-def _safe(svg: str) -> Markup:
-    """The drawing, which is the one thing that enters the page as markup: it must be shapes and text, nothing else.
-
-    Its own labels of parts are left out: the page says in words what a chart shows.
-    """
-    svg = re.sub(r' (?:role|aria-[a-z]+)="[^"]*"', "", svg)
-    for element in ElementTree.fromstring(svg).iter():  # noqa: S314 - made in this process a moment ago
-        kind = element.tag.rsplit("}", 1)[-1]
-        if kind not in _ELEMENTS or any(_is_active(name, value) for name, value in element.attrib.items()):
-            raise ValueError(f"a chart has an element <{kind}> {element.attrib}")
-    return Markup(svg)  # noqa: S704 - just looked at
-
-
-def _is_active(name: str, value: str) -> bool:
-    return name.startswith("on") or name.endswith("href") or "url(http" in value

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cai_dagster.checks.history import CheckHistory, read_history
 from cai_dagster.hashing import content_hash
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import in_commit_order, newest_check_results
@@ -104,6 +105,7 @@ class Facts:
     accounts: Sequence[Row]
     spent: Mapping[str, Row]
     checks: Sequence[Row]
+    check_history: CheckHistory = field(repr=False)
     dialogues: Sequence[RevisedDialogue] = field(repr=False)
     dialogues_of: int
     pairs: Sequence[LabelledPair] = field(repr=False)
@@ -145,6 +147,7 @@ def facts_of(lake: Lake, version: str, constitutions: Path = CONSTITUTIONS) -> F
         accounts=[tables.accounts[name] for name in TABLES if name in tables.accounts],
         spent=_spent(tables),
         checks=_checks(tables),
+        check_history=read_history(lake, [version], tables.snapshot_id),
         dialogues=dialogues(tables),
         dialogues_of=dialogue_count(tables),
         pairs=pairs(tables),

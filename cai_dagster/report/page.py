@@ -12,6 +12,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
+from cai_dagster.checks.history import history_part
 from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
 from cai_dagster.pages.html import render, render_part, write_page
@@ -70,6 +71,7 @@ def report_page(facts: Facts, made_at: datetime) -> str:
         shown_pairs=_within(PAIRS_BYTES, pairs),
         principles=_used(principles, (name for one in facts.dialogues[: len(dialogues)] for name in one.principles)),
         categories=_used(categories, (one.category for one in facts.dialogues[: len(dialogues)])),
+        check_history=history_part(facts.check_history, [facts.version]) if facts.check_history.lines else None,
         made_at=made_at.strftime("%Y-%m-%d %H:%M UTC"),
     )
 

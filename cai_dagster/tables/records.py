@@ -74,8 +74,31 @@ CHECK_RESULTS = Table(
             "severity", T.text, "ERROR: a failure stops what depends on the table.", COMPUTED, isin=("ERROR", "WARN")
         ),
         Column("value", T.number, "The measured value; null: there was nothing to measure.", COMPUTED, nullable=True),
+        Column(
+            "estimate",
+            T.number,
+            "The figure whose interval has `value` as its lower end; null where `value` is the figure itself.",
+            COMPUTED,
+            nullable=True,
+        ),
         Column("bounds", T.text, "What it was held against, in words.", COMPUTED),
         Column("rows", T.integer, "Rows it was measured on.", COMPUTED, ge=0),
         Column("data_version", T.text, "Of the rows that were measured: that of their materialization.", COMPUTED),
+    ),
+)
+
+FAILED_MATERIALIZATIONS = Table(
+    "failed_materializations",
+    "A materialization that failed, and why; appended. `cai status` shows it until the table is materialized.",
+    group="",
+    maker=Maker.record,
+    key=("table_name", "constitution_version", "run_id", "failed_at"),
+    appended=True,
+    columns=(
+        Column("table_name", T.text, "The table: the name of the asset.", COMPUTED),
+        Column("constitution_version", T.text, "Null for an unversioned table.", COMPUTED, nullable=True),
+        Column("run_id", T.text, "Of the Dagster run.", COMPUTED),
+        Column("failed_at", T.time, "UTC", COMPUTED),
+        Column("error", T.text, "The reason, in one line.", COMPUTED),
     ),
 )

@@ -12,11 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cai_dagster.checks.outcomes import LatestResult, Outcome, outcome_of, result_of
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.constitution.versions import ConstitutionError, constitution_versions, natural_order
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import is_begun
-from cai_dagster.lake.newest import in_commit_order, newest_check_results
+from cai_dagster.lake.newest import in_commit_order, newest_check_results, newest_materializations
 from cai_dagster.lake.reader import LakeReader, has_committed_files
 from cai_dagster.tables.registry import TABLES, graph
 
@@ -56,7 +57,10 @@ class CheckCounts:
 
 @dataclass(frozen=True)
 class AssetStatus:
-    """One table of one version. Cost is that of all its materializations, rows are those it has now."""
+    """One table of one version. Cost is that of all its materializations, rows are those it has now.
+
+    `warned` are the checks beyond their bound that stop nothing.
+    """
 
     asset: str
     state: State
@@ -68,6 +72,7 @@ class AssetStatus:
     calls_paid: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    warned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,15 +114,38 @@ class Status:
 def read_status(home: Home, constitutions: Path, only: Sequence[str] = ()) -> Status:
     """The status of the versions that have a file or a table (of those named in `only`, where any are)."""
     reader = LakeReader(home) if is_begun(home) or has_committed_files(home) else None
-    queries = (in_commit_order("materializations"), f"FROM ({newest_check_results()}) ORDER BY check_name")
-    accounts, results = (reader.rows(query) if reader else [] for query in queries)
+    queries = (
+        in_commit_order("materializations"),
+        f"FROM ({newest_check_results()}) ORDER BY check_name",
+        in_commit_order("failed_materializations"),
+    )
+    accounts, results, failures = (reader.rows(query) if reader else [] for query in queries)
     files = constitution_versions(constitutions)
-    known = {account["constitution_version"] for account in accounts} - {None}
+    known = {row["constitution_version"] for row in (*accounts, *failures)} - {None}
     shown = sorted({*files, *known}, key=natural_order, reverse=True)
     chosen = [version for version in shown if not only or version in only]
     changed = _changed_files(reader, constitutions, set(files) & set(chosen) & known) if reader else {}
     counted = _rows_now(reader, accounts) if reader else {}
-    return status_of(accounts, results, chosen, files, changed, counted)
+    return status_of(accounts, results, chosen, files, changed, counted, failures)
+
+
+def latest_results(home: Home, only: Sequence[str] = ()) -> list[LatestResult]:
+    """The latest result of each check, of the versions in `only` or of all: the newest version first, then by table."""
+    reader = LakeReader(home) if is_begun(home) or has_committed_files(home) else None
+    if reader is None:
+        return []
+    now = {
+        (row["table_name"], row["constitution_version"]): row["data_version"]
+        for row in reader.rows(newest_materializations())
+    }
+    order = list(TABLES)
+    results = [
+        result_of(row, now.get((row["table_name"], row["constitution_version"])))
+        for row in reader.rows(f"FROM ({newest_check_results()})")
+        if not only or row["constitution_version"] in only
+    ]
+    results.sort(key=lambda one: (order.index(one.table), one.check))
+    return sorted(results, key=lambda one: natural_order(one.version or ""), reverse=True)
 
 
 def standing(
@@ -143,11 +171,13 @@ def status_of(
     files: Iterable[str],
     changed_constitutions: Mapping[str, str],
     rows_now: Mapping[Key, int] | None = None,
+    failures: Iterable[Row] = (),
 ) -> Status:
     """The status of `versions`, in their order, from the accounts (oldest first) and each check's latest result.
 
     `changed_constitutions` says of a version why its constitution in the lake is not that of its file, `rows_now` how
-    many rows each table has; as many as its account says, where it is left out.
+    many rows each table has; as many as its account says, where it is left out. `failures` are the rows of
+    `failed_materializations`, the newest last.
     """
     history: dict[Key, list[Row]] = defaultdict(list)
     for account in accounts:
@@ -155,7 +185,8 @@ def status_of(
     checked: dict[Key, list[Row]] = defaultdict(list)
     for result in results:
         checked[result["table_name"], result["constitution_version"]].append(result)
-    judge = _Judge(history, checked, changed_constitutions, rows_now)
+    failed = {(failure["table_name"], failure["constitution_version"]): failure for failure in failures}
+    judge = _Judge(history, checked, failed, changed_constitutions, rows_now)
     with_file = frozenset(files)
     return Status(
         shared=tuple(judge.tables(None)),
@@ -172,33 +203,43 @@ class _Judge:
         self,
         history: Mapping[Key, list[Row]],
         checked: Mapping[Key, list[Row]],
+        failed: Mapping[Key, Row],
         changed: Mapping[str, str],
         rows_now: Mapping[Key, int] | None,
     ) -> None:
         self._history = history
         self._checked = checked
+        self._failed = failed
         self._changed = changed
         self._rows_now = rows_now
         self._stale: set[Key] = set()
 
     def tables(self, version: str | None) -> Iterable[AssetStatus]:
         for table in graph():
-            made = (table.name, version) in self._history
+            made = (table.name, version) in self._history or (table.name, version) in self._failed
             if table.versioned == (version is not None) and (made or not table.on_demand):
                 yield self._status(table.name, version)
 
     def _status(self, table: str, version: str | None) -> AssetStatus:
         history = self._history.get((table, version))
+        failure = self._failed.get((table, version))
         if not history:
+            if failure:
+                return AssetStatus(table, State.failed, f"the run failed: {failure['error']}", CheckCounts())
             return AssetStatus(table, State.never_made, "", CheckCounts())
         latest = history[-1]
-        checks, failing = _count(self._checked.get((table, version), ()), latest["data_version"])
+        checks, failing, warned = _count(self._checked.get((table, version), ()), latest["data_version"])
         because = self._stale_because(table, version, latest)
         if because:
             self._stale.add((table, version))
-        if failing:
-            because = "; ".join([f"check {', '.join(failing)} failed", *([because] if because else [])])
-        state = State.failed if failing else State.stale if because else State.fresh
+        wrong = (
+            [f"the last run failed: {failure['error']}"]
+            if failure and failure["snapshot_id"] > latest["snapshot_id"]
+            else []
+        )
+        wrong += [f"check {', '.join(failing)} failed"] if failing else []
+        state = State.failed if wrong else State.stale if because else State.fresh
+        because = "; ".join([*wrong, *([because] if because else [])])
         return AssetStatus(
             table,
             state,
@@ -210,6 +251,7 @@ class _Judge:
             calls_paid=sum(account["ledger_misses"] for account in history),
             tokens=sum(account["prompt_tokens"] + account["completion_tokens"] for account in history),
             seconds=round(sum(account["seconds"] for account in history), 3),
+            warned=tuple(warned),
         )
 
     def _rows(self, table: str, version: str | None, latest: Row) -> int:
@@ -243,22 +285,12 @@ def _was_read(upstream: Row, account: Row) -> bool:
     return upstream["snapshot_id"] <= (account["snapshot_id"] if own else account["read_at"])
 
 
-def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list[str]]:
-    """The counts, and the names of the failed checks."""
-    passed = warned = not_measured = outdated = 0
-    failing: list[str] = []
+def _count(results: Iterable[Row], data_version: str) -> tuple[CheckCounts, list[str], list[str]]:
+    """The counts, and the names of the checks that failed, and that warned."""
+    ended: dict[Outcome, list[str]] = {outcome: [] for outcome in Outcome}
     for result in results:
-        if result["data_version"] != data_version:
-            outdated += 1
-        elif result["value"] is None:
-            not_measured += 1
-        elif result["passed"]:
-            passed += 1
-        elif result["severity"] == "WARN":
-            warned += 1
-        else:
-            failing.append(result["check_name"])
-    return CheckCounts(passed, warned, len(failing), not_measured, outdated), failing
+        ended[outcome_of(result, data_version)].append(result["check_name"])
+    return CheckCounts(*(len(names) for names in ended.values())), ended[Outcome.failed], ended[Outcome.warned]
 
 
 def _rows_now(reader: LakeReader, accounts: Iterable[Row]) -> dict[Key, int]:

@@ -452,17 +452,20 @@ def result(version: str | None, check: str, value: float | None, day: int, data_
     }
 
 
-def with_history(version: str | None, measured: dict[str, float | None], *history: dict[str, Any]) -> Tables:
+def with_history(
+    version: str | None, measured: dict[str, float | None], *history: dict[str, Any], bases: tuple[str, ...] = ()
+) -> Tables:
     return Tables(
         pl.LazyFrame(),
         constitution_version=version,
+        bases=bases,
         data_version="new",
         history=pl.DataFrame(history, schema=TABLES["check_results"].schema),
         measured={name: Measurement(value, 50, []) for name, value in measured.items()},
     )
 
 
-def test_drift_is_the_largest_change_against_the_version_before_by_name() -> None:
+def test_drift_is_the_largest_change_against_the_nearest_base_that_was_measured() -> None:
     history = [
         result("v2", "refusals", 0.9, day=1),
         result("v2", "refusals", 0.1, day=2),  # its latest counts
@@ -470,8 +473,10 @@ def test_drift_is_the_largest_change_against_the_version_before_by_name() -> Non
         result("v9", "refusals", None, day=3),  # says nothing, so v2 is compared with
         result("v10", "refusals", 0.4, day=4),
         result("v11", "refusals", 0.8, day=9),
+        result("v5", "refusals", 0.8, day=9),  # nearer by name, and no base
     ]
-    measured = drift(with_history("v10", {"refusals": 0.3, "repetition": 0.03, "shared_phrase": 0.5}, *history))
+    now = {"refusals": 0.3, "repetition": 0.03, "shared_phrase": 0.5}
+    measured = drift(with_history("v10", now, *history, bases=("v9", "v2")))
     assert (measured.value, measured.rows) == (pytest.approx(0.2), 2)
     first, second = measured.examples
     assert first | {"change": 0.2} == {

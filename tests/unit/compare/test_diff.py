@@ -21,7 +21,6 @@ from cai_dagster.compare.scores import PolicyChange, PolicyWinRate, RewardModelC
 from cai_dagster.compare.version import VersionTables
 from cai_dagster.compare.views import markdown_summary, page, print_diff
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
-from cai_dagster.constitution.versions import previous_version
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
@@ -496,16 +495,6 @@ def test_nothing_made_yet_still_compares_the_principles() -> None:
         assert "cai diff v1 v2 --judge" in text
     assert "Is it {+very+} kind?" in shown(made)
     assert "<ins>very </ins>" in page(made)
-
-
-@pytest.mark.parametrize(
-    ("versions", "one", "previous"),
-    [(["v1", "v2", "v10"], "v10", "v2"), (["v1", "v2"], "v1", None), (["v1", "v3"], "v2", "v1"), ([], "v1", None)],
-)
-def test_the_version_before_is_the_one_that_people_count_before(
-    versions: list[str], one: str, previous: str | None
-) -> None:
-    assert previous_version(versions, one) == previous
 
 
 def hostile_diff(text: str) -> ConstitutionDiff:

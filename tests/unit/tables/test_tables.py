@@ -92,7 +92,7 @@ FIXED = {
     },
 }
 UNVERSIONED = {"prompts", "human_preferences", "initial_responses", "teacher_responses"}
-UNVERSIONED |= {"rejected_rows", "materializations", "check_results"}
+UNVERSIONED |= {"rejected_rows", "materializations", "check_results", "failed_materializations"}
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=lambda table: table.name)

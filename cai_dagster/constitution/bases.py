@@ -1,0 +1,53 @@
+"""The base of a version: the one that it was made from, and is compared with.
+
+A file names it as `based_on`. Where it does not, the base is the version that it was copied from, by its content: of
+those before it in natural order the one with which it shares most principles, the nearest where several do; where it
+shares none with any, the one before it.
+"""
+
+from contextlib import suppress
+from pathlib import Path
+
+from cai_dagster.constitution.constitution import Constitution, load_constitution
+from cai_dagster.constitution.versions import ConstitutionError, constitution_versions, natural_order
+
+
+def base_of(folder: Path, version: str) -> str | None:
+    """The version that a version is based on; None for the first. A file with a mistake has no content."""
+    read: dict[str, Constitution] = {}
+    for name in constitution_versions(folder):
+        with suppress(ConstitutionError):
+            read[name] = load_constitution(folder / f"{name}.yaml")
+    return _base(read, sorted({*constitution_versions(folder), version}, key=natural_order), version)
+
+
+def bases_of(folder: Path, version: str) -> list[str]:
+    """The base of a version, its base, and so on: the nearest first."""
+    bases: list[str] = []
+    base = base_of(folder, version)
+    while base is not None and base not in (version, *bases):
+        bases.append(base)
+        base = base_of(folder, base)
+    return bases
+
+
+def _base(read: dict[str, Constitution], versions: list[str], version: str) -> str | None:
+    own = read.get(version)
+    if own is not None and own.based_on is not None:
+        return own.based_on
+    earlier = [one for one in versions[: versions.index(version)] if version not in _named_bases(read, one)]
+    principles = set(own.principles if own else ())
+    return max(
+        reversed(earlier),  # of equals the first: the nearest
+        key=lambda one: len(principles & set(read[one].principles)) if one in read else 0,
+        default=None,
+    )
+
+
+def _named_bases(read: dict[str, Constitution], version: str) -> set[str]:
+    """The versions that a version is based on by what files say."""
+    bases: set[str] = set()
+    while version in read and (base := read[version].based_on) is not None and base not in bases:
+        bases.add(base)
+        version = base
+    return bases
