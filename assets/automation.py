@@ -1,10 +1,11 @@
-"""Sensors and automation conditions, each off until it is turned on in the UI.
+"""Sensors, a schedule and automation conditions, each off until it is turned on in the UI.
 
-They materialize new constitution versions, read prompts again when their files change, and note failed runs; see
+They materialize new constitution versions, read prompts again when their files change, and send alerts; see
 docs/monitoring.md.
 """
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -12,9 +13,10 @@ import dagster as dg
 from assets.prompts import prompts
 from cai_dagster.home import Home
 from cai_dagster.inputs.files import SourceFileError, fingerprint
+from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import assets_of_the_graph, required_assets, selection_of_required_assets
-from cai_dagster.upkeep.failures import FailedRun, record_failure
+from cai_dagster.upkeep.alerts import FailedRun, check_results_after, digest, record_failure, send, text_of_checks
 
 _ON_DEMAND = dg.AssetSelection.assets(*(name for name in assets_of_the_graph() if name not in required_assets()))
 
@@ -64,8 +66,8 @@ def changed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
 
 
 @dg.run_failure_sensor(
-    description="Adds a line to CAI_HOME/failures.jsonl for each run that failed, and runs the command that the "
-    "environment variable CAI_ON_FAILURE names, if any, with that line on its standard input.",
+    description="Adds a line to CAI_HOME/failures.jsonl for each run that failed, and sends it to the command in "
+    "CAI_ON_ALERT and the address in CAI_WEBHOOK, where they are set.",
 )
 def failed_runs(context: dg.RunFailureSensorContext) -> None:
     """Note what failed, where and why."""
@@ -79,8 +81,46 @@ def failed_runs(context: dg.RunFailureSensorContext) -> None:
         failed_steps=[step.step_key or "" for step in steps],
         error="\n".join(_cause(step) for step in steps) or context.failure_event.message or "",
     )
-    if problem := record_failure(Home.from_environment(), failed):
+    for problem in record_failure(Home.from_environment(), failed):
         context.log.warning(problem)
+
+
+@dg.sensor(
+    minimum_interval_seconds=60,
+    description="Sends the checks that failed or warned since it was turned on to the command in CAI_ON_ALERT and the "
+    "address in CAI_WEBHOOK, with value, bound and advice.",
+)
+def failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+    """Send what the checks found since the tick before, in one alert."""
+    after = int(context.cursor) if context.cursor else None
+    results, newest = check_results_after(Home.from_environment(), after)
+    if results:
+        about = {"checks": [{**asdict(one), "advice": one.advice} for one in results]}
+        for problem in send("checks", text_of_checks(results), about):
+            context.log.warning(problem)
+    return dg.SensorResult(cursor=str(newest))
+
+
+@dg.op(
+    description="Sends what the last day brought: tables made, assets that stand failed, checks beyond their bounds."
+)
+def send_digest(context: dg.OpExecutionContext) -> None:
+    """Send the digest; the run's log has it too."""
+    text, about = digest(Home.from_environment(), CONSTITUTIONS, datetime.now(UTC))
+    context.log.info(text)
+    for problem in send("digest", text, about):
+        context.log.warning(problem)
+
+
+@dg.job(description="One message about the last day, to the command in CAI_ON_ALERT and the address in CAI_WEBHOOK.")
+def daily_digest() -> None:
+    """The digest as a job, so that it can be sent at any time too."""
+    send_digest()
+
+
+every_morning = dg.ScheduleDefinition(
+    name="every_morning", job=daily_digest, cron_schedule="0 7 * * *", description="Sends the digest at 7 o'clock, UTC."
+)
 
 
 def _cause(step: dg.DagsterEvent) -> str:

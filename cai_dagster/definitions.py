@@ -5,7 +5,15 @@ from typing import Any
 
 import dagster as dg
 
-from assets.automation import automated, changed_prompts, failed_runs, new_versions
+from assets.automation import (
+    automated,
+    changed_prompts,
+    daily_digest,
+    every_morning,
+    failed_checks,
+    failed_runs,
+    new_versions,
+)
 from assets.best_of_n import best_of_n, best_of_n_candidates
 from assets.checks import asset_checks
 from assets.common.launchpad import defaults_from
@@ -87,8 +95,9 @@ def build_definitions(resources: Mapping[str, Any] | None = None) -> dg.Definiti
     return dg.Definitions(
         assets=(*automated(ASSETS), *POLICY_OPTIMIZATION, *COMPARISON),
         asset_checks=asset_checks,
-        jobs=[constitutional_ai],
-        sensors=[new_versions, changed_prompts, failed_runs],
+        jobs=[constitutional_ai, daily_digest],
+        sensors=[new_versions, changed_prompts, failed_runs, failed_checks],
+        schedules=[every_morning],
         resources={
             "io_manager": LakeIOManager(),
             "lake": LakeResource(),

@@ -55,7 +55,7 @@ def doctor(
     from cai_dagster.upkeep.salvage import salvage_ledger
     from cai_dagster.upkeep.tables import mend_filters
 
-    home = Home.existing()
+    home = Home.from_environment()
     removed = remove_leftovers(home) if mend else None
     mended = mend_filters(home) if mend else []
     salvaged = salvage_ledger(home) if salvage else None

@@ -46,7 +46,8 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL_S3": "See `AWS_ENDPOINT_URL`.",
     "CAI_PROFILE": "The profile of the settings. Where it is not set, the one that the home was made with; `default` "
     "in a new home (`cai demo` takes `demo`).",
-    "CAI_ON_FAILURE": "A command that is told of failed runs, where the sensor `failed_runs` is on (monitoring.md).",
+    "CAI_ON_ALERT": "A command that gets alerts, where the sensors that send them are on (monitoring.md).",
+    "CAI_WEBHOOK": 'A web address that gets alerts as `{"text": …}`, likewise.',
     "CAI_API_KEY": "The API key of HTTP servers; `api_key_variable` of `policy` and `feedback_model` may name another "
     "variable.",
     "DAGSTER_HOME": "Set for every program that `cai` starts, to `$CAI_HOME/dagster`. Set it yourself where you call "

@@ -17,7 +17,7 @@ def ui(
     port: Annotated[int, typer.Option(min=1, max=65_535, help="Port on localhost.")] = 3000,
     _profile: Profile = None,
 ) -> None:
-    """Open the Dagster UI on this project's instance, with the settings of the home's profile."""
+    """Open the Dagster UI on this project's instance."""
     home = Home.from_environment()
     _refuse_taken(port)
     prepare_instance(home)

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import pandera.errors
 import polars as pl
 
 from cai_dagster.disk import full_disk_named
@@ -18,16 +17,19 @@ from cai_dagster.lake.forgotten_prompts import FORGOTTEN
 from cai_dagster.lake.scratch import new_scratch_folder
 from cai_dagster.tables.registry import TABLES
 from cai_dagster.tables.table import Table
-from cai_dagster.tables.validation import pandera_schema
 
 CHUNK_ROWS = 20_000  # of rows that come one by one
 FRAME_ROWS = 250_000  # of a frame, which is in memory anyway: few files are cheaper than many
 
 
 class StagedRows:
-    """The rows of one table (of one constitution version, where the table has any), not yet committed."""
+    """The rows of one table (of one constitution version, where the table has any), not yet committed.
 
-    def __init__(self, folder: Path, table: str, constitution_version: str | None) -> None:
+    Not `validated`: rows that are only counted, as a plan does. They cannot be committed.
+    """
+
+    def __init__(self, folder: Path, table: str, constitution_version: str | None, validated: bool = True) -> None:
+        self._validated = validated
         self.table: Table = TABLES[table]
         self.constitution_version = constitution_version
         self.folder = new_scratch_folder(folder)
@@ -132,13 +134,23 @@ class StagedRows:
             self._rejected = []
 
     def _write_valid(self, frame: pl.DataFrame) -> None:
-        try:
-            pandera_schema(self.table).validate(frame, lazy=True)
-        except pandera.errors.SchemaErrors as errors:
-            frame = self._set_aside(frame, cast("pl.DataFrame", errors.failure_cases))  # pyright: ignore[reportUnknownMemberType]
+        if self._validated:
+            frame = self._valid(frame)
         self.row_count += frame.height
         if frame.height:
             self.parts.append(self._write(frame, f"rows_{len(self.parts)}"))
+
+    def _valid(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The rows that keep the rules of the table; the others are set aside."""
+        import pandera.errors
+
+        from cai_dagster.tables.validation import pandera_schema
+
+        try:
+            pandera_schema(self.table).validate(frame, lazy=True)
+        except pandera.errors.SchemaErrors as errors:
+            return self._set_aside(frame, cast("pl.DataFrame", errors.failure_cases))  # pyright: ignore[reportUnknownMemberType]
+        return frame
 
     def _set_aside(self, frame: pl.DataFrame, failures: pl.DataFrame) -> pl.DataFrame:
         """Reject the rows that failed a check, with every check they failed; return the others."""

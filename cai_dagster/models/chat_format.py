@@ -77,6 +77,28 @@ def keep_to_this_machine() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
+# What these names mean to AutoTokenizer. Importing that takes seconds, and torch, which a plan does not need.
+_GENERAL_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
+
+
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    keep_to_this_machine()
+    try:
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        config = {}
+    general = config.get("tokenizer_class") in _GENERAL_TOKENIZERS and "auto_map" not in config
+    if general and (folder / "tokenizer.json").is_file():
+        from transformers.tokenization_utils_tokenizers import TokenizersBackend
+
+        tokenizers: Any = TokenizersBackend
+        return tokenizers.from_pretrained(str(folder))
+    from transformers import AutoTokenizer
+
+    tokenizers = AutoTokenizer
+    return tokenizers.from_pretrained(str(folder), trust_remote_code=trust_remote_code)
+
+
 class ChatFormat:
     """The tokenizer and template of one model folder.
 
@@ -84,13 +106,9 @@ class ChatFormat:
     """
 
     def __init__(self, folder: Path, options: ChatOptions | None = None) -> None:
-        keep_to_this_machine()
-        from transformers import AutoTokenizer
-
         self._folder = folder
         self.options = ChatOptions.of(folder) if options is None else options
-        tokenizers: Any = AutoTokenizer
-        loaded = tokenizers.from_pretrained(str(folder), trust_remote_code=self.options.trust_remote_code)
+        loaded = _tokenizer(folder, self.options.trust_remote_code)
         self.tokenizer = cast("PreTrainedTokenizerBase", loaded)
         if not hasattr(self.tokenizer, "backend_tokenizer"):
             raise ChatFormatError(f"{folder}: only tokenizers with a tokenizer.json are supported")
@@ -110,9 +128,7 @@ class ChatFormat:
                 before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
                 patterns.append(f"{before}({re.escape(token.content)}){after}")
         self._control_pattern = re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")
-        serialized = json.dumps(json.loads(loaded.backend_tokenizer.to_str()), separators=(",", ":"))
-        self._plain_start = _plain_tokenizer(serialized, set(self._control), inside=False)
-        self._plain = _plain_tokenizer(serialized, set(self._control), inside=True)
+        self._plain_start, self._plain = _plain_tokenizers(loaded.backend_tokenizer.to_str(), set(self._control))
 
     @property
     def stop_strings(self) -> list[str]:
@@ -320,21 +336,22 @@ def _with_system_in_first_turn(messages: Messages) -> Messages:
     return (first, *messages[2:])
 
 
-def _plain_tokenizer(serialized: str, control: set[str], inside: bool) -> "Tokenizer":
-    """A tokenizer that reads no text as a control token, keeps all ids, and neither cuts nor pads.
+def _plain_tokenizers(serialized: str, control: set[str]) -> "tuple[Tokenizer, Tokenizer]":
+    """Tokenizers that read no text as a control token, keep all ids, and neither cut nor pad.
 
-    `inside`: for text that is not the first, where one that marks only the very first word must mark none.
+    The first is for the first text; the second for others, where one that marks only the very first word must mark none.
     """
     from tokenizers import Tokenizer
 
-    if inside:
-        serialized = serialized.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
     parts: dict[str, Any] = json.loads(serialized)
     for token in parts["added_tokens"]:
         token["special"] = token["content"] in control
-    plain = Tokenizer.from_str(json.dumps({**parts, "truncation": None, "padding": None}))
-    plain.encode_special_tokens = True  # read them as text
-    return plain
+    first = json.dumps({**parts, "truncation": None, "padding": None}, separators=(",", ":"))
+    inside = first.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
+    made = {text: Tokenizer.from_str(text) for text in dict.fromkeys((first, inside))}  # mostly the same: a large text
+    for plain in made.values():
+        plain.encode_special_tokens = True  # read them as text
+    return made[first], made[inside]
 
 
 def _common_length(first: list[int], second: list[int]) -> int:

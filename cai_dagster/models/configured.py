@@ -4,11 +4,12 @@ What a plan needs to know of a model before any is loaded, and all that a run ne
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from cai_dagster.home import Home
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.models.chat_options import template_text
+from cai_dagster.models.chat_options import ChatOptions, template_text
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, with_adapter
@@ -28,7 +29,8 @@ class ConfiguredModel(LanguageModelSettings):
 
     def chat_format(self) -> ChatFormat:
         """The configured model's tokenizer and template."""
-        return ChatFormat(self.served_weights().folder, self.chat_options)
+        weights = self.served_weights()
+        return _chat_format(weights.folder, weights.digest, self.chat_options)
 
     def model_id(self, weights: Weights) -> str:
         """The identity, in every request's id, of these weights served by these settings."""
@@ -45,3 +47,9 @@ class ConfiguredModel(LanguageModelSettings):
 
     def _rendered(self, weights: Weights) -> Weights:
         return replace(weights, rendering=self.chat_options.identity(template_text(weights.folder)))
+
+
+@lru_cache(maxsize=8)
+def _chat_format(folder: Path, _digest: str, options: ChatOptions) -> ChatFormat:
+    """A second to make, and the same for the same files."""
+    return ChatFormat(folder, options)

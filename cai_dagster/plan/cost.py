@@ -211,7 +211,7 @@ class _VersionRun:
 
     def _work(self, table: Table, inputs: Mapping[str, _Input]) -> Work:
         version = self._version if table.versioned else None
-        staged = StagedRows(self._run.folder, table.name, version)
+        staged = StagedRows(self._run.folder, table.name, version, validated=False)
         tables = {name: one.rows for name, one in inputs.items()}
         return Work(self._run.home, self._run.lake, self._version, tables, staged)
 

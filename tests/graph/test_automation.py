@@ -2,20 +2,26 @@
 
 import json
 import sys
+import threading
 from collections.abc import Iterator
+from datetime import datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import dagster as dg
 import pytest
 from dagster._core.definitions.asset_checks.asset_check_evaluation import AssetCheckEvaluationTargetMaterializationData
 
-from assets.automation import changed_prompts, failed_runs
+from assets.automation import changed_prompts, failed_checks, failed_runs
 from assets.common.partitions import constitution_versions
 from cai_dagster.definitions import ASSETS, build_definitions
 from cai_dagster.home import Home
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from cai_dagster.tables.registry import selection_of_required_assets
+from cai_dagster.upkeep.alerts import send
+from resources.lake import open_lake
+from tests.misbehaving_server import free_port
 from tests.scripted_graph import materialize
 
 INPUTS = ("prompts", "initial_responses", "human_preferences")
@@ -120,10 +126,12 @@ def test_nothing_begins_while_prompts_have_a_failed_check(automation: Automation
 
 def test_everything_is_off_by_default_and_says_what_it_does() -> None:
     sensors = list(build_definitions().get_repository_def().sensor_defs)
-    assert {sensor.name for sensor in sensors} == {"new_versions", "changed_prompts", "failed_runs"}
+    assert {sensor.name for sensor in sensors} == {"new_versions", "changed_prompts", "failed_runs", "failed_checks"}
     for sensor in sensors:
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
         assert sensor.description
+    (schedule,) = build_definitions().get_repository_def().schedule_defs
+    assert schedule.default_status == dg.DefaultScheduleStatus.STOPPED
 
 
 def test_assets_on_demand_have_no_condition() -> None:
@@ -195,9 +203,12 @@ def test_a_command_of_the_users_own_gets_the_line(
 ) -> None:
     told = tmp_path / "told; touch owned"
     program = "import sys; open(sys.argv[1], 'w').write(sys.stdin.read())"
-    monkeypatch.setenv("CAI_ON_FAILURE", f'{sys.executable} -c "{program}" "{told}"')
+    monkeypatch.setenv("CAI_ON_ALERT", f'{sys.executable} -c "{program}" "{told}"')
     report_failure(*failed)
-    assert told.read_text() == home.failures.read_text()
+    alert = json.loads(told.read_text())
+    assert alert.pop("kind") == "failed_run"
+    assert alert.pop("text").startswith("A run of v1 failed at prompts: ")
+    assert alert == json.loads(home.failures.read_text())
     assert not (Path.cwd() / "owned").exists()
 
 
@@ -205,6 +216,96 @@ def test_a_command_of_the_users_own_gets_the_line(
 def test_a_command_that_fails_loses_no_line(
     home: Home, failed: Any, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setenv("CAI_ON_FAILURE", command)
+    monkeypatch.setenv("CAI_ON_ALERT", command)
     report_failure(*failed)
     assert len(home.failures.read_text().splitlines()) == 1
+
+
+class Received(BaseHTTPRequestHandler):
+    """A web address that keeps what is posted to it."""
+
+    bodies: ClassVar[list[Any]] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """What arrives at the address that CAI_WEBHOOK names."""
+    Received.bodies.clear()
+    with HTTPServer(("127.0.0.1", 0), Received) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("CAI_WEBHOOK", f"http://127.0.0.1:{server.server_port}/hook")
+        yield Received.bodies
+        server.shutdown()
+
+
+def check_result(**about: Any) -> dict[str, Any]:
+    """A row of check_results, of a check that warned."""
+    row = {
+        "table_name": "revision_rounds",
+        "constitution_version": "v1",
+        "check_name": "repetition",
+        "run_id": "r",
+        "checked_at": datetime(2026, 1, 1),  # noqa: DTZ001 # as stored
+        "passed": False,
+        "severity": "WARN",
+        "value": 0.4,
+        "estimate": None,
+        "bounds": "at most 0.1",
+        "rows": 12,
+        "data_version": "d",
+    }
+    return {**row, **about}
+
+
+def ticked(cursor: str | None) -> Any:
+    with dg.build_sensor_context(cursor=cursor) as context:
+        return failed_checks(context)
+
+
+def test_checks_that_fail_or_warn_are_sent_once_with_value_bound_and_advice(home: Home, webhook: list[Any]) -> None:
+    lake = open_lake(home)
+    lake.append("check_results", check_result())
+    first = ticked(None)  # what was there before it was turned on is no news
+    lake.append("check_results", check_result(passed=True, value=0.05))
+    second = ticked(first.cursor)
+    assert webhook == []
+    lake.append(
+        "check_results", check_result(severity="ERROR", constitution_version="v2"), check_result(check_name="refusals")
+    )
+    third = ticked(second.cursor)
+    (message,) = webhook
+    one, other = message["text"].splitlines()
+    assert one.startswith("v2: revision_rounds.repetition failed: 0.4; bound: at most 0.1. Texts that go in circles")
+    assert other.startswith("v1: revision_rounds.refusals warned: 0.4; ")
+    assert ticked(third.cursor).cursor == third.cursor
+    assert len(webhook) == 1
+
+
+def test_an_address_that_does_not_answer_is_said_and_stops_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CAI_WEBHOOK", f"http://127.0.0.1:{free_port()}/")
+    assert [problem.split(":")[0] for problem in send("checks", "text", {})] == ["CAI_WEBHOOK"]
+    monkeypatch.setenv("CAI_WEBHOOK", "file:///etc/passwd")
+    assert send("checks", "text", {}) == ["CAI_WEBHOOK: it has to begin with https:// or http://"]
+
+
+def test_the_digest_says_what_was_made_what_stands_failed_and_which_checks_are_bad(
+    home: Home, webhook: list[Any]
+) -> None:
+    run = materialize(["prompts"], {"prompts": {"sources": ["/nowhere"]}}, raise_on_error=False)
+    assert not run.success
+    open_lake(home).append("check_results", check_result())
+    job = build_definitions().resolve_job_def("daily_digest")
+    assert job.execute_in_process().success
+    (message,) = webhook
+    first, *others = message["text"].splitlines()
+    assert first == "In the last day 0 tables were made; 1 stand failed, 1 checks are bad."
+    assert others[0].startswith("all versions: prompts: the run failed: prompts: /nowhere does not exist")
+    assert "revision_rounds.repetition warned" in others[1]

@@ -23,7 +23,7 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.scratch import LEASE, new_scratch_folder
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
-from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT, SETTINGS_FILE
 from cai_dagster.training.checkpoint_folders import folder_of_row
 from cai_dagster.upkeep import doctor, integrity
 from cai_dagster.upkeep import leftovers as leftover_files
@@ -80,9 +80,10 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "project"
     shutil.copytree(PROJECT / "constitutions", folder / "constitutions")
     shutil.copytree(PROJECT / "requirements", folder / "requirements")
-    for name in ("settings.toml", "dagster.yaml"):
-        shutil.copy(PROJECT / name, folder)
+    shutil.copy(SETTINGS_FILE, folder)
     monkeypatch.setattr(doctor, "PROJECT", folder)
+    monkeypatch.setattr(doctor, "SETTINGS_FILE", folder / "settings.toml")
+    monkeypatch.setattr(doctor, "CONSTITUTIONS", folder / "constitutions")
     monkeypatch.setattr(doctor, "REQUIREMENTS", folder / "requirements" / "cpu.txt")
     return folder
 

@@ -21,12 +21,13 @@ from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.pages.html import PageError
+from cai_dagster.pages.svg_charts import _safe
 from cai_dagster.project import PROJECT
 from cai_dagster.report import examples as report_examples
 from cai_dagster.report import facts as report_facts
 from cai_dagster.report import histograms
 from cai_dagster.report import page as report
-from cai_dagster.report.charts import _safe, charts_of
+from cai_dagster.report.charts import charts_of
 from cai_dagster.report.facts import Facts, facts_of, thinned
 from cai_dagster.report.page import report_path, write_report
 from cai_dagster.report.tables import ReportTables

@@ -139,6 +139,7 @@ def test_a_json_document_has_the_keys_of_the_page(
 def test_exit_statuses_are_those_of_the_page(home: Home) -> None:
     statuses = re.findall(r"^\| (\d+) \| ", PAGE, flags=re.MULTILINE)
     assert statuses == ["0", "1", "2", str(dagster_process.INTERRUPTED)]
+    home.root.mkdir()
     run = CliRunner()
     assert run.invoke(cli.app, ["status"]).exit_code == 0
     assert run.invoke(cli.app, ["status", "--nonsense"]).exit_code == 2
