@@ -48,13 +48,20 @@ class LedgerError(MendableError):
 
 @dataclass(frozen=True)
 class CallLengths:
-    """Tokens (prompt and completion together) of the calls of one model in one stage: mean and variance."""
+    """Tokens of the calls of one model in one stage: means, and the variances of prompts and completions.
+
+    `longest` is the longest completion, `cut` the share of completions that were ended by max_tokens.
+    """
 
     model_id: str
     stage: str
     calls: int
-    mean: float
-    variance: float
+    prompt_mean: float
+    prompt_variance: float
+    completion_mean: float
+    completion_variance: float
+    longest: int
+    cut: float
 
 
 class Ledger:
@@ -138,14 +145,27 @@ class Ledger:
 
     def lengths(self) -> list[CallLengths]:
         """Tokens of the calls paid for, by model and stage."""
-        tokens = calls.c.prompt_tokens + calls.c.completion_tokens
-        moments = [sa.func.count(), sa.func.avg(tokens), sa.func.avg(tokens * tokens * 1.0)]
-        query = sa.select(calls.c.model_id, calls.c.stage, *moments).group_by(calls.c.model_id, calls.c.stage)
+        is_cut = sa.and_(calls.c.finish_reason == "length", calls.c.logprobs.is_(None))
+        query = sa.select(
+            calls.c.model_id,
+            calls.c.stage,
+            sa.func.count(),
+            *_moments(calls.c.prompt_tokens),
+            *_moments(calls.c.completion_tokens),
+            sa.func.max(calls.c.completion_tokens),
+            sa.func.avg(sa.case((is_cut, 1.0), else_=0.0)),
+        ).group_by(calls.c.model_id, calls.c.stage)
         with self._engine.connect() as connection:
             rows: list[Any] = list(connection.execute(query).tuples())
         return [
-            CallLengths(model_id, stage, count, float(mean), max(0.0, float(square) - float(mean) ** 2))
-            for model_id, stage, count, mean, square in rows
+            CallLengths(
+                *(model_id, stage, count),
+                *_mean_and_variance(prompt, prompt_square),
+                *_mean_and_variance(completion, completion_square),
+                longest,
+                float(cut),
+            )
+            for model_id, stage, count, prompt, prompt_square, completion, completion_square, longest, cut in rows
         ]
 
     def totals(self) -> Mapping[str, int]:
@@ -267,3 +287,11 @@ def _use_wal(connection: Any, _record: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+
+
+def _moments(tokens: Any) -> list[Any]:
+    return [sa.func.avg(tokens), sa.func.avg(tokens * tokens * 1.0)]
+
+
+def _mean_and_variance(mean: Any, mean_square: Any) -> tuple[float, float]:
+    return float(mean), max(0.0, float(mean_square) - float(mean) ** 2)

@@ -84,7 +84,7 @@ _GENERAL_TOKENIZERS = ("TokenizersBackend", "PreTrainedTokenizerFast")
 def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
     keep_to_this_machine()
     try:
-        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         config = {}
     general = config.get("tokenizer_class") in _GENERAL_TOKENIZERS and "auto_map" not in config
@@ -339,7 +339,7 @@ def _with_system_in_first_turn(messages: Messages) -> Messages:
 def _plain_tokenizers(serialized: str, control: set[str]) -> "tuple[Tokenizer, Tokenizer]":
     """Tokenizers that read no text as a control token, keep all ids, and neither cut nor pad.
 
-    The first is for the first text; the second for others, where one that marks only the very first word must mark none.
+    The first is for the first text; the second for others, where one that marks only the first word must mark none.
     """
     from tokenizers import Tokenizer
 

@@ -6,6 +6,7 @@ model that counts instead of answering (`counting`). So the counts are those of 
 It knows the settings of the active profile, not what somebody types into the launchpad.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 
 from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.calls.row_stream import Progress, run_rows
+from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
@@ -23,7 +25,7 @@ from cai_dagster.lake.queries import Rows
 from cai_dagster.lake.scratch import scratch_folder, scratch_of
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.weights import Weights, checkpoint_weights
-from cai_dagster.plan.counting import CountedCalls, PlannedModel, counting_model
+from cai_dagster.plan.counting import CountedCalls, NewCalls, PlannedModel, counting_model
 from cai_dagster.plan.estimates import Estimates
 from cai_dagster.plan.stages import STAGES, Asked, Stage
 from cai_dagster.plan.steps import STEPS, TRAININGS, Work
@@ -47,7 +49,8 @@ class StagePlan:
 
     `new` are those that nobody has made; `in_ledger` those that cost nothing: their answer is in the ledger, or an
     earlier call of this plan pays for it. Not `exact`: an upper bound, because an input does not exist yet.
-    Tokens of the new calls with their 95 % interval and seconds at the measured rate; None where none was measured.
+    Tokens of the new calls with their 95 % interval and seconds at the measured rate; the estimates are None where
+    nothing of the kind was measured.
     """
 
     asset: str
@@ -57,8 +60,8 @@ class StagePlan:
     new: int
     exact: bool
     tokens_estimate: int | None
-    tokens_low: int | None
-    tokens_high: int | None
+    tokens_low: int
+    tokens_high: int
     seconds_estimate: float | None
 
 
@@ -73,17 +76,51 @@ class CheckpointPlan:
 
 
 @dataclass(frozen=True)
+class TablePlan:
+    """How many rows a table would have, and how many would be set aside, by reason.
+
+    Not `exact`: at most so many, because some of the texts that it is made of are not known yet.
+    """
+
+    asset: str
+    constitution_version: str | None
+    rows: int
+    rejected: int
+    reasons: dict[str, int]
+    exact: bool
+
+
+@dataclass(frozen=True)
 class CostPlan:
-    """What the selected assets would cost for some versions, in the order in which they would run."""
+    """What the selected assets would cost for some versions, in the order in which they would run.
+
+    `tables` are those that were counted on the way, `checks` how many data-quality checks would run.
+    """
 
     stages: list[StagePlan]
     checkpoints: list[CheckpointPlan]
+    tables: list[TablePlan]
+    engine_starts: int
+    engine_start_seconds: float | None
+    checks: int
+
+    @property
+    def seconds(self) -> float | None:
+        """Of stages, trainings and engine starts together, as far as they were measured; None where none was."""
+        known = [one.seconds_estimate for one in (*self.stages, *self.checkpoints) if one.seconds_estimate is not None]
+        starts = self.engine_starts * (self.engine_start_seconds or 0.0)
+        return sum(known) + starts if known else None
 
     def to_json(self) -> dict[str, Any]:
         """As `cai plan --json` prints it."""
         return {
             "stages": [asdict(stage) for stage in self.stages],
             "checkpoints": [asdict(checkpoint) for checkpoint in self.checkpoints],
+            "tables": [asdict(table) for table in self.tables],
+            "engine_starts": self.engine_starts,
+            "engine_start_seconds": self.engine_start_seconds,
+            "checks": self.checks,
+            "seconds": self.seconds,
         }
 
 
@@ -116,7 +153,14 @@ def plan(
         run.estimates = Estimates(lake, ledger.lengths())
         for version in versions:
             _VersionRun(run, version).visit_selected()
-    return CostPlan(run.stages, run.checkpoints)
+    return CostPlan(
+        stages=run.stages,
+        checkpoints=run.checkpoints,
+        tables=run.tables,
+        engine_starts=run.starts,
+        engine_start_seconds=run.estimates.engine_start_seconds(),
+        checks=sum(check.table in selected for check in CHECKS) * len(versions),
+    )
 
 
 @dataclass(frozen=True)
@@ -154,6 +198,10 @@ class _Run:
         self.shared: dict[str, _Input] = {}  # tables that know no constitution: the same for every version
         self.stages: list[StagePlan] = []
         self.checkpoints: list[CheckpointPlan] = []
+        self.tables: list[TablePlan] = []
+        self.starts = 0
+        self.loaded: str | None = None
+        """The model that an engine holds."""
 
 
 class _VersionRun:
@@ -207,7 +255,21 @@ class _VersionRun:
         work = self._work(table, inputs)
         step.fill(work, self._run.settings, self._run.models[Asked.policy])
         work.staged.close()
-        return _Input(work.staged, all(one.known for one in inputs.values()))
+        return self._counted(work, all(one.known for one in inputs.values()))
+
+    def _counted(self, work: Work, known: bool) -> _Input:
+        staged = work.staged
+        self._run.tables.append(
+            TablePlan(
+                staged.table.name,
+                staged.constitution_version,
+                staged.row_count,
+                staged.rejected_count,
+                dict(staged.reasons),
+                known,
+            )
+        )
+        return _Input(staged, known)
 
     def _work(self, table: Table, inputs: Mapping[str, _Input]) -> Work:
         version = self._version if table.versioned else None
@@ -228,7 +290,7 @@ class _VersionRun:
         known = trained and all(one.known for one in inputs.values())
         work = self._work(table, inputs)
         misses = self._count(stage, work, model, model_id, exact=known)
-        return _Input(work.staged, known and not misses)
+        return self._counted(work, known and not misses)
 
     def _count(self, stage: Stage, work: Work, model: PlannedModel, model_id: str, exact: bool) -> int:
         """The new calls of a stage; its plan is kept where it is selected."""
@@ -243,8 +305,12 @@ class _VersionRun:
         run_rows(rows, total, stage.recipe, counted, work.staged, stage.row_id, model.rows_in_flight, report)
         usage = counted.usage
         if stage.table in run.selected:
-            tokens = run.estimates.tokens(model_id, run.calls.new_by_stage - before)
-            seconds = run.estimates.seconds(stage.table, model_id, tokens[0]) if tokens else None
+            new = {name: calls - before.get(name, NewCalls()) for name, calls in run.calls.new_by_stage.items()}
+            tokens = run.estimates.tokens(model_id, {name: calls for name, calls in new.items() if calls.calls})
+            expected = tokens.expected
+            seconds = None if expected is None else run.estimates.seconds(stage.table, model_id, expected)
+            if usage.misses and model_id != run.loaded:  # the engine of the stage before serves the same model on
+                run.starts, run.loaded = run.starts + 1, model_id
             run.stages.append(
                 StagePlan(
                     asset=stage.table,
@@ -253,9 +319,9 @@ class _VersionRun:
                     in_ledger=usage.hits,
                     new=usage.misses,
                     exact=exact,
-                    tokens_estimate=round(tokens[0]) if tokens else None,
-                    tokens_low=round(tokens[1]) if tokens else None,
-                    tokens_high=round(tokens[2]) if tokens else None,
+                    tokens_estimate=None if expected is None else round(expected),
+                    tokens_low=math.floor(tokens.low),
+                    tokens_high=math.ceil(tokens.high),
                     seconds_estimate=None if seconds is None else round(seconds, 1),
                 )
             )
@@ -292,6 +358,8 @@ class _VersionRun:
             exists = found is not None if known else None
             seconds = 0.0 if exists else run.estimates.training_seconds(run.home, name)
             run.checkpoints.append(CheckpointPlan(name, self._version, exists, seconds))
+            if not exists:
+                run.loaded = None  # a training needs the accelerator for itself
         return found
 
     def _is_there(self, name: str) -> bool:

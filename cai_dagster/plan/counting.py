@@ -6,8 +6,8 @@ one, what follows it is in the ledger; where there is no word in it, its row is 
 """
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -16,6 +16,8 @@ from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import Answer, Claimed, PaidCall, Request
 from cai_dagster.models.chat_format import ChatFormat, fitting
 from cai_dagster.models.weights import Weights
+
+_STAND_IN = "(an answer not known yet: "
 
 
 class PlannedModel(Protocol):
@@ -48,13 +50,32 @@ class PlannedModel(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class NewCalls:
+    """Calls that nobody has made, and the most tokens of their completions.
+
+    `quoting` are those whose prompt quotes a text that nobody has seen yet, `prompt_tokens` is of the other prompts.
+    """
+
+    calls: int = 0
+    quoting: int = 0
+    prompt_tokens: int = 0
+    most_completion_tokens: int = 0
+
+    def __add__(self, other: "NewCalls") -> "NewCalls":
+        return NewCalls(*(one + another for one, another in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "NewCalls") -> "NewCalls":
+        return NewCalls(*(one - another for one, another in zip(astuple(self), astuple(other), strict=True)))
+
+
 class CountedCalls:
     """The ledger, and the calls that the plan has counted as new; nothing is written."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._counted: dict[bytes, int] = {}  # with the number of its choices, 0 for a completion
-        self.new_by_stage: Counter[str] = Counter()
+        self.new_by_stage: dict[str, NewCalls] = {}
 
     def get(self, request_ids: Sequence[str]) -> Mapping[str, Answer]:
         """The answers in the ledger, and stand-ins for the calls that are counted already."""
@@ -66,7 +87,6 @@ class CountedCalls:
         """Count calls as new; none has another answer."""
         for call in paid_calls:
             self._counted[bytes.fromhex(call.request_id)] = len(call.answer.logprobs or ())
-            self.new_by_stage[call.slot.stage] += 1
         return set()
 
     def retries(self) -> Mapping[str, int | None]:
@@ -95,9 +115,10 @@ class NoClaims:
 class CountingEngine:
     """Answers with stand-ins. It refuses what an engine would refuse: prompts that do not fit the context."""
 
-    def __init__(self, model: PlannedModel, model_id: str) -> None:
+    def __init__(self, model: PlannedModel, model_id: str, calls: CountedCalls) -> None:
         self._model = model
         self._model_id = model_id
+        self._calls = calls
 
     @cached_property
     def _format(self) -> ChatFormat:
@@ -107,19 +128,28 @@ class CountingEngine:
         """A stand-in for the completion."""
         ids = self._format.prompt_ids(request.messages, request.prefill)
         fitting(ids, request.sampling.max_tokens, self._model.max_model_len)
+        self._note(request, len(ids), request.sampling.max_tokens)
         return _stand_in(request.completion_id(self._model_id))
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         """A stand-in for the log probabilities: all choices are as likely."""
-        fitting(self._format.prompt_ids(request.messages, request.prefill), 1, self._model.max_model_len)
+        ids = self._format.prompt_ids(request.messages, request.prefill)
+        fitting(ids, 1, self._model.max_model_len)
+        self._note(request, len(ids), 1)
         return _stand_in(request.choice_id(self._model_id, choices), len(choices))
+
+    def _note(self, request: Request, prompt_tokens: int, most: int) -> None:
+        quotes = any(_STAND_IN in message.content for message in request.messages)
+        new, stage = self._calls.new_by_stage, request.slot.stage
+        one = NewCalls(1, int(quotes), 0 if quotes else prompt_tokens, most)
+        new[stage] = new.get(stage, NewCalls()) + one
 
 
 def _stand_in(request_id: str, choices: int = 0) -> Answer:
     logprobs = (-math.log(choices),) * choices if choices else None
-    return Answer(f"(an answer not known yet: {request_id})", "stop", 0, 0, 0.0, logprobs)
+    return Answer(f"{_STAND_IN}{request_id})", "stop", 0, 0, 0.0, logprobs)
 
 
 def counting_model(model: PlannedModel, model_id: str, calls: CountedCalls) -> LedgeredModel:
     """The model behind the ledger and the calls counted so far, with an engine that counts."""
-    return LedgeredModel(model_id, lambda: CountingEngine(model, model_id), calls, model.chat_format)
+    return LedgeredModel(model_id, lambda: CountingEngine(model, model_id, calls), calls, model.chat_format)

@@ -93,7 +93,7 @@ def print_plan(made: CostPlan, console: Console) -> None:
         table.add_column(column, justify="left" if column in {"asset", "version"} else "right")
     for stage in made.stages:
         bound = "" if stage.exact else "≤ "
-        tokens, seconds = "not measured yet", "–"
+        tokens, seconds = f"not measured yet ({stage.tokens_low:,}–{stage.tokens_high:,})", "–"
         if stage.tokens_estimate is not None:
             tokens = f"{stage.tokens_estimate:,} ({stage.tokens_low:,}–{stage.tokens_high:,})"
         if stage.seconds_estimate is not None:
@@ -107,7 +107,12 @@ def print_plan(made: CostPlan, console: Console) -> None:
     console.print(table)
     new = sum(stage.new for stage in made.stages)
     bound = "" if all(stage.exact for stage in made.stages) else "at most "
-    console.print(f"Together {bound}{new:,} new calls. ≤: an upper bound, because an input does not exist yet.")
+    starts = f"{made.engine_starts} engine start{'s' * (made.engine_starts != 1)}"
+    seconds = "" if made.seconds is None else f", about {made.seconds:,.0f} s as far as it was measured"
+    console.print(
+        f"Together {bound}{new:,} new calls, {starts}, {made.checks} checks{seconds}. "
+        "≤: an upper bound, because an input does not exist yet."
+    )
 
 
 def import_json(lake: Lake, table: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,8 +25,8 @@ COST_PLAN = Table(
             ge=0,
             nullable=True,
         ),
-        Column("tokens_low", T.integer, "Lower end of the 95 % interval.", COMPUTED, ge=0, nullable=True),
-        Column("tokens_high", T.integer, "Upper end of the 95 % interval.", COMPUTED, ge=0, nullable=True),
+        Column("tokens_low", T.integer, "Lower end of the 95 % interval.", COMPUTED, ge=0),
+        Column("tokens_high", T.integer, "Upper end of the 95 % interval.", COMPUTED, ge=0),
         Column("seconds_estimate", T.number, "At the measured rate.", COMPUTED, ge=0, nullable=True),
     ),
 )

@@ -88,10 +88,8 @@ def test_new_calls_of_a_changed_version_are_the_ledger_misses_of_its_run(home: H
     assert counts(stage_of(together, "revision_rounds", "v2")) == counts(made)
     assert len([stage for stage in together.stages if stage.asset == "initial_responses"]) == 1
 
-    shown = metadata(result, "revision_rounds")
-    assert made.tokens_low is not None
-    assert made.tokens_high is not None
-    assert made.tokens_low <= shown["prompt_tokens"] + shown["completion_tokens"] <= made.tokens_high
+    assert made.tokens_estimate is not None
+    assert 0 < made.tokens_low <= made.tokens_estimate <= made.tokens_high
     assert made.seconds_estimate is not None
     assert made.seconds_estimate >= 0
 
