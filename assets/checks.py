@@ -61,6 +61,8 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
         versions = [context.partition_key if TABLES[table].versioned else None] if one else _versions(read, table)
         results = [result for version in versions for result in _results(read, table, version, selected)]
         lake.open().append("check_results", *(result.row for result in results))
+        for observation in _observations(table, results):
+            context.instance.report_runless_asset_event(observation)
         if one:
             yield from (dg.AssetCheckResult(**_fields(result)) for result in results)
             return
@@ -96,6 +98,16 @@ class _Result:
             return f"not measured: nothing to measure; bound: {self.settings.bounds}"
         value = measured(self.measured.value, self.measured.estimate)
         return f"measured {value} over {self.measured.rows:,}; bound: {self.settings.bounds}"
+
+
+def _observations(table: str, results: Sequence[_Result]) -> Iterator[dg.AssetObservation]:
+    """What was measured of each version, by check: so it is among the asset's plots, beside its other numbers."""
+    measured_of: dict[str | None, dict[str, float]] = {}
+    for one in results:
+        if one.measured.value is not None:
+            measured_of.setdefault(one.version, {})[one.check.name] = one.measured.value
+    for version, values in measured_of.items():
+        yield dg.AssetObservation(table, partition=version, metadata=values)
 
 
 def _versions(read: RunTables, table: str) -> list[str]:

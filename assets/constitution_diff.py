@@ -7,6 +7,7 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
+from assets.common.pages import page_address
 from assets.common.partitions import CONSTITUTIONS
 from assets.common.stage import new_rows, run_stage, stage_rows
 from assets.common.table_asset import table_asset
@@ -93,7 +94,8 @@ def constitution_diff(
     write_page(file, page(made, read_history(lake.open(), [against, version])))
     metadata = {
         "against": against,
-        "page": dg.MetadataValue.path(file),
+        **page_address(file),
+        "path": dg.MetadataValue.path(file),
         "diff": dg.MetadataValue.md(markdown_summary(made)),
     }
     return stage_rows(context, lake, staged, metadata)

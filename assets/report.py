@@ -3,6 +3,7 @@
 import dagster as dg
 
 from assets.common.failures import failure_of
+from assets.common.pages import page_address
 from assets.common.partitions import constitution_versions
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
@@ -39,6 +40,7 @@ def report(context: dg.AssetExecutionContext, lake: LakeResource) -> dg.Material
         raise failure_of(error) from None
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures(written.facts).items())
     metadata = {
+        **page_address(written.path),
         "path": dg.MetadataValue.path(written.path),
         "bytes": written.bytes,
         "snapshot_id": written.facts.snapshot_id,

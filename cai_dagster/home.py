@@ -22,6 +22,8 @@ STORAGE = {
     "checkpoints": "CAI_CHECKPOINTS",
 }
 """The keys of `[storage]` in settings.toml, and the environment variables that go before them."""
+PAGES_ADDRESS = "CAI_PAGES"
+"""The environment variable with the address at which `cai ui` serves the pages in `reports`."""
 _DATABASES = ("catalog", "ledger")
 
 

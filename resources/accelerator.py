@@ -93,7 +93,7 @@ def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> Start
             from resources.engines.vllm import VllmEngine
 
             log(f"starting vLLM with {weights.name} from {weights.folder}")
-            return VllmEngine(weights, settings)
+            return VllmEngine(weights, settings, log)
 
 
 ACCELERATOR = _Accelerator()

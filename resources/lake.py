@@ -1,5 +1,6 @@
 """The lake as Dagster sees it: a resource to read it with, and the one IO manager that every table goes through."""
 
+import re
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import dagster as dg
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.profiles import active_profile, remember_profile, remembered_profile
-from cai_dagster.tables.registry import columns_made_from
+from cai_dagster.tables.registry import TABLES, columns_made_from
 from cai_dagster.tables.table import Table
 from cai_dagster.text import first_line, printable
 
@@ -135,7 +136,7 @@ class LakeIOManager(dg.ConfigurableIOManager):
             "dagster/uri": f"ducklake:{catalog_named(home)}",
             "snapshot_id": snapshot_id,
             "rejected_rows": obj.rows.rejected_count,
-            "preview": _preview(lake.query(f"FROM {table.name} LIMIT {PREVIEW_ROWS}", **{table.name: snapshot})),
+            "preview": _preview(_previewed(lake, table, snapshot)),
         }
         lineage = _column_lineage(table.name)
         if lineage.deps_by_column:
@@ -165,6 +166,16 @@ def _column_lineage(table: str) -> dg.TableColumnLineage:
             for column, sources in columns_made_from(table).items()
         }
     )
+
+
+def _previewed(lake: "Lake", table: Table, snapshot: TableSnapshot) -> "pl.DataFrame":
+    """The first rows of the table's preview; what it quotes of other tables is as it was at the same moment."""
+    tables = {table.name: snapshot}
+    for name in table.reads:
+        if re.search(rf"\b{name}\b", table.preview):
+            version = snapshot.constitution_version if TABLES[name].versioned else None
+            tables[name] = TableSnapshot(lake, name, version, snapshot.snapshot_id)
+    return lake.query(f"{table.previewed} LIMIT {PREVIEW_ROWS}", **tables)
 
 
 def _preview(frame: "pl.DataFrame") -> dg.TableMetadataValue | dg.MarkdownMetadataValue:

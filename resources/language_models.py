@@ -14,9 +14,10 @@ from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
 from cai_dagster.models.configured import ConfiguredModel
 from cai_dagster.models.reasoning import ReasoningMarks
-from cai_dagster.models.settings import LanguageModelSettings
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.accelerator import ACCELERATOR
+from resources.engines.http.models import NotServedError
 from resources.engines.protocol import Log
 
 if TYPE_CHECKING:
@@ -60,9 +61,17 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
         """The engine that serves these weights, where the settings say."""
         fields = LanguageModelSettings.model_fields
         settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
-        if weights != self.served_weights():  # `served_model` is a name of the configured model only
-            settings = settings.model_copy(update={"served_model": weights.name})
-        return ACCELERATOR.engine(weights, settings, log)
+        if weights == self.served_weights():
+            return ACCELERATOR.engine(weights, settings, log)
+        # A checkpoint that was trained here. `served_model` is a name of the configured model only.
+        settings = settings.model_copy(update={"served_model": weights.name})
+        try:
+            return ACCELERATOR.engine(weights, settings, log)
+        except NotServedError as error:
+            if not settings.checkpoints_here:
+                raise
+            log(f"{error} It is asked in this process instead (checkpoints_here).")
+        return ACCELERATOR.engine(weights, settings.model_copy(update={"engine": EngineKind.in_process}), log)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Give the accelerator back at the end of the run."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from cai_dagster.plan.steps import Work
 
 Metadata = dict[str, Any]
+PROGRESS_TAG, PAID_TAG = "cai/progress", "cai/calls_paid"
+LONGEST_TAG = 255
 
 
 def constitution_version(context: dg.AssetExecutionContext) -> str | None:
@@ -63,6 +65,9 @@ def run_stages(
 
     def report(progress: Progress) -> None:
         context.log.info(f"{table}: {progress}")
+        # While it runs, an asset has no metadata yet; the run's page and the list of a backfill's runs show tags.
+        tags = {PROGRESS_TAG: f"{table}: {progress}"[:LONGEST_TAG], PAID_TAG: f"{paid_before + progress.paid:,}"}
+        context.instance.add_run_tags(context.run_id, tags)
 
     def run() -> None:
         _reject_without_partner(context, lake, tables.values(), staged)
@@ -73,12 +78,20 @@ def run_stages(
             run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
 
     models = [model for model, _ in runs]
+    paid_before = _paid_so_far(context)
     _run_until_agreed(run, models, staged, context.log.info)
     usage = sum((model.usage for model in models), Usage())
     paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens:,} tokens"
     context.log.info(f"{table}: {paid}")
+    context.instance.add_run_tags(context.run_id, {PAID_TAG: f"{paid_before + usage.misses:,}"})
     names = ", ".join(dict.fromkeys(model.model_id for model in models))
     return _result(context, lake, staged, usage, {"model": names, **_cost(usage), **(more or {})}, names)
+
+
+def _paid_so_far(context: dg.AssetExecutionContext) -> int:
+    """The calls that earlier stages of this run have paid for."""
+    run = context.instance.get_run_by_id(context.run_id)
+    return int((run.tags.get(PAID_TAG, "0") if run else "0").replace(",", ""))
 
 
 def _cost(usage: Usage) -> Metadata:

@@ -169,7 +169,7 @@ class LedgeredModel:
             raise MalformedTextError(
                 f"{request.slot.stage}, round {request.slot.round}: no valid Unicode: {quoted} (request {request_id})"
             )
-        return Completion(said.text, answer.finish_reason, request_id, said.reasoning)
+        return Completion(said.text, answer.finish_reason, request_id, said.reasoning, request_id in self._uncommitted)
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
         """The choices' log probabilities from the ledger or the engine.
@@ -184,7 +184,7 @@ class LedgeredModel:
         logprobs = tuple(logprob for logprob in answer.logprobs or () if logprob is not None)
         if len(logprobs) != len(choices):
             raise MissingLabelError(f"the engine returned {answer.logprobs} for {choices} (request {request_id})")
-        return ChoiceLogprobs(logprobs, request_id)
+        return ChoiceLogprobs(logprobs, request_id, request_id in self._uncommitted)
 
     def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
         """Whether each choice is one token after the prefill. Needs the tokenizer, not the engine.

@@ -5,7 +5,7 @@ It knows neither engines nor the ledger. The text of a message is data; `chat_fo
 
 import math
 from collections.abc import Mapping, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from cai_dagster.errors import RowError
@@ -145,20 +145,25 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion, the id of its call in the ledger, and what the model thought before it, if it does."""
+    """A completion, the id of its call in the ledger, and what the model thought before it, if it does.
+
+    `paid`: the call was made just now, and not found in the ledger.
+    """
 
     text: str
     finish_reason: str
     request_id: str
     reasoning: str | None = None
+    paid: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
 class ChoiceLogprobs:
-    """log P of each choice as the next token after the prefill, in the order of the choices."""
+    """log P of each choice as the next token after the prefill, in the order of choices. `paid`: as of Completion."""
 
     logprobs: tuple[float, ...]
     request_id: str
+    paid: bool = field(default=False, compare=False)
 
     @property
     def mass(self) -> float:

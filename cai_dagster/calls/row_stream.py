@@ -9,6 +9,7 @@ import contextlib
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
@@ -20,6 +21,7 @@ from cai_dagster.errors import HOW_TO_GO_ON, RowError
 from cai_dagster.lake.staging import StagedRows
 
 REPORT_SECONDS = 10.0
+LATELY_ROWS = 50
 
 Row = Mapping[str, Any]
 Recipe = Callable[[LanguageModel, Row], Awaitable[Sequence[Row]]]
@@ -28,57 +30,68 @@ INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is. `calls` are those answered, `calls_of_done` those of rows that are done.
+    """How far a stage is.
 
-    `paid_by_others` are the calls whose answers another run is paying for at this moment.
+    `calls` are those answered, `paid` those of them that the ledger did not have; `tokens` and `paid_seconds`, the wall
+    time since the first of them, are of these. `paid_of_done` are those of rows that are done, `paid_lately` how many
+    the last rows needed, a row. `paid_by_others` are the calls whose answers another run is paying for at this moment.
     """
 
     done: int
     total: int
     rejected: int
     calls: int
-    calls_of_done: int
+    paid: int
+    paid_of_done: int
+    paid_lately: float
     tokens: int
-    seconds: float
+    paid_seconds: float
     paid_by_others: int = 0
 
     @property
     def seconds_left(self) -> float | None:
-        """At this rate, if the other rows need as many calls as those that are done; None while none is.
+        """At the rate of the calls paid for, if the rows left need as many as the last ones; None before any is known.
 
-        Many rows are in work at once and end together: the calls say how far they are, the rows do not.
+        What the ledger has takes no time and says nothing of what is to come. Many rows are in work at once and end
+        together: the calls say how far they are, the rows do not.
         """
-        if not (self.done and self.calls):
+        if not (self.done and self.paid and self.paid_lately):
             return None
-        expected = self.calls_of_done / self.done * self.total
-        return self.seconds * max(0.0, expected / self.calls - 1)
+        expected = self.paid_of_done + self.paid_lately * (self.total - self.done)
+        return self.paid_seconds / self.paid * max(0.0, expected - self.paid)
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Of prompts and completions together, of the calls paid for."""
+        return self.tokens / max(self.paid_seconds, 1e-9)
 
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:,.0f} s left"
         others = f", {self.paid_by_others:,} calls wait for another run's answer" if self.paid_by_others else ""
         return (
-            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls, "
-            f"{self.tokens / max(self.seconds, 1e-9):,.0f} tokens/s{left}{others}"
+            f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls"
+            f"{f' ({self.paid:,} paid)' if self.paid < self.calls else ''}, "
+            f"{self.tokens_per_second:,.0f} tokens/s{left}{others}"
         )
 
 
 class _CountingModel:
-    """A model that counts the answers it gives to one row."""
+    """A model that counts the answers to one row that were paid for."""
 
     def __init__(self, model: LanguageModel) -> None:
         self._model = model
         self.model_id = model.model_id
         self.tells_apart = model.tells_apart
-        self.calls = 0
+        self.paid = 0
 
     async def complete(self, request: Request) -> Completion:
         completion = await self._model.complete(request)
-        self.calls += 1
+        self.paid += completion.paid
         return completion
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> ChoiceLogprobs:
         chosen = await self._model.choose(request, choices)
-        self.calls += 1
+        self.paid += chosen.paid
         return chosen
 
 
@@ -122,11 +135,11 @@ async def _run_rows(
     received: list[int],
 ) -> None:
     waiting = iter(rows)  # shared: each row goes to the first worker that is free
-    started = time.monotonic()
-    done = calls_of_done = 0
+    done = paid_of_done = 0
+    lately: deque[int] = deque(maxlen=max(LATELY_ROWS, 2 * rows_in_flight))  # calls paid for, of the last rows
 
     async def work() -> None:
-        nonlocal done, calls_of_done
+        nonlocal done, paid_of_done
         for row in waiting:
             counting = _CountingModel(model)
             try:
@@ -136,15 +149,32 @@ async def _run_rows(
             else:
                 staged.add(results)
             done += 1
-            calls_of_done += counting.calls
+            paid_of_done += counting.paid
+            lately.append(counting.paid)
 
     async def tell() -> None:
+        first_paid: float | None = None
+        last_report = time.monotonic()
         while True:
             await asyncio.sleep(REPORT_SECONDS)
-            usage, seconds = model.usage, time.monotonic() - started
-            calls = usage.hits + usage.misses
-            others = model.paid_by_others
-            report(Progress(done, total, staged.rejected_count, calls, calls_of_done, usage.tokens, seconds, others))
+            usage, now = model.usage, time.monotonic()
+            if first_paid is None and usage.misses:
+                first_paid = last_report  # some time in the interval that ends now
+            last_report = now
+            report(
+                Progress(
+                    done=done,
+                    total=total,
+                    rejected=staged.rejected_count,
+                    calls=usage.hits + usage.misses,
+                    paid=usage.misses,
+                    paid_of_done=paid_of_done,
+                    paid_lately=sum(lately) / len(lately) if lately else 0.0,
+                    tokens=usage.tokens,
+                    paid_seconds=0.0 if first_paid is None else now - first_paid,
+                    paid_by_others=model.paid_by_others,
+                )
+            )
 
     telling = asyncio.create_task(tell())
     workers = [asyncio.create_task(work()) for _ in range(rows_in_flight)]

@@ -8,6 +8,9 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.options import version_named
+from cai_dagster.commands.preflight import findings_of_run
 from cai_dagster.home import Home
 
 if TYPE_CHECKING:
@@ -19,6 +22,14 @@ _STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
 
 def doctor(
+    version: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Say too whether a run of this constitution version can finish; once for each.",
+            autocompletion=complete_version,
+            callback=version_named,
+        ),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option(
@@ -60,6 +71,8 @@ def doctor(
     mended = mend_filters(home) if mend else []
     salvaged = salvage_ledger(home) if salvage else None
     findings = examine(home, full)
+    if version:
+        findings += findings_of_run(version)
     if as_json:
         document = {
             "home": str(home.root),

@@ -48,6 +48,7 @@ ENVIRONMENT = {
     "in a new home (`cai demo` takes `demo`).",
     "CAI_ON_ALERT": "A command that gets alerts, where the sensors that send them are on (monitoring.md).",
     "CAI_WEBHOOK": 'A web address that gets alerts as `{"text": …}`, likewise.',
+    "CAI_PAGES": "Set by `cai ui`: the address at which it serves the pages of reports to this machine.",
     "CAI_API_KEY": "The API key of HTTP servers; `api_key_variable` of `policy` and `feedback_model` may name another "
     "variable.",
     "DAGSTER_HOME": "Set for every program that `cai` starts, to `$CAI_HOME/dagster`. Set it yourself where you call "
@@ -78,7 +79,7 @@ Every setting, with its default and what the profiles change. A setting is given
   (`cai_dagster/project_files/defaults.toml`). `[default.<section>]` changes them for every profile,
   `[<profile>.<section>]` for one; `extend = "demo"` in `[<profile>]` builds a profile on another than `default`. The
   first run of a home notes its profile; `status`, `plan`, `ui` and later runs use it. `--profile` or `CAI_PROFILE`
-  names another, `cai setup --profile` changes it.
+  names another, `cai setup --profile demo` changes it.
 * the launchpad of the Dagster UI, for one run: an asset's own settings below `ops: <asset>: config:`, those of
   `policy` and `feedback_model` below `resources: <name>: config:`. Only what differs from the profile need be named.
 

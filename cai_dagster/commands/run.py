@@ -11,6 +11,7 @@ from cai_dagster.commands.completion import complete_table, complete_version
 from cai_dagster.commands.dagster_process import INTERRUPTED, materialize, prepare_instance
 from cai_dagster.commands.options import Profile, Version, version_named
 from cai_dagster.commands.output import console
+from cai_dagster.commands.preflight import refuse_what_cannot_finish
 from cai_dagster.commands.setup import setup
 from cai_dagster.commands.status import status
 from cai_dagster.commands.summary import summary
@@ -21,6 +22,10 @@ from cai_dagster.profiles import active_profile, remember_profile, remembered_pr
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.tables.registry import assets_of_the_graph, selection_of_required_assets
 from cai_dagster.text import did_you_mean
+
+SkipPreflight = Annotated[
+    bool, typer.Option("--skip-preflight", help="Start although `cai doctor --version` finds a problem.")
+]
 
 
 def run(
@@ -38,14 +43,18 @@ def run(
         ),
     ] = None,
     _profile: Profile = None,
+    skip_preflight: SkipPreflight = False,
 ) -> None:
     """Materialize a version: everything, or up to an asset.
 
-    What it is made of, and what is in the ledger already, is not paid for again.
+    What is in the ledger already is not paid for again. Without --to and --only it first looks whether the run can
+    finish, as `cai doctor --version` does.
     """
     file_of_version(CONSTITUTIONS, version)
     selection = _selection(to, only or ())
     _prepare()
+    if not (to or only or skip_preflight):
+        refuse_what_cannot_finish([version])
     run_version(version, selection)
 
 
@@ -57,6 +66,7 @@ def backfill(
         ),
     ],
     _profile: Profile = None,
+    skip_preflight: SkipPreflight = False,
 ) -> None:
     """Materialize several versions, each compared with its base.
 
@@ -65,6 +75,8 @@ def backfill(
     for version in versions:
         file_of_version(CONSTITUTIONS, version)
     _prepare()
+    if not skip_preflight:
+        refuse_what_cannot_finish(versions)
     failed: list[str] = []
     for number, version in enumerate(dict.fromkeys(versions)):
         console().print(f"version {version}", style="bold", markup=False)

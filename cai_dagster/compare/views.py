@@ -63,14 +63,14 @@ def page_path(home: Home, diff: ConstitutionDiff) -> Path:
     return home.reports / "comparisons" / f"{diff.before}-{diff.after}.html"
 
 
-def page(diff: ConstitutionDiff, history: CheckHistory) -> str:
-    """One HTML file."""
+def page(diff: ConstitutionDiff, history: CheckHistory | None = None) -> str:
+    """One HTML file; with the checks over all versions, where their history is given."""
     about = [diff.before, diff.after]
     return render(
         "constitution_diff.html",
         f"{diff.before} → {diff.after}",
         diff=diff,
-        check_history=history_part(history, about) if history.lines else None,
+        check_history=history_part(history, about) if history and history.lines else None,
         headline=headline(diff),
         earlier=earlier_lines(diff),
         win_rates=win_rate_lines(diff),

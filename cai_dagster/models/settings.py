@@ -80,6 +80,10 @@ class LanguageModelSettings(StrictModel):
         "served under the name of its asset and key.",
     )
     api_key_variable: str = Field(description="http: the environment variable that holds the API key, if it is set.")
+    checkpoints_here: bool = Field(
+        description="http: a checkpoint trained here, which no server serves, is asked in the run's own process. Off: "
+        "the stage fails, and says how to serve it.",
+    )
     timeout_seconds: float = Field(
         gt=0, le=86_400, description="http: how long one call may take before it is repeated."
     )

@@ -28,7 +28,7 @@ from cai_dagster.models.weights import Weights, checkpoint_weights
 from cai_dagster.plan.counting import CountedCalls, NewCalls, PlannedModel, counting_model
 from cai_dagster.plan.estimates import Estimates
 from cai_dagster.plan.stages import STAGES, Asked, Stage
-from cai_dagster.plan.steps import STEPS, TRAININGS, Work
+from cai_dagster.plan.steps import STEPS, TRAININGS, Training, Work
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
@@ -67,11 +67,15 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class CheckpointPlan:
-    """Whether a checkpoint is there already. `exists` is None where what it is trained on is not known yet."""
+    """Whether a checkpoint is there already. `exists` is None where what it is trained on is not known yet.
+
+    `most_rows` are the AI-labelled rows that it would be trained on at most.
+    """
 
     asset: str
     constitution_version: str
     exists: bool | None
+    most_rows: int
     seconds_estimate: float | None
 
 
@@ -86,6 +90,7 @@ class TablePlan:
     constitution_version: str | None
     rows: int
     rejected: int
+    rejected_share: float
     reasons: dict[str, int]
     exact: bool
 
@@ -265,6 +270,7 @@ class _VersionRun:
                 staged.constitution_version,
                 staged.row_count,
                 staged.rejected_count,
+                staged.rejected_share,
                 dict(staged.reasons),
                 known,
             )
@@ -357,10 +363,15 @@ class _VersionRun:
         if name in run.selected:
             exists = found is not None if known else None
             seconds = 0.0 if exists else run.estimates.training_seconds(run.home, name)
-            run.checkpoints.append(CheckpointPlan(name, self._version, exists, seconds))
+            rows = self._most_rows(training)
+            run.checkpoints.append(CheckpointPlan(name, self._version, exists, rows, seconds))
             if not exists:
                 run.loaded = None  # a training needs the accelerator for itself
         return found
+
+    def _most_rows(self, training: Training) -> int:
+        named = [table.name for table in graph() if re.search(rf"\b{table.name}\b", training.most_rows)]
+        return self._run.lake.count(training.most_rows, **{name: self._table(name).rows for name in named})
 
     def _is_there(self, name: str) -> bool:
         """Whether a training finds a table: human labels are read where there are any, and made for nobody."""

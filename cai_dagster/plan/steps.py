@@ -242,10 +242,16 @@ STEPS = {
 
 @dataclass(frozen=True)
 class Training:
-    """How a plan finds the checkpoint that a run would find or train."""
+    """How a plan finds the checkpoint that a run would find or train.
+
+    `most_rows` is a SELECT of the rows that it is trained on at most; `minimum` the setting that says how many there
+    have to be, and its value.
+    """
 
     reads: Callable[[Settings], tuple[str, ...]]
     ingredients: Callable[[Work, Weights, Settings], Ingredients]
+    most_rows: str
+    minimum: Callable[[Settings], tuple[str, int]]
     starts_from_sl_cai_model: Callable[[Settings], bool] = field(default=lambda _: False)
 
 
@@ -256,11 +262,16 @@ def _reward_model(work: Work, base: Weights, settings: Settings) -> Ingredients:
 
 TRAININGS = {
     "sl_cai_model": Training(
-        lambda _: ("sft_dataset",), lambda work, base, s: sl_cai_ingredients(work, base, s.sl_cai_model)
+        lambda _: ("sft_dataset",),
+        lambda work, base, s: sl_cai_ingredients(work, base, s.sl_cai_model),
+        "SELECT 1 FROM sft_dataset",
+        lambda s: ("sft_dataset.min_rows", s.sft_dataset.min_rows),
     ),
     "reward_model": Training(
         lambda s: (*label_tables(s.reward_model), "human_preferences"),
         _reward_model,
+        "SELECT 1 FROM response_pairs JOIN prompts USING (prompt_id) WHERE split = 'preference'",
+        lambda s: ("reward_model.min_pairs", s.reward_model.min_pairs),
         lambda s: s.reward_model.base == RewardModelBase.sl_cai_model,
     ),
 }

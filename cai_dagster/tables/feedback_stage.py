@@ -11,6 +11,8 @@ RESPONSE_PAIRS = Table(
     maker=Maker.model,
     key=("constitution_version", "pair_id"),
     reads=("initial_responses", "prompts", "revision_rounds", "sl_cai_model"),
+    preview="SELECT messages[-1].content AS prompt, completion_0, completion_1, source FROM response_pairs "
+    "LEFT JOIN prompts USING (prompt_id)",
     columns=(
         VERSION,
         Column("pair_id", T.identifier, "Hash of the prompt id and both completions.", COMPUTED),
@@ -73,6 +75,9 @@ JUDGEMENTS = Table(
     maker=Maker.model,
     key=("constitution_version", "pair_id", "principle_id", "order"),
     reads=("constitution", "prompts", "response_pairs"),
+    preview='SELECT messages[-1].content AS prompt, completion_0, completion_1, "order", exp(logp_a) AS "P(A)", '
+    'exp(logp_b) AS "P(B)", slug AS principle FROM judgements LEFT JOIN response_pairs USING (pair_id) '
+    "LEFT JOIN prompts USING (prompt_id) LEFT JOIN constitution USING (principle_id)",
     columns=judgement_columns(
         "response_pairs.pair_id", ("response_pairs.completion_0", "response_pairs.completion_1", *JUDGED_BY)
     ),

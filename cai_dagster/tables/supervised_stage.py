@@ -11,6 +11,8 @@ INITIAL_RESPONSES = Table(
     maker=Maker.model,
     key=("prompt_id", "sample"),
     reads=("prompts",),
+    preview="SELECT messages[-1].content AS prompt, completion, reasoning, finish_reason FROM initial_responses "
+    "LEFT JOIN prompts USING (prompt_id)",
     columns=(
         Column("prompt_id", T.identifier, "The prompt: a hash of its messages.", "prompts.prompt_id"),
         Column("sample", T.integer, "From 0, when several first responses are drawn for one prompt.", COMPUTED, ge=0),
@@ -29,6 +31,8 @@ REVISION_ROUNDS = Table(
     maker=Maker.model,
     key=("constitution_version", "prompt_id", "sample", "round"),
     reads=("constitution", "initial_responses", "prompts"),
+    preview="SELECT messages[-1].content AS prompt, round, slug AS principle, response, critique, revision "
+    "FROM revision_rounds LEFT JOIN prompts USING (prompt_id) LEFT JOIN constitution USING (principle_id)",
     columns=(
         VERSION,
         Column("prompt_id", T.identifier, "The prompt: a hash of its messages.", "initial_responses.prompt_id"),

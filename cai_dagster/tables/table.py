@@ -22,6 +22,9 @@ class Origin(StrEnum):
     computed = "computed here"
 
 
+MOST_PREVIEWED = 10  # columns
+_NOT_PREVIEWED = ("constitution_version", "path", "record")
+
 Sources = Origin | str | tuple[str, ...]
 """An origin, or the columns that a column is made from, each as `table.column`.
 
@@ -79,7 +82,8 @@ class Table:
     asset's group. `on_demand`: `cai demo`, the job and a plan leave it out. `appended`: its rows come one at a time and
     stay, so DuckLake keeps them in the catalog and not in a file each. `call_stage`: the stage under which the ledger
     files the calls of its rows, where that is not its name. `trained_on`: the tables whose rows a checkpoint is trained
-    on. `forget_by_text`: its rows name prompts in texts, so `cai forget` looks for ids and texts in them.
+    on. `forget_by_text`: its rows name prompts in texts, so `cai forget` looks for ids and texts in them. `preview`: a
+    SELECT over it and tables that it reads, of what a person wants to see of a row; without it its columns but ids.
     """
 
     name: str
@@ -94,6 +98,7 @@ class Table:
     call_stage: str = ""
     trained_on: tuple[str, ...] = ()
     forget_by_text: bool = False
+    preview: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -122,6 +127,14 @@ class Table:
     def calls(self) -> str:
         """The stage under which the ledger files the calls of its rows."""
         return self.call_stage or self.name
+
+    @property
+    def previewed(self) -> str:
+        """The SELECT of its preview."""
+        shown = [one for one in self.columns if one.type != ColumnType.identifier and one.name not in _NOT_PREVIEWED]
+        last_turn = {ColumnType.messages: '"{0}"[-1].content AS "{0}"'}
+        columns = [last_turn.get(one.type, '"{0}"').format(one.name) for one in shown[:MOST_PREVIEWED]]
+        return self.preview or f"SELECT {', '.join(columns)} FROM {self.name}"
 
     @property
     def text_columns(self) -> tuple[str, ...]:

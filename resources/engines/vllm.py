@@ -7,9 +7,12 @@ It knows nothing of Dagster or the ledger.
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import queue
+import re
 import threading
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +21,48 @@ from cai_dagster.models.chat_format import ChatFormat, fitting, keep_to_this_mac
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights, lora_rank
+from resources.engines.protocol import Log
+
+TELL_SECONDS = 0.5
+# What vLLM says of a start that a person wants to know; the rest is for its developers.
+_PHASES = re.compile(
+    r"Loading weights took|Model loading took|KV cache size|Maximum concurrency|torch\.compile|Capturing|"
+    r"Graph capturing finished|init engine"
+)
+
+
+class _Phases(logging.Handler):
+    """Keeps the phases of a start that vLLM logs, in whatever thread."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if _PHASES.search(message):
+            self.said.put(message)
+
+
+@contextlib.contextmanager
+def _start_told(log: Log) -> Generator[Callable[[], None]]:
+    """Pass on what vLLM logs of its phases, though its own output is off; what is yielded passes on what is new."""
+    logger, phases = logging.getLogger("vllm"), _Phases()
+
+    def tell() -> None:
+        logger.setLevel(logging.INFO)
+        if phases not in logger.handlers:  # vLLM makes the logger anew when it is imported
+            logger.addHandler(phases)
+        while not phases.said.empty():
+            log(f"vLLM: {phases.said.get()}")
+
+    tell()
+    try:
+        yield tell
+        tell()
+    finally:
+        logger.removeHandler(phases)
+        logger.setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "ERROR"))
 
 
 @dataclass
@@ -29,9 +74,12 @@ class _Generation:
 
 
 class VllmEngine:
-    """One model loaded in this process. Close it to give its memory back."""
+    """One model loaded in this process. Close it to give its memory back.
 
-    def __init__(self, weights: Weights, settings: LanguageModelSettings) -> None:
+    `log` is told of the phases of the start: weights, cache, captured graphs.
+    """
+
+    def __init__(self, weights: Weights, settings: LanguageModelSettings, log: Log = lambda _: None) -> None:
         self._format = ChatFormat(weights.folder, settings.chat_options)
         self._max_model_len = settings.max_model_len
         self._calls: queue.SimpleQueue[_Generation | None] = queue.SimpleQueue()
@@ -40,8 +88,10 @@ class VllmEngine:
         self._started = threading.Event()
         # One thread starts the engine and steps it: on the CPU its worker threads belong to the thread that made it.
         self._thread = threading.Thread(target=self._run, args=(weights, settings), name="vllm", daemon=True)
-        self._thread.start()
-        self._started.wait()
+        with _start_told(log) as tell:
+            self._thread.start()
+            while not self._started.wait(TELL_SECONDS):
+                tell()
         if self._failure is not None:
             raise self._failure
 

@@ -73,7 +73,9 @@ def test_the_ui_listens_on_this_machine_only(home: Home, monkeypatch: pytest.Mon
     started: list[tuple[str, ...]] = []
     monkeypatch.setattr(ui, "run_program", lambda *words, **_: started.append(words))
     monkeypatch.setattr(ui, "prepare_instance", lambda home: None)
+    monkeypatch.delenv("CAI_PAGES", raising=False)
     ui.ui(port=free_port())
+    assert os.environ.pop("CAI_PAGES").startswith("http://127.0.0.1:")
     (words,) = started
     assert words[words.index("--host") + 1] == "127.0.0.1"
 

@@ -21,6 +21,10 @@ class ServersError(RuntimeError):
     """The servers cannot be used for this stage; the message says which, why, and what to do."""
 
 
+class NotServedError(ServersError):
+    """A server answers, and serves another model."""
+
+
 class ModelCard(BaseModel):
     """One entry of a server's list of models. `root` is the folder or name its weights are from; `parent` is the model
     below an adapter.

@@ -15,7 +15,7 @@ from itertools import islice
 from cai_dagster.calls.requests import RefusedRequestError
 from cai_dagster.errors import RowError
 from resources.engines.http.labels import LABEL_QUERIES, TokenNames
-from resources.engines.http.models import ExpectedModel, ModelCard, ServersError
+from resources.engines.http.models import ExpectedModel, ModelCard, NotServedError, ServersError
 from resources.engines.http.server import Body, Server, ServerCompletion, ServerFault, UnansweredError
 
 FIRST_PAUSE_SECONDS = 0.5
@@ -70,7 +70,7 @@ class ServerPool:
         """
         await asyncio.gather(*(self._first_contact(server) for server in self._servers))
         if any(server.refused for server in self._servers):
-            raise ServersError(self._states([server for server in self._servers if server.refused]))
+            raise NotServedError(self._states([server for server in self._servers if server.refused]))
         server = await self._room(time.monotonic())
         self._release(server)
 

@@ -297,7 +297,7 @@ def test_progress_is_reported_while_no_row_is_done_and_with_what_was_done_and_pa
 
     monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.001)
     run_rows(iter(rows(3)), 3, told_after_each_call, model_with(ledger, engine), staged, row_id, 1, report)
-    seen = [(one.done, one.rejected, one.calls, one.calls_of_done, one.tokens) for one in reports]
+    seen = [(one.done, one.rejected, one.paid, one.paid_of_done, one.tokens) for one in reports]
     after_each_call = [(0, 0, 1, 0, 12), (1, 0, 2, 1, 24), (2, 0, 3, 2, 36)]
     assert [one for one in dict.fromkeys(seen) if one in after_each_call] == after_each_call
     assert staged.rejected_count == 1
@@ -308,13 +308,30 @@ def test_a_fast_stage_reports_nothing(staged: StagedRows, ledger: Ledger) -> Non
 
 
 def test_what_is_left_follows_from_the_calls_and_not_from_rows_that_end_together() -> None:
-    all_under_way = Progress(done=2, total=20, rejected=0, calls=60, calls_of_done=8, tokens=40_000, seconds=60.0)
+    all_under_way = Progress(2, 20, 0, 60, 60, paid_of_done=8, paid_lately=4.0, tokens=40_000, paid_seconds=60.0)
     assert all_under_way.seconds_left == pytest.approx(20)
     assert str(all_under_way) == "2 of 20 rows, 0 rejected, 60 calls, 667 tokens/s, about 20 s left"
 
 
 def test_what_is_left_is_not_guessed_before_a_row_is_done() -> None:
-    assert str(Progress(0, 10, 0, 5, 0, 100, 10.0)) == "0 of 10 rows, 0 rejected, 5 calls, 10 tokens/s"
+    assert str(Progress(0, 10, 0, 5, 5, 0, 0.0, 100, 10.0)) == "0 of 10 rows, 0 rejected, 5 calls, 10 tokens/s"
+
+
+def test_what_the_ledger_had_says_nothing_of_the_time_that_is_left() -> None:
+    found = Progress(900, 1_000, 0, 3_600, 0, 0, 0.0, 0, 0.0)
+    assert str(found) == "900 of 1,000 rows, 0 rejected, 3,600 calls (0 paid), 0 tokens/s"
+    then_paid = Progress(910, 1_000, 0, 3_640, 40, paid_of_done=40, paid_lately=4.0, tokens=400, paid_seconds=20.0)
+    assert then_paid.seconds_left == pytest.approx(20.0 / 40 * 90 * 4)
+
+
+def test_rows_from_the_ledger_and_rows_to_be_paid_for_are_told_apart(
+    staged: StagedRows, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(rows(30), answer, model_with(ledger), staged)
+    monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.001)
+    last = run(rows(60), answer, model_with(ledger, ScriptedEngine(delay=lambda request: 0.01)), staged)[-1]
+    assert last.calls - last.paid == 30
+    assert 0 < last.paid_lately <= 1
 
 
 @pytest.fixture

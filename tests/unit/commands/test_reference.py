@@ -8,7 +8,7 @@ import pytest
 
 from cai_dagster.checks.declarations import CHECKS
 from cai_dagster.commands import reference
-from cai_dagster.home import STORAGE
+from cai_dagster.home import PAGES_ADDRESS, STORAGE
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings
 from cai_dagster.tables.registry import TABLES
@@ -98,7 +98,7 @@ def test_every_environment_variable_that_the_program_names_is_described() -> Non
     named = {name for file in program for name in environment_variables(file)}
     assert {"CAI_HOME", "HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE", "TQDM_DISABLE", "DAGSTER_HOME"} <= named
     # Read by the name that a setting or a table gives, so they stand in no line of code.
-    assert set(reference.ENVIRONMENT) - named == {"CAI_API_KEY", *STORAGE.values()}
+    assert set(reference.ENVIRONMENT) - named == {"CAI_API_KEY", PAGES_ADDRESS, *STORAGE.values()}
     assert named <= set(reference.ENVIRONMENT)
 
 

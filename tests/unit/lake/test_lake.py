@@ -449,6 +449,7 @@ def test_rows_that_come_one_at_a_time_stay_in_the_catalog_and_make_no_files(home
         "passed": True,
         "severity": "WARN",
         "value": 0.25,
+        "estimate": None,
         "bounds": "at most 0.5",
         "rows": 8,
         "data_version": "8-1",
