@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -47,15 +46,15 @@ def prepare_instance(home: Home) -> None:
 
 
 def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
-    """Run a program of this environment in the project folder on this project's instance; exit as it did.
+    """Run a program of this environment, a module, in the project folder on this project's instance; exit as it did.
 
     All that it says goes to standard error: the other stream is for what a command was asked for. Ctrl-C goes to it as
     well, and it is left the time to end in good order; `interrupted` is then said last.
     """
-    executable = Path(sys.executable).parent / program
     home = Home.from_environment().dagster
     environment = {**QUIET, **os.environ, "DAGSTER_HOME": str(home), "CAI_PROJECT": str(PROJECT)}
-    process = subprocess.Popen([executable, *arguments], cwd=PROJECT, env=environment, stdout=_STDERR)  # noqa: S603
+    command = [sys.executable, "-m", program, *arguments]
+    process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=_STDERR)  # noqa: S603
     try:
         status = process.wait()
     except KeyboardInterrupt:

@@ -13,12 +13,12 @@ from cai_dagster.constitution.versions import ConstitutionError, constitution_ve
 
 
 def base_of(folder: Path, version: str) -> str | None:
-    """The version that a version is based on; None for the first. A file with a mistake has no content."""
+    """The version that a version is based on; None for the first. A file with a mistake is no base."""
     read: dict[str, Constitution] = {}
     for name in constitution_versions(folder):
         with suppress(ConstitutionError):
             read[name] = load_constitution(folder / f"{name}.yaml")
-    return _base(read, sorted({*constitution_versions(folder), version}, key=natural_order), version)
+    return _base(read, sorted({*read, version}, key=natural_order), version)
 
 
 def bases_of(folder: Path, version: str) -> list[str]:
@@ -39,7 +39,7 @@ def _base(read: dict[str, Constitution], versions: list[str], version: str) -> s
     principles = set(own.principles if own else ())
     return max(
         reversed(earlier),  # of equals the first: the nearest
-        key=lambda one: len(principles & set(read[one].principles)) if one in read else 0,
+        key=lambda one: len(principles & set(read[one].principles)),
         default=None,
     )
 

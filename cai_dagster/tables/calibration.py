@@ -15,6 +15,9 @@ CALIBRATION_JUDGEMENTS = Table(
     call_stage="judgements",
     key=("constitution_version", "pair_id", "principle_id", "order"),
     reads=("constitution", "human_preferences"),
+    preview="SELECT prompt[-1].content AS prompt, chosen[-1].content AS chosen, rejected[-1].content AS rejected, "
+    '"order", exp(logp_a) AS "P(A)", exp(logp_b) AS "P(B)", slug AS principle FROM calibration_judgements '
+    "LEFT JOIN human_preferences USING (pair_id) LEFT JOIN constitution USING (principle_id)",
     columns=judgement_columns(
         "human_preferences.pair_id",
         (

@@ -11,8 +11,8 @@ RESPONSE_PAIRS = Table(
     maker=Maker.model,
     key=("constitution_version", "pair_id"),
     reads=("initial_responses", "prompts", "revision_rounds", "sl_cai_model"),
-    preview="SELECT messages[-1].content AS prompt, completion_0, completion_1, source FROM response_pairs "
-    "LEFT JOIN prompts USING (prompt_id)",
+    preview="SELECT messages[-1].content AS prompt, completion_0, completion_1, response_pairs.source "
+    "FROM response_pairs LEFT JOIN prompts USING (prompt_id)",
     columns=(
         VERSION,
         Column("pair_id", T.identifier, "Hash of the prompt id and both completions.", COMPUTED),

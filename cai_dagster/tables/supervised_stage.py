@@ -92,6 +92,7 @@ SFT_DATASET = Table(
     maker=Maker.computation,
     key=("constitution_version", "prompt_id", "sample", "round"),
     reads=("prompts", "revision_rounds"),
+    preview="SELECT messages[-2].content AS prompt, messages[-1].content AS completion, round FROM sft_dataset",
     columns=(
         Column(
             "constitution_version",

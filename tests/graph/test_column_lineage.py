@@ -7,8 +7,10 @@ import pytest
 
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
+from cai_dagster.lake.lake import Lake
 from cai_dagster.tables.registry import TABLES, columns_made_from, tables_with
 from cai_dagster.tables.table import Maker
+from resources.lake import PREVIEW_ROWS, _previewed
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 
 GRAPH = build_definitions().resolve_asset_graph()
@@ -53,3 +55,17 @@ def _upstream(key: dg.AssetKey) -> set[dg.AssetKey]:
             found.add(parent)
             waiting.append(parent)
     return found
+
+
+def test_the_preview_of_every_table_begins_with_what_a_person_wants_to_see(explained: Home) -> None:
+    lake = Lake(explained)
+    for name, table in TABLES.items():
+        if table.maker == Maker.record or not lake.materialized(name):
+            continue
+        shown = _previewed(lake, table, lake.snapshot(name, "v1" if table.versioned else None))
+        assert shown.width, name
+        assert not [column for column in shown.columns if column.endswith("_id")], name
+    judgements = _previewed(lake, TABLES["judgements"], lake.snapshot("judgements", "v1"))
+    assert judgements.columns == ["prompt", "completion_0", "completion_1", "order", "P(A)", "P(B)", "principle"]
+    assert judgements.height == PREVIEW_ROWS
+    assert judgements.null_count().sum_horizontal().item() == 0

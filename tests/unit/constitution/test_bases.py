@@ -64,7 +64,7 @@ def test_a_version_whose_file_has_a_mistake_or_is_gone_has_the_one_before_it(tmp
     write(tmp_path, "v2", "lies")
     (tmp_path / "v3.yaml").write_text("principles: []")
     assert base_of(tmp_path, "v3") == "v2"
-    assert base_of(tmp_path, "v4") == "v3"
+    assert base_of(tmp_path, "v4") == "v2"
 
 
 def test_a_base_that_there_is_not_is_named_with_those_there_are(tmp_path: Path) -> None:
