@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from cai_dagster.commands.checks import checks
 from cai_dagster.commands.demo import demo
@@ -66,7 +67,43 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit
 
 
+# What a command is called elsewhere, or by what one wants of it.
+_MEANT = {
+    "init": ("create", "new", "scaffold"),
+    "run": ("build", "execute", "launch", "make", "materialize", "start", "train"),
+    "backfill": ("rerun", "versions"),
+    "ui": ("dashboard", "dev", "open", "serve", "web", "webserver"),
+    "plan": ("cost", "dry-run", "estimate", "price"),
+    "status": ("list", "ls", "overview", "state"),
+    "checks": ("check", "quality", "test", "validate"),
+    "summary": ("example", "show"),
+    "diff": ("compare", "delta", "versus", "vs"),
+    "trace": ("explain", "lineage", "provenance", "why"),
+    "principle": ("rule",),
+    "export": ("dataset", "dump", "push"),
+    "import": ("add", "ingest", "load"),
+    "score": ("evaluate", "predict", "rate", "reward"),
+    "doctor": ("diagnose", "fix", "health", "preflight", "repair"),
+    "forget": ("delete", "purge", "remove", "rm"),
+    "setup": ("configure", "install", "prepare"),
+}
+
+
+class _Commands(TyperGroup):
+    """Names the command that is meant, where somebody says it otherwise."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        try:
+            return super().resolve_command(ctx, args)
+        except Exception as error:
+            meant = next((name for name, words in _MEANT.items() if args and args[0].lower() in words), None)
+            if meant is not None and hasattr(error, "message"):
+                error.message = f"No such command '{args[0]}'. Did you mean '{meant}'?"  # pyright: ignore[reportAttributeAccessIssue]
+            raise
+
+
 app = _App(
+    cls=_Commands,
     help="Constitutional AI as a Dagster graph: from a written constitution to preference data and a reward model.",
     epilog="Everything lies in CAI_HOME (default .cai); CAI_PROFILE chooses the settings. Exit status: 0 good, 1 an "
     "error that the message explains, 2 a wrong option, 130 interrupted. Each command with an example: docs/cli.md",

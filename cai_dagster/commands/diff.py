@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from cai_dagster.commands.completion import complete_version
+from cai_dagster.commands.options import version_named
 from cai_dagster.constitution.versions import ConstitutionError, file_of_version
 from cai_dagster.home import Home
 from cai_dagster.project import CONSTITUTIONS
@@ -20,9 +21,13 @@ def diff(
         typer.Argument(
             help="The earlier version; where it stands alone, the later one, compared with its base.",
             autocompletion=complete_version,
+            callback=version_named,
         ),
     ],
-    after: Annotated[str | None, typer.Argument(help="The later version.", autocompletion=complete_version)] = None,
+    after: Annotated[
+        str | None,
+        typer.Argument(help="The later version.", autocompletion=complete_version, callback=version_named),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page that opens from disk.", dir_okay=False)] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
     examples: Annotated[int, typer.Option(min=0, max=100, help="Examples of each kind of change.")] = 5,

@@ -43,16 +43,9 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Show where each version stands: made, stale, failed, cost."""
-    from cai_dagster.errors import MendableError
     from cai_dagster.upkeep.status import State, read_status
 
     found = read_status(Home.existing(), CONSTITUTIONS, version or ())
-    known = {one.constitution_version for one in found.versions}
-    if missing := set(version or ()) - known:
-        raise MendableError(
-            f"no constitution version {', '.join(sorted(missing))}: constitutions/ has no such file, and nothing was "
-            "made of it"
-        )
     if as_json:
         sys.stdout.write(json.dumps(found.to_json(), indent=2) + "\n")
     else:

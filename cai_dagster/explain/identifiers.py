@@ -13,6 +13,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.reader import LakeReader, Row
 from cai_dagster.tables.registry import tables_with
+from cai_dagster.text import did_you_mean
 
 MOST_NAMED = 10  # ids in an error
 FEWEST_DIGITS = 4
@@ -60,7 +61,8 @@ class Identifiers:
             raise TraceError(f"the prompt {identifier} was removed for good (`cai forget`): nothing is known of it")
         raise TraceError(
             f"nothing in this home has the id {identifier!r}. It takes a prompt_id, pair_id, principle_id, checkpoint "
-            "key or request_id (or the beginning of one), or a principle's slug, as they are in the tables."
+            "key or request_id (or the beginning of one), or a principle's slug, as they are in the tables"
+            f"{did_you_mean(identifier, {row['slug'] for row in self.editions}) or '.'}"
         )
 
     def _prompts(self, identifier: str) -> Iterable[Found]:

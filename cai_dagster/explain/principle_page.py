@@ -11,6 +11,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.judging.label_statistics import IS_VERDICT, P_A, P_COMPLETION_0
 from cai_dagster.lake.reader import LakeReader, Row
+from cai_dagster.text import did_you_mean
 
 TEXTS = ("critique_request", "revision_request", "comparison_request")
 BINS = 10  # of P(completion_0 is better)
@@ -225,4 +226,5 @@ def _which(reader: LakeReader, slug: str, version: str | None, versions: Sequenc
         return f"the principle {slug!r} is not in constitution version {version!r}; it is in {', '.join(versions)}"
     slugs = [row["slug"] for row in reader.rows("SELECT DISTINCT slug FROM lake.constitution ORDER BY slug")]
     there = ", ".join(slugs) or "none: materialize the asset constitution first"
-    return f"no constitution that was materialized has the principle {slug!r}. There are {there}"
+    like = did_you_mean(slug, slugs)
+    return f"no constitution that was materialized has the principle {slug!r}. There are {there}{like}"

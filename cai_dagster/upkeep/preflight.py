@@ -45,7 +45,8 @@ def examine_run(
     models = {role: ConfiguredModel(**model.model_dump()) for role, model in roles.items()}
     for role, model in models.items():
         findings += [*_template(role, model), *_servers(role, model)]
-    if any(finding.level == Level.problem and finding.topic in ("constitution", *models) for finding in findings):
+    findings += _weights_to_train_on(models["policy"], selection)
+    if any(finding.level == Level.problem for finding in findings):
         return findings  # nothing can be counted without them
     try:
         made = plan(home, settings, models["policy"], models["feedback_model"], versions, selection)
@@ -111,6 +112,18 @@ def _server(role: str, url: str, model: ConfiguredModel) -> Finding:
     return good(role, f"{url} answers and serves {model.served_model or weights.name}")
 
 
+def _weights_to_train_on(policy: ConfiguredModel, selection: Sequence[str]) -> list[Finding]:
+    """Servers may hold the weights for asking the model; it is trained on this machine."""
+    if selection and not set(selection) & set(TRAININGS):
+        return []
+    try:
+        policy.weights()
+    except WeightsError as error:
+        text = f"models are trained on this machine, where the weights are not: {error}"
+        return [problem("unattended", text, f"put them here, or {_EDIT}: policy.model")]
+    return []
+
+
 def _rows(made: CostPlan, checks: ChecksSettings) -> list[Finding]:
     """Tables of which more rows would be set aside than the check allows, or nothing would be left."""
     findings: list[Finding] = []
@@ -153,14 +166,9 @@ def _training_rows(made: CostPlan, settings: Settings) -> list[Finding]:
 
 
 def _unattended(made: CostPlan, settings: Settings, policy: ConfiguredModel) -> list[Finding]:
-    """What a run needs of this machine where servers do the rest: weights to train on, and who asks what it trained."""
+    """Who asks a checkpoint that was trained here, where servers do the rest."""
     if policy.engine != EngineKind.http or not made.checkpoints:
         return []
-    try:
-        policy.weights()
-    except WeightsError as error:
-        text = f"models are trained on this machine, where the weights are not: {error}"
-        return [problem("unattended", text, f"put them here, or {_EDIT}: policy.model")]
     if settings.response_pairs.source != PairSource.sl_cai_model:
         return []
     if not policy.checkpoints_here:

@@ -5,6 +5,7 @@ import importlib.metadata
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,8 +23,9 @@ from cai_dagster.constitution.versions import ConstitutionError
 from cai_dagster.home import Home, HomeError
 from cai_dagster.lake.lake import Lake
 from cai_dagster.plan.cost import plan
+from cai_dagster.profiles import SettingsError, active_profile
 from cai_dagster.project import PROJECT
-from cai_dagster.settings import SettingsError, active_settings
+from cai_dagster.settings import active_settings
 from resources.lake import open_lake
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
 
@@ -111,6 +113,7 @@ def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("import", "constitution", "PRINCIPLES", "--output", "MADE"),
         ("plan", "--version", "v2"),
         ("status",),
+        ("checks", "--version", "v1"),
         ("summary", "--version", "v2"),
         ("diff", "v1", "v2"),
         ("trace", "PAIR"),
@@ -389,3 +392,106 @@ def test_a_dry_run_says_what_would_be_read_and_writes_nothing(home: Home, tmp_pa
     assert "1 principles would be written" in ran.output
     assert "left out: p.txt:2: a bullet without a text" in ran.output
     assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["status"], ["plan"], ["report", "v1"], ["checks"], ["summary"], ["trace", "abcd"], ["export", "--table", "x"]],
+    ids=lambda command: command[0],
+)
+def test_a_home_that_is_not_there_is_an_error_that_names_those_that_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "other" / "dagster").mkdir(parents=True)
+    monkeypatch.setenv("CAI_HOME", str(tmp_path / "nope"))
+    if command[0] == "export":
+        command = ["export", "--table", "preference_pairs", "--output", str(tmp_path / "out")]
+    ran = CliRunner().invoke(cli.app, command)
+    assert ran.exit_code == 1
+    assert str(ran.exception) == (
+        f"CAI_HOME names {tmp_path / 'nope'}, which is not there; homes that are: {tmp_path / 'other'}"
+    )
+    assert not (tmp_path / "nope").exists()
+
+
+@pytest.mark.parametrize("command", [["report", "v1"], ["summary"]], ids=lambda command: command[0])
+def test_a_command_that_reads_makes_no_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: list[str]
+) -> None:
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv("CAI_HOME", str(tmp_path / "home"))
+    ran = CliRunner().invoke(cli.app, command)
+    assert "nothing has been made here yet; `cai run` and `cai demo` make a version" in str(ran.exception)
+    assert not list((tmp_path / "home").iterdir())
+
+
+def test_a_profile_that_is_not_there_is_an_error_of_every_command_that_names_those_that_are(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAI_PROFILE", "dmeo")
+    for command in (["status"], ["trace", "abcd"], ["doctor"]):
+        ran = CliRunner().invoke(cli.app, command)
+        assert str(ran.exception).endswith("has no profile 'dmeo'; there are default, demo; did you mean demo?")
+    monkeypatch.delenv("CAI_PROFILE")
+    ran = CliRunner().invoke(cli.app, ["run", "--profile", "deom"])
+    assert "did you mean demo?" in str(ran.exception)
+
+
+def test_the_profile_of_a_home_is_the_one_that_it_was_made_with_until_it_is_changed(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CAI_PROFILE", raising=False)
+    assert active_profile() == "default"
+    monkeypatch.setenv("CAI_PROFILE", "demo")
+    materialize(["constitution"], {})
+    monkeypatch.delenv("CAI_PROFILE")
+    assert active_profile() == "demo"
+    monkeypatch.setenv("CAI_PROFILE", "default")
+    materialize(["constitution"], {})
+    assert active_profile() == "default"
+    monkeypatch.delenv("CAI_PROFILE")
+    assert active_profile() == "demo"
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"), [("compare", "diff"), ("materialize", "run"), ("lineage", "trace"), ("statsu", "status")]
+)
+def test_a_command_by_another_name_is_understood(word: str, meant: str) -> None:
+    ran = CliRunner().invoke(cli.app, [word, "v1"])
+    assert ran.exit_code == 2
+    assert f"Did you mean '{meant}'?" in " ".join(ran.output.split())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["report", "v22"], ["status", "--version", "v22"], ["plan", "--version", "v22"], ["diff", "v1", "v22"]],
+    ids=lambda command: command[0],
+)
+def test_an_unknown_version_is_said_with_those_there_are(home: Home, command: list[str]) -> None:
+    home.root.mkdir()
+    ran = CliRunner().invoke(cli.app, command)
+    assert isinstance(ran.exception, ConstitutionError)
+    assert "There are v1, v2; did you mean v2?" in str(ran.exception)
+
+
+def test_the_ui_says_at_once_that_its_port_is_taken(home: Home) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ran = CliRunner().invoke(cli.app, ["ui", "--port", str(port)])
+    assert ran.exit_code == 1
+    assert f"port {port} on 127.0.0.1 cannot be used (Address already in use)" in str(ran.exception)
+    assert not home.root.exists()
+
+
+def test_the_checks_of_a_version_are_printed_with_value_bound_and_advice(home: Home, tmp_path: Path) -> None:
+    prompts = {"prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(30)])}
+    materialize(["constitution", "prompts", "initial_responses", "revision_rounds"], prompts)
+    shown = CliRunner().invoke(cli.app, ["checks", "--version", "v1"], env={"COLUMNS": "200"}).stdout
+    assert re.search(r"^v1 +revision_rounds.principle_coverage +(passed|not measured) ", shown, flags=re.MULTILINE)
+    failed = CliRunner().invoke(cli.app, ["checks", "--failed"]).stdout
+    bad = [row["check"] for row in json.loads(CliRunner().invoke(cli.app, ["checks", "--failed", "--json"]).stdout)]
+    for check in bad:
+        assert check in failed
+    assert ("No check failed or warned." in failed) == (not bad)
