@@ -16,7 +16,6 @@ from cai_dagster.inputs.files import SourceFileError, fingerprint
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import assets_of_the_graph, required_assets, selection_of_required_assets
-from cai_dagster.upkeep.alerts import FailedRun, check_results_after, digest, record_failure, send, text_of_checks
 
 _ON_DEMAND = dg.AssetSelection.assets(*(name for name in assets_of_the_graph() if name not in required_assets()))
 
@@ -71,6 +70,8 @@ def changed_prompts(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg
 )
 def failed_runs(context: dg.RunFailureSensorContext) -> None:
     """Note what failed, where and why."""
+    from cai_dagster.upkeep.alerts import FailedRun, record_failure
+
     run = context.dagster_run
     steps = list(context.get_step_failure_events())
     failed = FailedRun(
@@ -92,6 +93,8 @@ def failed_runs(context: dg.RunFailureSensorContext) -> None:
 )
 def failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
     """Send what the checks found since the tick before, in one alert."""
+    from cai_dagster.upkeep.alerts import check_results_after, send, text_of_checks
+
     after = int(context.cursor) if context.cursor else None
     results, newest = check_results_after(Home.from_environment(), after)
     if results:
@@ -106,6 +109,8 @@ def failed_checks(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.S
 )
 def send_digest(context: dg.OpExecutionContext) -> None:
     """Send the digest; the run's log has it too."""
+    from cai_dagster.upkeep.alerts import digest, send
+
     text, about = digest(Home.from_environment(), CONSTITUTIONS, datetime.now(UTC))
     context.log.info(text)
     for problem in send("digest", text, about):

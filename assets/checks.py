@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 # Partitioned asset checks are a preview of Dagster 1.13; tests/graph/test_dagster_behaviour.py pins what we rely on.
 warnings.filterwarnings("ignore", message=".*partitions_def.*", category=dg.PreviewWarning)
 
+_CheckEvent = dg.AssetCheckResult | dg.AssetCheckEvaluation | dg.Output[None]
 _TABLES = tuple(dict.fromkeys(check.table for check in CHECKS))
 
 
@@ -54,7 +55,7 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
     checks = [check for check in CHECKS if check.table == table]
 
     @dg.multi_asset_check(name=f"{table}_checks", specs=[_spec(check) for check in checks], can_subset=True)
-    def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[dg.AssetCheckResult]:
+    def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[_CheckEvent]:
         read = RunTables.of(context.instance, context.run.run_id)
         selected = {key.name for key in context.selected_asset_check_keys}
         one = context.has_partition_key or not TABLES[table].versioned
@@ -71,7 +72,10 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
             context.instance.report_runless_asset_event(evaluation)
         for check in checks:
             if of_check := [result for result in results if result.check is check]:
-                yield _over_versions(of_check)
+                # An AssetCheckResult would have Dagster look for the materialization of this run's partition.
+                spec = _spec(check)
+                yield dg.Output(None, output_name=spec.get_python_identifier())
+                yield _over_versions(of_check, spec.blocking)
 
     return measure
 
@@ -201,7 +205,7 @@ def _metadata(result: _Result) -> dict[str, Any]:
     return metadata
 
 
-def _over_versions(results: Sequence[_Result]) -> dg.AssetCheckResult:
+def _over_versions(results: Sequence[_Result], blocking: bool) -> dg.AssetCheckEvaluation:
     """A check of all versions in one result: as bad as the worst of them, which the description names."""
     check = results[0].check
     failed = [result for result in results if not result.passed]
@@ -219,13 +223,14 @@ def _over_versions(results: Sequence[_Result]) -> dg.AssetCheckResult:
         )
         for result in results
     ]
-    return dg.AssetCheckResult(
-        asset_key=check.table,
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(check.table),
         check_name=check.name,
         passed=not failed,
         severity=dg.AssetCheckSeverity.ERROR if errors else dg.AssetCheckSeverity.WARN,
         description=f"{verdict} {check.advice}" if failed else verdict,
         metadata={"versions": dg.MetadataValue.table(versions)},
+        blocking=blocking,
     )
 
 

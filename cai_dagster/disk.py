@@ -91,6 +91,16 @@ def is_read_only(folder: Path) -> bool:
     return not os.access(existing(folder), os.W_OK)
 
 
+def read_only_uri(database: Path) -> str:
+    """The URI by which a SQLite database is read.
+
+    One in WAL mode has a file beside it while it is open, and SQLite would make that file to read it. Where nothing may
+    be written and no such file is there, nobody has it open, and it is read as one that does not change.
+    """
+    at_rest = is_read_only(database.parent) and not database.with_name(f"{database.name}-shm").exists()
+    return f"{database.absolute().as_uri()}?mode=ro{'&immutable=1' if at_rest else ''}"
+
+
 def existing(folder: Path) -> Path:
     """The folder, or the nearest above it that is there."""
     return next(one for one in (folder, *folder.parents) if one.exists())

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import sqlalchemy as sa
 from filelock import FileLock
@@ -24,7 +23,7 @@ from cai_dagster.calls.ledger_schema import SCHEMA_VERSION, calls, claims, metad
 from cai_dagster.calls.ledger_sql import each_of_ids
 from cai_dagster.calls.requests import Answer, PaidCall
 from cai_dagster.calls.stored_text import restored, stored
-from cai_dagster.disk import full_disk_named, is_read_only
+from cai_dagster.disk import full_disk_named, is_read_only, read_only_uri
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
@@ -74,7 +73,7 @@ class Ledger:
         self._forgotten = forgotten
         if isinstance(database, Path) and is_read_only(database.parent):
             self._room, self._leases = contextlib.nullcontext[None], None
-            self._engine = sa.create_engine(f"sqlite:///file:{quote(str(database))}?mode=ro&uri=true")
+            self._engine = sa.create_engine(f"sqlite:///{read_only_uri(database)}&uri=true")
             self._refuse_other_schemas()
         elif isinstance(database, Path):
             database.parent.mkdir(parents=True, exist_ok=True)

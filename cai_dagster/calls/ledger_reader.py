@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cai_dagster.calls.ledger_sql import each_of_ids
 from cai_dagster.calls.stored_text import restored
+from cai_dagster.disk import read_only_uri
 from cai_dagster.home import Home
 
 if TYPE_CHECKING:
@@ -81,4 +82,4 @@ class LedgerReader:
         file = self._home.ledger
         if not file.exists():
             return None
-        return sqlite3.connect(f"{file.as_uri()}?mode=ro", uri=True, timeout=60)
+        return sqlite3.connect(read_only_uri(file), uri=True, timeout=60)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from cai_dagster.disk import read_only_uri
 from cai_dagster.home import Home
 from cai_dagster.lake.connection import RETRY_SECONDS, LakeError, literal
 
@@ -62,7 +63,7 @@ def creation_lock(home: Home) -> contextlib.AbstractContextManager[Any]:
 @contextlib.contextmanager
 def reading(file: Path) -> Generator[sqlite3.Connection]:
     """A SQLite database, for reading only."""
-    with contextlib.closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+    with contextlib.closing(sqlite3.connect(read_only_uri(file), uri=True)) as connection:
         yield connection
 
 

@@ -29,6 +29,10 @@ def executed(mine: Home, instance: dg.DagsterInstance) -> dg.ExecuteInProcessRes
     resolved = job.resolve(
         asset_graph=graph.resolve_asset_graph(), resource_defs=graph.get_repository_def().get_top_level_resources()
     )
+    for table in graph.resolve_asset_graph().materializable_asset_keys:  # as in an instance that has made them
+        for version in ("v1", "v2"):
+            partition = version if graph.resolve_asset_graph().get(table).is_partitioned else None
+            instance.report_runless_asset_event(dg.AssetMaterialization(table, partition=partition))
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("CAI_HOME", str(mine.root))
         return resolved.execute_in_process(instance=instance, raise_on_error=False)
@@ -58,7 +62,7 @@ def test_a_check_of_several_versions_names_those_beyond_the_bound_and_is_as_bad_
     for one in of_versions:
         versions = one.metadata["versions"]
         assert isinstance(versions, dg.TableMetadataValue)
-        passed = [record.data["result"] != "failed" for record in versions.records]
+        passed = [record.data["result"] in ("passed", "not measured") for record in versions.records]
         assert one.passed == all(passed)
         table = one.asset_key.to_user_string()
         assert str(one.description).startswith(f"{table}, {passed.count(False)} of {len(passed)} versions beyond")

@@ -1,5 +1,7 @@
 """A home that may only be read: what looks at it works, and what would change it says why it cannot."""
 
+import contextlib
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.commands.cli import app
 from cai_dagster.home import Home
 from cai_dagster.plan.cost import plan
@@ -19,6 +22,8 @@ from tests.scripted_graph import scripted_models
 @pytest.fixture(scope="module")
 def mounted(explained: Home, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home = copied(explained, tmp_path_factory.mktemp("read_only") / "home")
+    with contextlib.closing(sqlite3.connect(home.ledger)) as connection:  # as its last user leaves it
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     mounted = subprocess.run(["mount", "--bind", home.root, home.root], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.decode()}")
@@ -57,3 +62,9 @@ def test_the_doctor_names_the_cause_and_advises_no_deletion() -> None:
     assert "cannot be written to (Read-only file system)" in output
     assert "mount it for writing" in output
     assert "rm -" not in output.split("cannot be written to")[1].split("problem")[0]
+
+
+def test_a_database_that_nobody_has_open_is_read_where_nothing_may_be_written(mounted: Home) -> None:
+    for beside in ("-wal", "-shm"):
+        assert not mounted.ledger.with_name(f"{mounted.ledger.name}{beside}").exists()
+    assert sum(open_ledger(mounted).totals().values()) > 0

@@ -36,7 +36,16 @@ DOCUMENTED = {
     for command, block in re.findall(r"<!-- keys: (cai [\w ]+) -->\n```json\n(.*?)```", PAGES, flags=re.DOTALL)
 }
 BY_NAME = {
-    *(".backwards.facts", ".backwards.texts", ".editions[].weights", ".rows", ".records", ".rejected", ".settings"),
+    *(
+        ".backwards.facts",
+        ".backwards.texts",
+        ".editions[].weights",
+        ".rows",
+        ".records",
+        ".rejected",
+        ".settings",
+        ".tables[].reasons",
+    ),
 }  # as many keys as there are names
 LONGEST_LINE = 64  # characters of a command's line in the help of a terminal of 80 columns
 
@@ -369,8 +378,10 @@ def test_what_is_no_version_is_refused_by_every_command(home: Home, command: str
 
 
 def test_a_plan_of_a_version_without_a_file_names_those_there_are(home: Home) -> None:
+    home.root.mkdir()
     ran = CliRunner().invoke(cli.app, ["plan", "--version", "v77"])
-    assert "v77.yaml: there is no such file; the versions are v1, v2" in str(ran.exception)
+    assert "there is no constitution version 'v77'" in str(ran.exception)
+    assert "There are v1, v2" in str(ran.exception)
 
 
 def test_a_dry_run_says_what_would_be_read_and_writes_nothing(home: Home, tmp_path: Path) -> None:
