@@ -25,7 +25,7 @@ from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 
 VERSIONS = 200
 PARTS = ("assets", "benchmarks", "cai_dagster", "prompts", "resources")
-FILES = ("dagster.yaml", "pyproject.toml", "settings.toml", "workspace.yaml")
+FILES = ("pyproject.toml", "settings.toml", "workspace.yaml")
 START_SECONDS = 120
 WAIT = 60_000  # milliseconds
 _JOB = "locations/cai_dagster.definitions/jobs/constitutional_ai"

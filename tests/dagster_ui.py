@@ -85,14 +85,22 @@ class DagsterUi:
             time.sleep(1)
         return state
 
+    def last_run(self) -> str:
+        """The id of the run that was launched last."""
+        found = self._asked("query { runsOrError(limit: 1) { ... on Runs { results { runId } } } }", {})
+        return found["runsOrError"]["results"][0]["runId"]
+
     def _state(self, run: str) -> dict[str, Any]:
         """A run's status and those of its steps, as the UI asks for them."""
         query = "query($id: ID!) { runOrError(runId: $id) { ... on Run { status stepStats { stepKey status } } } }"
-        body = json.dumps({"query": query, "variables": {"id": run.rsplit("/", 1)[-1]}}).encode()
+        found = self._asked(query, {"id": run.rsplit("/", 1)[-1]})["runOrError"]
+        return {"status": found["status"], "steps": {one["stepKey"]: one["status"] for one in found["stepStats"]}}
+
+    def _asked(self, query: str, variables: dict[str, Any]) -> dict[str, Any]:
+        body = json.dumps({"query": query, "variables": variables}).encode()
         request = urllib.request.Request(f"{self.url}/graphql", body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=60) as answer:
-            found = json.load(answer)["data"]["runOrError"]
-        return {"status": found["status"], "steps": {one["stepKey"]: one["status"] for one in found["stepStats"]}}
+            return json.load(answer)["data"]
 
     def metadata(self, name: str) -> str:
         """The value of a metadata entry that is shown on the page."""

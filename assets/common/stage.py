@@ -83,7 +83,8 @@ def run_stages(
     usage = sum((model.usage for model in models), Usage())
     paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens:,} tokens"
     context.log.info(f"{table}: {paid}")
-    context.instance.add_run_tags(context.run_id, {PAID_TAG: f"{paid_before + usage.misses:,}"})
+    ended = {PROGRESS_TAG: f"{table}: done", PAID_TAG: f"{paid_before + usage.misses:,}"}
+    context.instance.add_run_tags(context.run_id, ended)
     names = ", ".join(dict.fromkeys(model.model_id for model in models))
     return _result(context, lake, staged, usage, {"model": names, **_cost(usage), **(more or {})}, names)
 

@@ -17,6 +17,7 @@ from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import newest_check_results, newest_materializations
 from cai_dagster.pages.html import render_part
 from cai_dagster.pages.svg_charts import Chart, data_of, drawn
+from cai_dagster.tables.registry import TABLES
 
 MOST_VERSIONS = 20  # the latest by name, and those that a page is about
 _OF_VERSIONS = "constitution_version IS NOT NULL"
@@ -59,9 +60,10 @@ def history_of(
     cells = {(one.name, one.version): one for one in read}
     known = sorted({one.version for one in read if one.version}, key=natural_order)
     versions = [version for version in known if version in known[-MOST_VERSIONS:] or version in about]
+    order = list(TABLES)
     lines = [
         CheckLine(name, [cells.get((name, version)) for version in versions])
-        for name in (f"{check.table}.{check.name}" for check in CHECKS)
+        for name in (f"{check.table}.{check.name}" for check in sorted(CHECKS, key=lambda one: order.index(one.table)))
         if any((name, version) in cells for version in versions)
     ]
     return CheckHistory(versions, lines)

@@ -29,8 +29,8 @@ from tests.misbehaving_server import free_port
 
 TUTORIAL = PROJECT / "docs" / "tutorial.md"
 KEPT_PICTURES = os.environ.get("CAI_PICTURES")  # a folder; `make pictures` sets it
-PARTS = ("assets", "cai_dagster", "constitutions", "prompts", "resources", "docs")
-FILES = ("dagster.yaml", "pyproject.toml", "settings.toml", "workspace.yaml")
+PARTS = ("assets", "cai_dagster", "constitutions", "prompts", "resources", "requirements", "docs")
+FILES = ("pyproject.toml", "settings.toml", "workspace.yaml")
 
 
 @dataclass(frozen=True)
