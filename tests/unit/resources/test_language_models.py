@@ -10,6 +10,7 @@ from cai_dagster.models.settings import Dtype, EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, WeightsError, weights_of
 from cai_dagster.settings import active_settings
 from resources import language_models
+from resources.engines.http.models import NotServedError
 from resources.language_models import LanguageModelResource, LedgerResource
 from tests.scripted import ScriptedEngine
 from tests.tiny_models import write_tiny_model
@@ -68,3 +69,31 @@ def test_only_the_configured_model_may_be_served_under_another_name(
     model.start_engine(model.served_weights(), print)
     model.start_engine(checkpoint, print)
     assert names == ["gpt-tiny", "sl_cai_model-0123456789ab"]
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_a_checkpoint_that_no_server_serves_is_asked_in_this_process_or_said_to_be_served_by_nobody(
+    folder: Path, tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch, here: bool
+) -> None:
+    started: list[EngineKind] = []
+
+    class Accelerator:
+        def engine(self, weights: Weights, settings: LanguageModelSettings, log: object) -> ScriptedEngine:
+            if settings.engine == EngineKind.http:
+                raise NotServedError("http://here/v1: it serves 'tiny'.")
+            started.append(settings.engine)
+            return ScriptedEngine()
+
+    monkeypatch.setattr(language_models, "ACCELERATOR", Accelerator())
+    model = resource(folder, engine=EngineKind.http, base_urls=["http://here/v1"], checkpoints_here=here)
+    checkpoint = weights_of("sl_cai_model-0123456789ab", write_tiny_model(tmp_path / "trained", b"other"), home)
+    said: list[str] = []
+    if here:
+        model.start_engine(checkpoint, said.append)
+        assert started == [EngineKind.in_process]
+        assert said == ["http://here/v1: it serves 'tiny'. It is asked in this process instead (checkpoints_here)."]
+    else:
+        with pytest.raises(NotServedError):
+            model.start_engine(checkpoint, said.append)
+    with pytest.raises(NotServedError):  # the configured model is the servers' business
+        model.start_engine(model.served_weights(), said.append)
