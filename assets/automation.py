@@ -15,19 +15,13 @@ from cai_dagster.home import Home
 from cai_dagster.inputs.files import SourceFileError, fingerprint
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
-from cai_dagster.tables.registry import assets_of_the_graph, required_assets, selection_of_required_assets
-
-_ON_DEMAND = dg.AssetSelection.assets(*(name for name in assets_of_the_graph() if name not in required_assets()))
+from cai_dagster.tables.registry import required_assets, selection_of_required_assets
 
 new_version = (
-    (
-        dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
-        & ~dg.AutomationCondition.any_deps_in_progress()
-        & dg.AutomationCondition.all_deps_blocking_checks_passed()
-    )
-    .ignore(_ON_DEMAND)
-    .with_label("new_version")
-)  # the report and the comparison show what there is of them
+    dg.AutomationCondition.on_missing()  # of versions that are added from now on, and each asset once
+    & ~dg.AutomationCondition.any_deps_in_progress()
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+).with_label("new_version")
 
 
 def automated(assets: Iterable[dg.AssetsDefinition]) -> list[dg.AssetsDefinition]:

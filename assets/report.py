@@ -9,14 +9,14 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from resources.lake import LakeResource
 
-# Each but the first may be absent: the report says so and how to make it.
+# Each but the first may be absent: the report says so and how to make it. What is made on demand is none of them: the
+# UI would ask at each launch whether to go on without it.
 _ABOUT = (
     "constitution",
     "preference_pairs",
     "judge_calibration",
     "sl_cai_model",
     "reward_model_evaluation",
-    "policy_evaluation",
 )
 
 

@@ -9,9 +9,11 @@ import tomllib
 from functools import cache
 from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 from cai_dagster.project import PROJECT
 
+PAGES_VERSIONS = ["v1", "v2", "v3"]  # a page has its reader make v3
 _PLACEHOLDER = re.compile(r"<[a-z][^<>\n|&;]*>")
 _STREAM = re.compile(r" \d?>&\d")
 _SEPARATORS = {"&&", "||", "|", ";", "&"}
@@ -93,7 +95,8 @@ def _check_click(command: Any, words: list[str], whole: bool) -> None:
         if hasattr(parameter.type, "exists"):
             parameter.type.exists = False  # files that a document names are the reader's
     try:
-        command.make_context(" ".join(path), list(words))
+        with mock.patch("cai_dagster.commands.options.constitution_versions", return_value=PAGES_VERSIONS):
+            command.make_context(" ".join(path), list(words))
     except Exception as error:  # of click or of the copy of it inside typer
         if whole or type(error).__name__ != "MissingParameter":
             raise CommandLineError(f"{' '.join(path)}: {getattr(error, 'message', error)}") from error

@@ -29,7 +29,8 @@ def table_asset(
     """Decorator of the function that makes the table of its name.
 
     Partitions, group, kinds, pool and dependencies are those of the declaration. A table that the asset reads, and that
-    may be absent, is no parameter of the function: the asset depends on it all the same. The lake notes a failure.
+    may be absent, is no parameter of the function: the asset depends on it all the same. But for those made on demand:
+    the UI would ask at each launch whether to go on without them. The lake notes a failure.
 
     Raises ValueError where a parameter is a table that the declaration does not name among those that are read.
     """
@@ -49,9 +50,12 @@ def table_asset(
             with failures_recorded(context.run_id, table.name, version):
                 return function(*arguments, **named)
 
+        reads = [name for name in table.reads if table.on_demand or not TABLES[name].on_demand]
         return dg.asset(
             partitions_def=constitution_versions if table.versioned else None,
-            deps=[name for name in table.reads if name not in handed],
+            deps=[
+                name for name in table.reads if name not in handed and (table.on_demand or not TABLES[name].on_demand)
+            ],
             group_name=table.group,
             kinds=set(kinds or _KINDS[table.maker]),
             owners=["team:post-training"],

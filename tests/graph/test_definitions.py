@@ -11,6 +11,7 @@ import pytest
 from cai_dagster.definitions import ASSETS, COMPARISON, POLICY_OPTIMIZATION, build_definitions
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
+from cai_dagster.tables.registry import required_assets
 
 HEAVY = [
     "torch",
@@ -152,3 +153,9 @@ def test_a_model_in_the_launchpad_keeps_what_is_not_named(name: str) -> None:
     resolved = dg.validate_run_config(job, config)["resources"][name]["config"]
     given = getattr(active_settings(), name).model_dump(mode="json")
     assert resolved == {**given, "engine": "http", "base_urls": ["http://gpu-1:8000/v1"]}
+
+
+def test_no_run_of_a_version_waits_for_what_is_made_on_demand() -> None:
+    required = {dg.AssetKey(name) for name in required_assets()}
+    for key in required:  # the UI would ask at every launch whether to go on without it
+        assert GRAPH.get(key).parent_keys <= required
