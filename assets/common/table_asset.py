@@ -53,9 +53,7 @@ def table_asset(
         reads = [name for name in table.reads if table.on_demand or not TABLES[name].on_demand]
         return dg.asset(
             partitions_def=constitution_versions if table.versioned else None,
-            deps=[
-                name for name in table.reads if name not in handed and (table.on_demand or not TABLES[name].on_demand)
-            ],
+            deps=[name for name in reads if name not in handed],
             group_name=table.group,
             kinds=set(kinds or _KINDS[table.maker]),
             owners=["team:post-training"],
