@@ -66,10 +66,10 @@ def test_a_plan_for_people_marks_its_bounds(run: "Cai") -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("retry", "--table", "revision_rounds", "--reason", "length", "--version", "v1"), "materialize it first"),
-        (("retry", "--table", "prompts", "--reason", "length"), "prompts is not made of calls; --table takes"),
+        (("retry", "--table", "revision_rounds", "--reason", "length", "--version", "v1"), "nothing has been made here yet"),
+        (("retry", "--table", "prompts", "--reason", "length"), "nothing has been made here yet"),
         (("plan", "--select", "nonsense"), "no plan for nonsense; --select takes constitution, prompts"),
-        (("plan", "--version", "v77"), "v77.yaml: there is no such file; the versions are v1, v2"),
+        (("plan", "--version", "v77"), "there is no constitution version 'v77'"),
     ],
 )
 def test_a_mistake_is_one_sentence_and_no_traceback(run: "Cai", arguments: tuple[str, ...], said: str) -> None:
