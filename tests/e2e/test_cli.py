@@ -66,7 +66,6 @@ def test_a_plan_for_people_marks_its_bounds(run: "Cai") -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("retry", "--table", "revision_rounds", "--reason", "length", "--version", "v1"), "nothing has been made here yet"),
         (("retry", "--table", "prompts", "--reason", "length"), "nothing has been made here yet"),
         (("plan", "--select", "nonsense"), "no plan for nonsense; --select takes constitution, prompts"),
         (("plan", "--version", "v77"), "there is no constitution version 'v77'"),
