@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cai_dagster.commands.completion import complete_version
-from cai_dagster.commands.options import version_named
+from cai_dagster.commands.options import Versions
 from cai_dagster.commands.output import console, print_json
 from cai_dagster.home import Home
 from cai_dagster.text import printable
@@ -22,14 +21,7 @@ _STYLES = {"passed": "green", "warned": "yellow", "failed": "bold red"}
 
 
 def checks(
-    version: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Constitution version; once for each. All, without it.",
-            autocompletion=complete_version,
-            callback=version_named,
-        ),
-    ] = None,
+    version: Versions = None,
     failed: Annotated[bool, typer.Option("--failed", help="Only those that failed or warned.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:

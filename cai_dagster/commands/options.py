@@ -58,6 +58,15 @@ Version = Annotated[
     ),
 ]
 
+Versions = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Constitution version; once for each. All, without it.",
+        autocompletion=complete_version,
+        callback=version_named,
+    ),
+]
+
 
 def use_profile(given: str | None) -> str | None:
     """Use a profile in this process and those that it starts. Raises SettingsError where there is no such profile."""

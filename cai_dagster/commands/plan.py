@@ -6,29 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from cai_dagster.commands.completion import (
-    complete_table,
-    complete_version,
-)
+from cai_dagster.commands.completion import complete_table
 from cai_dagster.commands.dagster_process import QUIET
+from cai_dagster.commands.options import Versions
+from cai_dagster.commands.output import console, print_json
 from cai_dagster.home import Home
 from cai_dagster.project import CONSTITUTIONS
 
 if TYPE_CHECKING:
     from cai_dagster.plan.cost import CostPlan
-from cai_dagster.commands.options import version_named
-from cai_dagster.commands.output import console, print_json
 
 
 def plan(
-    version: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Constitution version; once for each. All, without it.",
-            autocompletion=complete_version,
-            callback=version_named,
-        ),
-    ] = None,
+    version: Versions = None,
     select: Annotated[
         list[str] | None,
         typer.Option(help="Asset to plan; once for each. All, without it.", autocompletion=complete_table),
