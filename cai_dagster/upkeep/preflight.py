@@ -107,7 +107,7 @@ def _server(role: str, url: str, model: ConfiguredModel) -> Finding:
     weights = model.served_weights()
     wanted = {model.served_model} if model.served_model else {weights.name, weights.folder.name, str(weights.folder)}
     if not names & wanted:
-        text = f"{url} serves {some_of(sorted(names), 5) or 'nothing'}, not {min(wanted)}"
+        text = f"{url} serves {some_of(sorted(names), 5) or 'nothing'}, not {model.served_model or weights.name}"
         return problem(role, text, f"{_EDIT}: {role}.served_model, or serve the model")
     return good(role, f"{url} answers and serves {model.served_model or weights.name}")
 
