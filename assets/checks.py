@@ -105,7 +105,7 @@ class _Result:
 
 
 def _observations(table: str, results: Sequence[_Result]) -> Iterator[dg.AssetObservation]:
-    """What was measured of each version, by check: so it is among the asset's plots, beside its other numbers."""
+    """What was measured of each version, by check: so it is among the asset's events, beside its other numbers."""
     measured_of: dict[str | None, dict[str, float]] = {}
     for one in results:
         if one.measured.value is not None:

@@ -49,12 +49,15 @@ def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
     """Run a program of this environment, a module, in the project folder on this project's instance; exit as it did.
 
     All that it says goes to standard error: the other stream is for what a command was asked for. Ctrl-C goes to it as
-    well, and it is left the time to end in good order; `interrupted` is then said last.
+    well, and it is left the time to end in good order; `interrupted` is then said last. SIGTERM is passed on to it.
     """
     home = Home.from_environment().dagster
     environment = {**QUIET, **os.environ, "DAGSTER_HOME": str(home), "CAI_PROJECT": str(PROJECT)}
     command = [sys.executable, "-m", program, *arguments]
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell: Dagster would heed no signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=_STDERR)  # noqa: S603
+    before = signal.signal(signal.SIGTERM, lambda number, _: process.send_signal(number))
     try:
         status = process.wait()
     except KeyboardInterrupt:
@@ -62,6 +65,8 @@ def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
         if interrupted:
             Console(highlight=False).print(interrupted, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if status:
         raise typer.Exit(status)
 

@@ -506,3 +506,19 @@ def test_the_checks_of_a_version_are_printed_with_value_bound_and_advice(home: H
     for check in bad:
         assert check in failed
     assert ("No check failed or warned." in failed) == (not bad)
+
+
+def test_what_a_command_started_ends_with_it_also_in_the_background_of_a_shell(home: Home) -> None:
+    """`kill` of `cai ui` ends Dagster too; a shell has its background jobs ignore Ctrl-C."""
+    program = "import signal; print(signal.getsignal(signal.SIGINT) != signal.SIG_IGN, flush=True); signal.pause()"
+    (home.root / "dagster").mkdir(parents=True)
+    (home.root / "started.py").write_text(program)
+    starts = f"import os; os.environ['PYTHONPATH'] = {str(home.root)!r}"
+    runs = "from cai_dagster.commands.dagster_process import run_program; run_program('started')"
+    script = f'trap "" INT; exec "{sys.executable}" -c "{starts}; {runs}"'
+    process = subprocess.Popen(["bash", "-c", script], cwd=PROJECT, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    assert process.stderr.readline() == "True\n"
+    process.terminate()
+    assert process.wait(60) != 0
+    assert process.stderr.read() is not None  # ends once nobody holds the pipe
