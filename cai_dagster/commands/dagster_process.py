@@ -42,7 +42,7 @@ def prepare_instance(home: Home) -> None:
     if not instance.exists():
         home.dagster.mkdir(parents=True, exist_ok=True)
         shutil.copy(EXAMPLE_INSTANCE, instance)
-        run_program("dagster", "instance", "concurrency", "set", "gpu", "1")
+        run_program("resources.instance")
 
 
 def run_program(program: str, *arguments: str, interrupted: str = "") -> None:
