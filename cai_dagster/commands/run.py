@@ -20,7 +20,7 @@ from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.profiles import active_profile, remember_profile, remembered_profile
 from cai_dagster.project import CONSTITUTIONS
-from cai_dagster.tables.registry import assets_of_the_graph, selection_of_required_assets
+from cai_dagster.tables.registry import assets_of_the_graph, selection_of_required_assets, shared_tables
 from cai_dagster.text import did_you_mean
 
 SkipPreflight = Annotated[
@@ -55,7 +55,9 @@ def run(
     _prepare()
     if not (to or only or skip_preflight):
         refuse_what_cannot_finish([version])
-    run_version(version, selection)
+    named = [to] if to else only or ()
+    of_no_version = bool(named) and set(named) <= set(shared_tables())
+    _run(None if of_no_version else version, selection, with_summary=not (only or of_no_version))
 
 
 def backfill(
@@ -70,32 +72,36 @@ def backfill(
 ) -> None:
     """Materialize several versions, each compared with its base.
 
-    What the versions share is materialized once, with the first. A version that fails does not stop the next.
+    What the versions share is materialized once. A version that fails does not stop the next.
     """
     for version in versions:
         file_of_version(CONSTITUTIONS, version)
     _prepare()
     if not skip_preflight:
         refuse_what_cannot_finish(versions)
+    made: list[str] = []
     failed: list[str] = []
-    for number, version in enumerate(dict.fromkeys(versions)):
+    for version in dict.fromkeys(versions):
         console().print(f"version {version}", style="bold", markup=False)
         try:
-            materialize(selection_of_required_assets(with_shared=number == 0), version)
+            materialize(selection_of_required_assets(with_shared=not made), version)
         except typer.Exit as end:
             if end.exit_code == INTERRUPTED:
                 raise
             failed.append(version)
+        else:
+            made.append(version)
     if failed:
         raise MendableError(f"failed: {', '.join(failed)}; `cai status --version {failed[0]}` says why")
     status(version=versions)
 
 
-def run_version(version: str, selection: str) -> None:
+def _run(version: str | None, selection: str, with_summary: bool) -> None:
     """Materialize, print the summary, and say what this run cost."""
     started, paid_before = time.monotonic(), _calls_paid()
     materialize(selection, version)
-    summary(version)
+    if version is not None and with_summary:
+        summary(version)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     console().print(
         f"This run paid for {_calls_paid() - paid_before:,} model calls and took {time.monotonic() - started:.0f} s in "

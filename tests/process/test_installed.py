@@ -67,6 +67,8 @@ def test_a_backfill_makes_each_version_and_its_comparison_with_its_base(installe
 def test_up_to_an_asset_and_unknown_assets(installed: Installed) -> None:
     upstream = installed.cai("run", "--version", "v2", "--to", "sft_dataset", "--profile", "demo")
     assert upstream.returncode == 0, upstream.stderr
+    shared = installed.cai("run", "--only", "prompts", "--profile", "demo")
+    assert shared.returncode == 0, shared.stderr
     unknown = installed.cai("run", "--to", "sft_datasets")
     assert unknown.returncode == 1
     assert "there is no asset 'sft_datasets'; did you mean sft_dataset" in unknown.stderr
