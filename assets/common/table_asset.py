@@ -59,6 +59,8 @@ def table_asset(
             owners=["team:post-training"],
             code_version=code_version,
             pool="gpu" if table.maker.holds_the_accelerator else None,
+            # In a run that makes what it shows where there is some, it comes after that.
+            op_tags={} if reads == [*table.reads] else {"dagster/priority": "-1"},
         )(noted)
 
     return decorate
