@@ -27,7 +27,7 @@ def test_a_new_project_has_files_of_its_own(installed: Installed) -> None:
     files = {str(file.relative_to(installed.project)) for file in installed.project.rglob("*") if file.is_file()}
     assert files >= {
         *("constitutions/v1.yaml", "prompts/red_team.jsonl", "settings.toml", "README.md"),
-        *(".env.example", ".gitignore", "workspace.yaml", "dg.toml"),
+        *(".env.example", ".gitignore", "workspace.yaml", "dg.toml", "definitions.py"),
     }
     assert not [file for file in installed.project.rglob("*") if file.is_symlink()]
     assert installed.cai("init", str(installed.project)).returncode == 1
