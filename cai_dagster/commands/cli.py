@@ -1,5 +1,6 @@
 """The command line, `cai --help`. It starts Dagster, and knows none of its code."""
 
+import gc
 import os
 import sys
 from typing import Annotated, Any
@@ -33,10 +34,13 @@ from cai_dagster.project import SETTINGS_FILE
 from cai_dagster.text import printable
 
 LONGEST_ERROR = 10_000  # characters
+OBJECTS_A_COLLECTION = 1_000_000
 
 
 class _App(typer.Typer):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        # Libraries are many objects and no garbage: looking for some while they load is a quarter of a command's time.
+        gc.set_threshold(OBJECTS_A_COLLECTION)
         try:
             return super().__call__(*args, **kwargs)
         except MendableError as error:
