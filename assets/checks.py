@@ -52,9 +52,9 @@ def _spec(check: Check) -> dg.AssetCheckSpec:
 
 
 def _checks_of(table: str) -> dg.AssetChecksDefinition:
-    checks = [check for check in CHECKS if check.table == table]
+    specs = {check: _spec(check) for check in CHECKS if check.table == table}
 
-    @dg.multi_asset_check(name=f"{table}_checks", specs=[_spec(check) for check in checks], can_subset=True)
+    @dg.multi_asset_check(name=f"{table}_checks", specs=[*specs.values()], can_subset=True)
     def measure(context: dg.AssetCheckExecutionContext, lake: LakeResource) -> Iterator[_CheckEvent]:
         read = RunTables.of(context.instance, context.run.run_id)
         selected = {key.name for key in context.selected_asset_check_keys}
@@ -70,10 +70,9 @@ def _checks_of(table: str) -> dg.AssetChecksDefinition:
         for result in results:  # each into the history of its version
             evaluation = dg.AssetCheckEvaluation(**_fields(result), partition=result.version)
             context.instance.report_runless_asset_event(evaluation)
-        for check in checks:
+        for check, spec in specs.items():
             if of_check := [result for result in results if result.check is check]:
                 # An AssetCheckResult would have Dagster look for the materialization of this run's partition.
-                spec = _spec(check)
                 yield dg.Output(None, output_name=spec.get_python_identifier())
                 yield _over_versions(of_check, spec.blocking)
 

@@ -1,15 +1,15 @@
 """`cai doctor`: what is wrong here, and the command that mends it."""
 
-import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.text import Text
 
-from cai_dagster.commands.completion import complete_version
-from cai_dagster.commands.options import version_named
+from cai_dagster.commands.options import version_option
+from cai_dagster.commands.output import print_json
 from cai_dagster.commands.preflight import findings_of_run
 from cai_dagster.home import Home
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cai_dagster.upkeep.findings import Finding, Level
+    from cai_dagster.upkeep.leftovers import Leftovers
+    from cai_dagster.upkeep.salvage import Salvaged
 
 _STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -24,11 +26,7 @@ _STYLES = {"good": "green", "warning": "yellow", "problem": "bold red"}
 def doctor(
     version: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Say too whether a run of this constitution version can finish; once for each.",
-            autocompletion=complete_version,
-            callback=version_named,
-        ),
+        version_option("Say too whether a run of this constitution version can finish; once for each."),
     ] = None,
     full: Annotated[
         bool,
@@ -62,39 +60,66 @@ def doctor(
     """
     from cai_dagster.upkeep.doctor import examine
     from cai_dagster.upkeep.findings import Level
+
+    home = Home.from_environment()
+    mended = _mend(home, mend, salvage)
+    findings = examine(home, full)
+    if version:
+        findings += findings_of_run(version)
+    problems = _count(findings, Level.problem)
+    if as_json:
+        counts = {"problems": problems, "warnings": _count(findings, Level.warning)}
+        print_json(
+            {
+                "home": str(home.root),
+                **counts,
+                **mended.to_json(),
+                "findings": [finding.to_json() for finding in findings],
+            }
+        )
+    else:
+        _print(mended.lines, findings)
+    if problems:
+        raise typer.Exit(1)
+
+
+@dataclass(frozen=True)
+class _Mended:
+    """What was done before looking; None and nothing where it was not asked for."""
+
+    removed: "Leftovers | None"
+    filters: "Sequence[str]"
+    salvaged: "Salvaged | None"
+
+    def to_json(self) -> dict[str, Any]:
+        removed = (*self.removed.orphans, *self.removed.scratch) if self.removed else ()
+        return {
+            "removed": [str(path) for path in removed],
+            "mended_filters": list(self.filters),
+            "salvaged": self.salvaged.to_json() if self.salvaged else None,
+        }
+
+    @property
+    def lines(self) -> list[str]:
+        lines: list[str] = []
+        if self.removed:
+            files, folders = len(self.removed.orphans), len(self.removed.scratch)
+            lines.append(f"removed {files:,} files and {folders:,} scratch folders")
+        if self.filters:
+            lines.append(f"filters find every row again of {', '.join(self.filters)}")
+        return [*lines, *([str(self.salvaged)] if self.salvaged else [])]
+
+
+def _mend(home: Home, mend: bool, salvage: bool) -> _Mended:
     from cai_dagster.upkeep.leftovers import remove_leftovers
     from cai_dagster.upkeep.salvage import salvage_ledger
     from cai_dagster.upkeep.tables import mend_filters
 
-    home = Home.from_environment()
-    removed = remove_leftovers(home) if mend else None
-    mended = mend_filters(home) if mend else []
-    salvaged = salvage_ledger(home) if salvage else None
-    findings = examine(home, full)
-    if version:
-        findings += findings_of_run(version)
-    if as_json:
-        document = {
-            "home": str(home.root),
-            "problems": _count(findings, Level.problem),
-            "warnings": _count(findings, Level.warning),
-            "removed": [str(path) for path in (*removed.orphans, *removed.scratch)] if removed else [],
-            "mended_filters": mended,
-            "salvaged": salvaged.to_json() if salvaged else None,
-            "findings": [finding.to_json() for finding in findings],
-        }
-        sys.stdout.write(json.dumps(document, indent=2) + "\n")
-    else:
-        done: list[str] = []
-        if removed:
-            done.append(f"removed {len(removed.orphans):,} files and {len(removed.scratch):,} scratch folders")
-        if mended:
-            done.append(f"filters find every row again of {', '.join(mended)}")
-        if salvaged:
-            done.append(str(salvaged))
-        _print(done, findings)
-    if _count(findings, Level.problem):
-        raise typer.Exit(1)
+    return _Mended(
+        remove_leftovers(home) if mend else None,
+        mend_filters(home) if mend else [],
+        salvage_ledger(home) if salvage else None,
+    )
 
 
 def _count(findings: "Sequence[Finding]", level: "Level") -> int:

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 import os
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -49,23 +49,13 @@ def _was_made(version: str) -> bool:
         return True
 
 
-Version = Annotated[
-    str,
-    typer.Option(
-        help="Constitution version: the stem of a file in constitutions/.",
-        autocompletion=complete_version,
-        callback=version_named,
-    ),
-]
+def version_option(meaning: str) -> Any:
+    """The option --version of a command, with what it means there."""
+    return typer.Option(help=meaning, autocompletion=complete_version, callback=version_named)
 
-Versions = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="Constitution version; once for each. All, without it.",
-        autocompletion=complete_version,
-        callback=version_named,
-    ),
-]
+
+Version = Annotated[str, version_option("Constitution version: the stem of a file in constitutions/.")]
+Versions = Annotated[list[str] | None, version_option("Constitution version; once for each. All, without it.")]
 
 
 def use_profile(given: str | None) -> str | None:

@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cai_dagster.commands.completion import complete_version
-from cai_dagster.commands.options import version_named
+from cai_dagster.commands.options import version_option
 from cai_dagster.constitution.versions import VERSION_PATTERN, files_of_no_version
 from cai_dagster.home import Home
 from cai_dagster.project import CONSTITUTIONS
@@ -30,11 +29,7 @@ _MARKS = {"fresh": ("✓", "green"), "stale": ("~", "yellow"), "failed": ("✗",
 def status(
     version: Annotated[
         list[str] | None,
-        typer.Option(
-            help="Show this constitution version asset by asset; once for each.",
-            autocompletion=complete_version,
-            callback=version_named,
-        ),
+        version_option("Show this constitution version asset by asset; once for each."),
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="List all versions, not only the newest.")] = False,
     exit_code: Annotated[

@@ -14,27 +14,34 @@ from cai_dagster.constitution.versions import ConstitutionError, constitution_ve
 
 def base_of(folder: Path, version: str) -> str | None:
     """The version that a version is based on; None for the first. A file with a mistake is no base."""
-    read: dict[str, Constitution] = {}
-    for name in constitution_versions(folder):
-        with suppress(ConstitutionError):
-            read[name] = load_constitution(folder / f"{name}.yaml")
-    return _base(read, sorted({*read, version}, key=natural_order), version)
+    return _base(_read(folder), version)
 
 
 def bases_of(folder: Path, version: str) -> list[str]:
     """The base of a version, its base, and so on: the nearest first."""
+    read = _read(folder)
     bases: list[str] = []
-    base = base_of(folder, version)
+    base = _base(read, version)
     while base is not None and base not in (version, *bases):
         bases.append(base)
-        base = base_of(folder, base)
+        base = _base(read, base)
     return bases
 
 
-def _base(read: dict[str, Constitution], versions: list[str], version: str) -> str | None:
+def _read(folder: Path) -> dict[str, Constitution]:
+    """The constitutions of all versions whose file has no mistake."""
+    read: dict[str, Constitution] = {}
+    for name in constitution_versions(folder):
+        with suppress(ConstitutionError):
+            read[name] = load_constitution(folder / f"{name}.yaml")
+    return read
+
+
+def _base(read: dict[str, Constitution], version: str) -> str | None:
     own = read.get(version)
     if own is not None and own.based_on is not None:
         return own.based_on
+    versions = sorted({*read, version}, key=natural_order)
     earlier = [one for one in versions[: versions.index(version)] if version not in _named_bases(read, one)]
     principles = set(own.principles if own else ())
     return max(
