@@ -230,10 +230,9 @@ def test_what_has_not_been_made_is_named_with_how_to_make_it(home: Home, tmp_pat
     lake = Lake(home)
     fill(lake, "constitution", [{}])
     page = write_report(lake, VERSION, tmp_path / "r.html").path.read_text()
-    tables = ("judgements", "judge_calibration", "sl_cai_model", "reward_model", "policy_evaluation", "revision_rounds")
-    for table in tables:
-        assert f"key:{table}' --partition {VERSION}</code>" in page
-    assert "key:prompts'</code>" in page  # it has no partitions
+    written = ("prompts", "judgements", "revision_rounds", "judge_calibration", "policy_evaluation")
+    for table in (*written, "sl_cai_model", "reward_model"):
+        assert f"<code>cai run --only {table} --version {VERSION}</code>" in page
     assert "<svg" not in page
 
 
