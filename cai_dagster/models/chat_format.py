@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
@@ -24,9 +25,9 @@ from cai_dagster.errors import MendableError, RowError
 from cai_dagster.models.chat_options import DATE_OF_THE_DAY, ChatOptions, SystemPrompt, Thinking
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.models.reasoning import FAMILIES, ReasoningMarks
+from cai_dagster.models.text_tokens import TextTokenizer
 
 if TYPE_CHECKING:
-    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 FORMAT_VERSION = 1  # part of every model id: change it when the same messages give other token ids
@@ -44,12 +45,6 @@ class ContextTooLongError(RowError):
     """The prompt and the tokens asked for do not fit the model's context."""
 
     code = "context_too_long"
-
-
-class ControlTokenError(RowError):
-    """A text would be tokenized to a control token in spite of everything: the row is refused."""
-
-    code = "text_becomes_control_token"
 
 
 @dataclass(frozen=True)
@@ -118,6 +113,7 @@ class ChatFormat:
             _log.info(
                 "%s: its template shows a date; it is given %s (template_date)", folder, self.options.template_date
             )
+        self._layouts: dict[tuple[tuple[str, ...], bool, bool], list[str | int]] = {}
         self._marks = self._marks_of(template)
         emitted = self._emitted_around_turns() if template else ""
         self._control: dict[str, int] = {}
@@ -128,7 +124,7 @@ class ChatFormat:
                 before, after = r"\s*" * token.lstrip, r"\s*" * token.rstrip
                 patterns.append(f"{before}({re.escape(token.content)}){after}")
         self._control_pattern = re.compile("|".join(sorted(patterns, key=len, reverse=True)) or r"(?!)")
-        self._plain_start, self._plain = _plain_tokenizers(loaded.backend_tokenizer.to_str(), set(self._control))
+        self._text = TextTokenizer(loaded.backend_tokenizer.to_str(), self._control)
 
     @property
     def stop_strings(self) -> list[str]:
@@ -156,15 +152,15 @@ class ChatFormat:
 
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""
-        if prefill and not self._has_template:
-            prefill = " " + prefill.removeprefix(" ")
         # Words are put into the model's mouth where its answer begins: after a thought, and there is none.
         pieces = self._pieces(messages, open_turn=True, thinking=False if prefill else None)
-        return self._encode([*pieces, _Segment(prefill, from_template=False)])
+        ids, end = self._encode(pieces)
+        return ids + self._text.ids(end + self._said_first(prefill), at_start=not ids)
 
     def dialogue_ids(self, messages: Messages) -> list[int]:
         """The whole dialogue, closed; as many as a training row has."""
-        return self._encode(self._pieces(messages, open_turn=False))
+        ids, end = self._encode(self._pieces(messages, open_turn=False))
+        return ids + self._text.ids(end, at_start=not ids)
 
     def completion_start(self, messages: Messages) -> int:
         """Index in `dialogue_ids` of the first token of the last message's text."""
@@ -177,14 +173,15 @@ class ChatFormat:
         Prefill and choice are tokenized together: "A", " A" and "(A" are different tokens, and the wrong one gives
         credible noise. Raises ChatFormatError when the choices do not differ in exactly one token.
         """
-        whole = [self.prompt_ids(messages, prefill + choice) for choice in choices]
-        start = min(_common_length(whole[0], other) for other in whole[1:])
-        labels = [ids[start:] for ids in whole]
+        before, end = self._encode(self._pieces(messages, open_turn=True, thinking=False))
+        ends = [self._text.ids(end + self._said_first(prefill + choice), at_start=not before) for choice in choices]
+        start = min(_common_length(ends[0], other) for other in ends[1:])
+        labels = [ids[start:] for ids in ends]
         if any(len(label) != 1 for label in labels) or len({label[0] for label in labels}) != len(choices):
             raise ChatFormatError(
                 f"this tokenizer does not tell the choices {choices} apart in one token after {prefill!r}: {labels}"
             )
-        return whole[0][:start], [label[0] for label in labels]
+        return before + ends[0][:start], [label[0] for label in labels]
 
     def tells_apart(self, prefill: str, choices: tuple[str, ...]) -> bool:
         """Whether `choice_ids` has a token for each of the choices; the dialogue before the prefill does not matter."""
@@ -194,32 +191,42 @@ class ChatFormat:
             return False
         return True
 
+    def _said_first(self, prefill: str) -> str:
+        """The first words of an answer; those of a base model come after a space."""
+        return prefill if self._has_template or not prefill else " " + prefill.removeprefix(" ")
+
     def _pieces(self, messages: Messages, open_turn: bool, thinking: bool | None = None) -> list[_Segment]:
         if not self._has_template:
             return self._paper_pieces(messages, open_turn)
         if self.options.system_prompt == SystemPrompt.in_first_user_turn:
             messages = _with_system_in_first_turn(messages)
-        rendered = self._render(messages, open_turn, self._is_thinking if thinking is None else thinking)
-        pieces: list[_Segment] = []
-        seen: list[int] = []
-        for index, text in enumerate(re.split("\ue000(\\d+)\ue001", rendered)):
-            if index % 2:
-                seen.append(int(text))
-                pieces.append(_Segment(messages[int(text)].content, from_template=False))
-            else:
-                pieces.append(_Segment(text, from_template=True))
-        if seen != list(range(len(messages))):
-            roles = ", ".join(message.role for message in messages)
-            shown = ", ".join(str(index + 1) for index in seen) or "none"
-            raise ChatFormatError(f"of the turns {roles} the chat template shows {shown}, in this order")
-        return pieces
+        roles = tuple(message.role for message in messages)
+        layout = self._layout(roles, open_turn, self._is_thinking if thinking is None else thinking)
+        return [
+            _Segment(part, from_template=True)
+            if isinstance(part, str)
+            else _Segment(messages[part].content, from_template=False)
+            for part in layout
+        ]
 
-    def _render(self, messages: Messages, open_turn: bool, thinking: bool) -> str:
+    def _layout(self, roles: tuple[str, ...], open_turn: bool, thinking: bool) -> list[str | int]:
+        """The template's own text, and the numbers of the turns in their places; it depends on nothing else."""
+        known = self._layouts.get((roles, open_turn, thinking))
+        if known is not None:
+            return known
+        parts: list[str] = re.split("\ue000(\\d+)\ue001", self._render(roles, open_turn, thinking))
+        seen = [int(number) for number in parts[1::2]]
+        if seen != list(range(len(roles))):
+            shown = ", ".join(str(index + 1) for index in seen) or "none"
+            raise ChatFormatError(f"of the turns {', '.join(roles)} the chat template shows {shown}, in this order")
+        layout = [int(part) if index % 2 else part for index, part in enumerate(parts)]
+        self._layouts[roles, open_turn, thinking] = layout
+        return layout
+
+    def _render(self, roles: Sequence[str], open_turn: bool, thinking: bool) -> str:
         from jinja2 import TemplateError
 
-        turns = [
-            {"role": message.role, "content": _PLACEHOLDER.format(index)} for index, message in enumerate(messages)
-        ]
+        turns = [{"role": role, "content": _PLACEHOLDER.format(index)} for index, role in enumerate(roles)]
         tokenizer: Any = self.tokenizer
         day = date.fromisoformat(self.options.template_date)
         try:
@@ -231,8 +238,7 @@ class ChatFormat:
                 **dict.fromkeys(_THINKING_SWITCHES, thinking),
             )
         except TemplateError as error:
-            roles = ", ".join(message.role for message in messages)
-            raise ChatFormatError(f"the chat template refuses the turns {roles}: {error}") from error
+            raise ChatFormatError(f"the chat template refuses the turns {', '.join(roles)}: {error}") from error
         if not open_turn or thinking or self._marks is None:
             return rendered
         before, place, opened = rendered.rpartition("\ue001")
@@ -241,7 +247,7 @@ class ChatFormat:
     @cached_property
     def _opens_thought(self) -> bool:
         """Whether the prompt of an answer that thinks first ends inside the thought."""
-        opened = self._render((Message("user", "?"),), open_turn=True, thinking=True).rpartition("\ue001")[2]
+        opened = self._render(("user",), open_turn=True, thinking=True).rpartition("\ue001")[2]
         return self._marks is not None and opened.rstrip().endswith(self._marks.open)
 
     def _marks_of(self, template: str) -> ReasoningMarks | None:
@@ -287,7 +293,8 @@ class ChatFormat:
         end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
         return [*pieces, _Segment(end, from_template=True)]
 
-    def _encode(self, pieces: list[_Segment]) -> list[int]:
+    def _encode(self, pieces: list[_Segment]) -> tuple[list[int], str]:
+        """Token ids up to the last text, and that text."""
         ids: list[int] = []
         run = ""
         for piece in pieces:
@@ -296,21 +303,11 @@ class ChatFormat:
                 continue
             position = 0
             for match in self._control_pattern.finditer(piece.text):
-                ids += self._encode_text(run + piece.text[position : match.start()], at_start=not ids)
+                ids += self._text.ids(run + piece.text[position : match.start()], at_start=not ids)
                 ids.append(self._control[match.group(match.lastindex or 0)])
                 run, position = "", match.end()
             run += piece.text[position:]
-        return ids + self._encode_text(run, at_start=not ids)
-
-    def _encode_text(self, text: str, at_start: bool) -> list[int]:
-        if not text:
-            return []
-        tokenizer = self._plain_start if at_start else self._plain
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        control = set(self._control.values()).intersection(ids)
-        if control:
-            raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(control)}")
-        return ids
+        return ids, run
 
 
 def _is_markup(token: str) -> bool:
@@ -334,24 +331,6 @@ def _with_system_in_first_turn(messages: Messages) -> Messages:
         return messages
     first = Message(messages[1].role, f"{messages[0].content}\n\n{messages[1].content}")
     return (first, *messages[2:])
-
-
-def _plain_tokenizers(serialized: str, control: set[str]) -> "tuple[Tokenizer, Tokenizer]":
-    """Tokenizers that read no text as a control token, keep all ids, and neither cut nor pad.
-
-    The first is for the first text; the second for others, where one that marks only the first word must mark none.
-    """
-    from tokenizers import Tokenizer
-
-    parts: dict[str, Any] = json.loads(serialized)
-    for token in parts["added_tokens"]:
-        token["special"] = token["content"] in control
-    first = json.dumps({**parts, "truncation": None, "padding": None}, separators=(",", ":"))
-    inside = first.replace('"prepend_scheme":"first"', '"prepend_scheme":"never"')
-    made = {text: Tokenizer.from_str(text) for text in dict.fromkeys((first, inside))}  # mostly the same: a large text
-    for plain in made.values():
-        plain.encode_special_tokens = True  # read them as text
-    return made[first], made[inside]
 
 
 def _common_length(first: list[int], second: list[int]) -> int:

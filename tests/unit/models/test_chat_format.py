@@ -10,8 +10,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-from cai_dagster.models.chat_format import ChatFormat, ChatFormatError, ControlTokenError
+from cai_dagster.models.chat_format import ChatFormat, ChatFormatError
 from cai_dagster.models.messages import Message, Messages
+from cai_dagster.models.text_tokens import ControlTokenError
 from tests.tiny_models import CHATML, CONTROL, byte_level
 
 ORDINARY = [
