@@ -15,7 +15,7 @@ from cai_dagster.judging.one_principle import judge_messages
 from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.project import PROJECT
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 
 PAIRS = 3
 PRINCIPLES = 8

@@ -15,7 +15,7 @@ from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.hashing import unit_interval
 from cai_dagster.models.messages import Message, Messages
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 
 SLOTS = 24
 STEPS = 4

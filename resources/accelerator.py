@@ -9,7 +9,7 @@ Servers that are elsewhere need no lock; they are kept here all the same, so tha
 
 import contextlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from cai_dagster.home import Home
@@ -30,11 +30,12 @@ class _Accelerator:
 
     def engine(self, weights: Weights, settings: LanguageModelSettings, log: Log) -> StartedEngine:
         """The engine for these weights; another one that is loaded makes room for it."""
-        if self._engine is None or self._loaded != (weights.digest, settings):
+        failed = self._engine is not None and self._engine.has_failed
+        if self._engine is None or failed or self._loaded != (weights.digest, settings):
             self._unload()
             if settings.engine != EngineKind.http:
                 self._acquire(log)
-            self._engine = _start(weights, settings, log)
+            self._engine = _start(weights, settings, log, self._held)
             self._loaded = (weights.digest, settings)
         return self._engine
 
@@ -76,7 +77,7 @@ def _locks() -> list[Path]:
     return gpus or [Home.from_environment().accelerator_lock]
 
 
-def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> StartedEngine:
+def _start(weights: Weights, settings: LanguageModelSettings, log: Log, locks: Sequence[int]) -> StartedEngine:
     """One config switch: where the model is served. What it answers is the same everywhere."""
     match settings.engine:
         case EngineKind.http:
@@ -89,11 +90,11 @@ def _start(weights: Weights, settings: LanguageModelSettings, log: Log) -> Start
 
             log(f"starting {settings.replicas} replicas of {weights.name} on Ray")
             return RayEngine(weights, settings, log)
-        case EngineKind.in_process:
-            from resources.engines.vllm import VllmEngine
+        case _:
+            from resources.engines.vllm.engine import VllmEngine
 
             log(f"starting vLLM with {weights.name} from {weights.folder}")
-            return VllmEngine(weights, settings, log)
+            return VllmEngine(weights, settings, log, locks)
 
 
 ACCELERATOR = _Accelerator()

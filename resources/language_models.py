@@ -71,7 +71,7 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
             if not settings.checkpoints_here:
                 raise
             log(f"{error} It is asked in this process instead (checkpoints_here).")
-        return ACCELERATOR.engine(weights, settings.model_copy(update={"engine": EngineKind.in_process}), log)
+        return ACCELERATOR.engine(weights, settings.model_copy(update={"engine": EngineKind.auto}), log)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:  # noqa: ARG002
         """Give the accelerator back at the end of the run."""

@@ -19,7 +19,6 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.models.chat_format import fitting
 from cai_dagster.models.chat_options import ChatOptions
-from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.messages import Messages
 from cai_dagster.models.weights import Weights
 from cai_dagster.settings import active_settings
@@ -75,7 +74,7 @@ class ScriptedModelResource(LanguageModelResource):
     def start_engine(self, weights: Weights, log: Log) -> ScriptedEngine:
         if not self.log_calls:
             return ScriptedEngine(self.script, self.judge, lambda request: self.delay)
-        return LoggingEngine(weights.model_id(resolve_dtype(self.dtype)), self.script, self.judge, self.delay)
+        return LoggingEngine(weights.model_id(self.arithmetic), self.script, self.judge, self.delay)
 
     def script(self, request: Request) -> str:
         ids = ScriptedChatFormat().prompt_ids(request.messages, request.prefill)

@@ -107,7 +107,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an engine returned, as the ledger keeps it. `logprobs` are those of the choices, where any were given."""
+    """What an engine returned, as the ledger keeps it. `logprobs` are those of the choices, where any were given.
+
+    `cached_tokens`, which it does not keep: the prompt tokens that the engine found in its prefix cache.
+    """
 
     text: str
     finish_reason: str
@@ -115,6 +118,7 @@ class Answer:
     completion_tokens: int
     seconds: float
     logprobs: tuple[float | None, ...] | None = None
+    cached_tokens: int = field(default=0, compare=False)
 
     def says_the_same(self, other: "Answer") -> bool:
         """Whether a reader of both would see no difference: what they cost does not count."""

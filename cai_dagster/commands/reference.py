@@ -118,18 +118,39 @@ def configuration_page() -> str:
     for name, model in sections.items():
         found = {profile: cast("BaseModel", getattr(settings, name)) for profile, settings in values.items()}
         parts.append(f"## `{name}`\n\n{_docstring(model)}\n")
-        alike = next((other for other in described if described[other] == found), None)
+        alike = next((other for other, of_profiles in described.items() if _same_model(of_profiles, found)), None)
         described[name] = found
         if name == "checks":
             parts.append(
                 "Bounds and severity of each check, by table and version: [monitoring](monitoring.md#bounds).\n"
             )
         elif alike:
-            parts.append(f"Settings, defaults and what profiles change are those of [`{alike}`](#{alike}).\n")
+            parts.append(_differences(alike, described[alike], found))
         else:
             parts.append(_section(model, found))
     variables = [(f"`{name}`", meaning) for name, meaning in ENVIRONMENT.items()]
     return "\n".join([*parts, _ENVIRONMENT, _grid(("variable", "meaning"), variables)])
+
+
+def _same_model(one: dict[str, BaseModel], other: dict[str, BaseModel]) -> bool:
+    """Whether both are of one kind, and the profiles change the same of it."""
+
+    def changes(section: dict[str, BaseModel]) -> list[dict[str, Any]]:
+        default = section[DEFAULT_PROFILE].model_dump()
+        return [
+            {name: value for name, value in changed.model_dump().items() if value != default[name]}
+            for changed in section.values()
+        ]
+
+    return type(one[DEFAULT_PROFILE]) is type(other[DEFAULT_PROFILE]) and changes(one) == changes(other)
+
+
+def _differences(alike: str, described: dict[str, BaseModel], found: dict[str, BaseModel]) -> str:
+    """How a section of a kind that has been described differs from that."""
+    own, theirs = found[DEFAULT_PROFILE].model_dump(), described[DEFAULT_PROFILE].model_dump()
+    differ = [f"`{name}` is {_literal(value)}" for name, value in own.items() if value != theirs[name]]
+    but = f", but {', '.join(differ)}" if differ else ""
+    return f"Settings, defaults and what profiles change are those of [`{alike}`](#{alike}){but}.\n"
 
 
 def tables_page() -> str:
@@ -259,6 +280,7 @@ def _allowed(field: FieldInfo) -> str:
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         return " ".join(f"`{choice.value}`" for choice in kind)
     name = {"str": "text", "bool": "`true` `false`", "int": "integer", "float": "number", "list[str]": "list of texts"}
+    name["dict[str, typing.Any]"] = "table"
     written: str = kind.__name__ if isinstance(kind, type) and kind is not list else str(kind)
     written = str(kind) if str(kind).startswith("list") else written
     limits = [_limit(constraint) for constraint in field.metadata]

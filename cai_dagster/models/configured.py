@@ -10,7 +10,6 @@ from pathlib import Path
 from cai_dagster.home import Home
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import ChatOptions, template_text
-from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, locate_weights, with_adapter
 from cai_dagster.project import PROJECT
@@ -34,9 +33,7 @@ class ConfiguredModel(LanguageModelSettings):
 
     def model_id(self, weights: Weights) -> str:
         """The identity, in every request's id, of these weights served by these settings."""
-        # `auto` is decided where the model is served: over HTTP this machine does not know and must not guess.
-        weights = self._rendered(weights)
-        return weights.model_id(self.dtype if self.engine == EngineKind.http else resolve_dtype(self.dtype))
+        return self._rendered(weights).model_id(self.arithmetic)
 
     def _find(self, served_elsewhere: bool) -> Weights:
         home = Home.from_environment()

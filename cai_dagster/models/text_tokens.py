@@ -1,4 +1,4 @@
-"""From text to token ids, such that text is never a control token, and a passage that was tokenized before is not again.
+"""From text to token ids, such that text is never a control token; a passage that is known is not tokenized again.
 
 Dialogues share most of their text: worked examples, the prompt, the pair that is judged under every principle. So a
 text is cut at ends of lines where this tokenizer begins a new word in any case, and the ids of the pieces are kept.
@@ -7,7 +7,7 @@ The ids are those of the whole text. It knows no template.
 
 import json
 import re
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cai_dagster.errors import RowError
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 KEPT_CHARACTERS = 8_000_000  # of the texts whose ids are kept; the oldest go first
 _ENDS_OF_LINES = (r"(?<=[!-~]\n)(?=[!-~])", r"(?<=[!-~]\n)(?=\n[!-~])", r"(?<=[!-~]\n\n)(?=[!-~])")
 # One for each way in which tokenizers tell characters apart: letters, digits, punctuation, contractions, runs.
-_BEFORE = ("a", "word", "Word", "WORD", "7", "2026", "end.", "so?!", "...", "x)", '"', "'", "it's", ">", "- -", "<|a|>")
-_AFTER = ("a", "word", "Word", "WORD", "7", "2026", ".", "?!", "...", "(A)", '"so', "'s", "'t is", "> a", "- -", "<|a|>")
+_WORDS = ("a", "word", "Word", "WORD", "7", "2026", "...", "- -", "<|a|>", ">", '"so"')
+_BEFORE = (*_WORDS, "end.", "so?!", "x)", "'", "it's")
+_AFTER = (*_WORDS, ".", "?!", "(A)", "'s", "'t is", "> a")
 
 
 class ControlTokenError(RowError):
@@ -52,7 +53,7 @@ class TextTokenizer:
 class _Pieces:
     """Token ids of texts, each tokenized once."""
 
-    def __init__(self, tokenizer: "Tokenizer", control: Set[int]) -> None:
+    def __init__(self, tokenizer: "Tokenizer", control: frozenset[int]) -> None:
         self._tokenizer = tokenizer
         self._control = control
         self._known: dict[str, list[int]] = {}
@@ -75,7 +76,7 @@ class _Pieces:
     def _tokenize(self, texts: list[str]) -> None:
         encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
         for text, encoding in zip(texts, encodings, strict=True):
-            found = self._control.intersection(encoding.ids)
+            found = self._control & set(encoding.ids)
             if found:
                 raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(found)}")
             self._known[text] = encoding.ids

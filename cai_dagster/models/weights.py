@@ -42,9 +42,9 @@ class Weights:
     adapter: Path | None = None
     rendering: str = ""
 
-    def model_id(self, dtype: str) -> str:
-        """The identity that goes into request ids: files, numerical type and the way dialogues are rendered."""
-        return f"{self.name}@{self.digest[:16]}/{dtype}/format-{FORMAT_VERSION}{self.rendering}"
+    def model_id(self, arithmetic: str) -> str:
+        """The identity that goes into request ids: files, numerical types and the way dialogues are rendered."""
+        return f"{self.name}@{self.digest[:16]}/{arithmetic}/format-{FORMAT_VERSION}{self.rendering}"
 
 
 def locate_weights(model: str, revision: str, home: Home, served_elsewhere: bool = False) -> Weights:

@@ -321,7 +321,7 @@ def _weights(role: str, model: LanguageModelSettings, home: Home, full: bool) ->
                 role, text, "Calls of the model as it was are not found again; put its files back if you want them."
             )
         )
-    return findings or [good(role, weights.model_id(resolve_dtype(model.dtype)))]
+    return findings or [good(role, weights.model_id(model.arithmetic))]
 
 
 def _incomplete(role: str, model: LanguageModelSettings, weights: Weights, home: Home, put_back: str) -> Finding | None:

@@ -22,12 +22,12 @@ from cai_dagster.models.weights import Weights, locate_weights
 from cai_dagster.settings import active_settings
 from resources.accelerator import ACCELERATOR
 from resources.engines.protocol import StartedEngine
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 from tests.misbehaving_server import free_port
 
 T = TypeVar("T")
 PROJECT_HOME = Home.from_environment()
-ENGINES = ["in_process", "http", "ray"]  # every engine passes the same tests: test_engines.py
+ENGINES = ["in_process", "own_process", "http", "ray"]  # every engine passes the same tests: test_engines.py
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
 from cai_dagster.models.settings import LanguageModelSettings
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
 

@@ -258,7 +258,7 @@ def test_cancelled_calls_hold_up_no_later_ones_in_another_event_loop(served_engi
 # Before those that follow, which have an engine of their own anyway.
 def test_an_engine_that_is_closed_leaves_no_thread_and_no_process_behind(served_engine: StartedEngine) -> None:
     threads = {thread for thread in threading.enumerate() if thread.name in {"vllm", "http"}}
-    names = ("ray", "gcs_server")
+    names = ("ray", "gcs_server", "VLLM")
     processes = [one for one in psutil.Process().children(recursive=True) if one.name().startswith(names)]
     assert threads or processes
     ACCELERATOR.release()

@@ -20,7 +20,7 @@ from cai_dagster.models.messages import Message
 from cai_dagster.models.weights import Weights
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 
 PAIR = Pair(
     pair_id="ab",

@@ -14,7 +14,7 @@ from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.plan.cost import plan
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import CheckpointRecord
-from resources.engines.vllm import VllmEngine
+from resources.engines.vllm.engine import VllmEngine
 from resources.lake import open_lake
 from resources.language_models import LanguageModelResource, LedgerResource
 from tests.scripted_graph import write_prompts

@@ -89,6 +89,11 @@ class HttpEngine:
         logprobs = tuple(self._names.read(returned, label) for label in labels)
         return Answer(completion.text, completion.finish_reason, len(token_ids), 1, 0.0, logprobs)
 
+    @property
+    def has_failed(self) -> bool:
+        """Never: servers come back."""
+        return False
+
     def close(self) -> None:
         """Close the connections and end the thread."""
         asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()

@@ -113,7 +113,7 @@ class Server:
         self._seconds = settings.timeout_seconds
         timeout = Timeout(self._seconds, connect=min(self._seconds, CONNECT_SECONDS))
         self._client = AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=0, timeout=timeout)
-        self._most = min(settings.calls_in_flight, CONNECTIONS_OF_A_SERVER)
+        self._most = min(settings.slots, CONNECTIONS_OF_A_SERVER)
         self._limit = float(self._most)
         self._halved_at = 0.0
         self._rests_until = 0.0

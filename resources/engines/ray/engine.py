@@ -68,6 +68,11 @@ class RayEngine:
         """Log probabilities of the choices; raises what `complete` raises."""
         return await self._ask(request, "choose", request, choices)
 
+    @property
+    def has_failed(self) -> bool:
+        """Never: a replica that ends is replaced."""
+        return False
+
     def close(self) -> None:
         """End the replicas, and the cluster if it was started here."""
         import ray

@@ -21,8 +21,8 @@ class ReplicaError(RuntimeError):
 
 
 def start_vllm(weights: Weights, settings: LanguageModelSettings) -> StartedEngine:
-    """Start vLLM in the replica's own process."""
-    from resources.engines.vllm import VllmEngine
+    """Start vLLM on the replica's node: in the replica's process, or in one of its own beside a GPU."""
+    from resources.engines.vllm.engine import VllmEngine
 
     return VllmEngine(weights, settings)
 

@@ -98,9 +98,7 @@ def text_tokens_of(tokenizer: Tokenizer) -> TextTokenizer:
 
 
 @given(text=texts)
-def test_pieces_have_the_ids_of_the_whole_text(
-    text: str, tokenizer: Tokenizer, text_tokens_of: TextTokenizer
-) -> None:
+def test_pieces_have_the_ids_of_the_whole_text(text: str, tokenizer: Tokenizer, text_tokens_of: TextTokenizer) -> None:
     whole, inside = text_tokens._plain_tokenizers(tokenizer.to_str(), {"<|im_start|>"})  # pyright: ignore[reportPrivateUsage]
     for at_start, plain in ((True, whole), (False, inside)):
         assert text_tokens_of.ids(text, at_start) == plain.encode(text, add_special_tokens=False).ids

@@ -90,7 +90,7 @@ def test_a_checkpoint_that_no_server_serves_is_asked_in_this_process_or_said_to_
     said: list[str] = []
     if here:
         model.start_engine(checkpoint, said.append)
-        assert started == [EngineKind.in_process]
+        assert started == [EngineKind.auto]
         assert said == ["http://here/v1: it serves 'tiny'. It is asked in this process instead (checkpoints_here)."]
     else:
         with pytest.raises(NotServedError):

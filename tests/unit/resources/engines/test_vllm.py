@@ -1,16 +1,16 @@
 """What vLLM's thread does without vLLM."""
 
 import asyncio
-from typing import Any
 
-from resources.engines.vllm import _Generation, _resolve  # pyright: ignore[reportPrivateUsage]
+from resources.engines.vllm.calls import TokenAnswer, TokenCall
+from resources.engines.vllm.in_process import _Call, _resolve  # pyright: ignore[reportPrivateUsage]
 
 
 def test_an_answer_that_comes_after_its_stage_was_interrupted_harms_nobody() -> None:
-    async def ask() -> _Generation:
-        waiting: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        return _Generation([1], None, waiting)
+    async def ask() -> _Call:
+        waiting: asyncio.Future[TokenAnswer] = asyncio.get_running_loop().create_future()
+        return _Call(TokenCall([1]), waiting)
 
     call = asyncio.run(ask())
-    _resolve(call, "too late")
+    _resolve(call, TokenAnswer(b"too late", "stop", 2, 0))
     assert not call.waiting.done()
