@@ -11,6 +11,7 @@ import os
 import tempfile
 import time
 from collections.abc import Generator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,16 @@ from cai_dagster.inputs.settings import Split
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from cai_dagster.project import PROJECT
-from resources.engines.vllm import VllmEngine, engine_arguments
+from resources.engines.vllm.arguments import engine_arguments, prepare_environment
+from resources.engines.vllm.calls import TokenAnswer, TokenCall
+from resources.engines.vllm.in_process import InProcess
 from resources.language_models import LanguageModelResource, LedgerResource
 
 SLOTS = 8
 REPEATS = 1  # of eight minutes on two cores
 ASSETS = ("constitution", "prompts", "initial_responses", "revision_rounds")
 VARIANTS = ("", " Answer in one sentence.", " Give an example.", " Explain why.")  # rows for each bundled prompt
-Recorded = list[tuple[list[int], Any, int]]
+Recorded = list[tuple[TokenCall, int]]
 
 
 def measure() -> dict[str, Any]:
@@ -45,7 +48,7 @@ def _compare(weights: Weights, settings: LanguageModelSettings, seed: int) -> di
         asset, recorded = _asset_seconds(weights, settings, seed, Path(folder))
     with multiprocessing.get_context("spawn").Pool(1) as alone:  # vLLM binds the threads of its process to cores
         generate = alone.apply(_generate_seconds, (weights, settings, recorded))
-    tokens = sum(tokens for _, _, tokens in recorded)
+    tokens = sum(tokens for _, tokens in recorded)
     return {"asset_s": asset, "generate_s": generate, "calls": len(recorded), "completion_tokens": tokens}
 
 
@@ -99,34 +102,29 @@ def _write_prompts(folder: Path) -> Path:
 @contextlib.contextmanager
 def _recording(recorded: Recorded) -> Generator[None]:
     """Note each request that reaches the engine, and the number of tokens of its answer."""
-    ask = VllmEngine._ask  # pyright: ignore[reportPrivateUsage]
+    ask = InProcess.ask
 
-    async def noted(self: VllmEngine, token_ids: list[int], parameters: Any) -> Any:
-        output = await ask(self, token_ids, parameters)
-        recorded.append((token_ids, parameters, len(output.outputs[0].token_ids)))
-        return output
+    async def noted(self: InProcess, call: TokenCall) -> TokenAnswer:
+        answer = await ask(self, call)
+        recorded.append((call, answer.completion_tokens))
+        return answer
 
-    VllmEngine._ask = noted  # pyright: ignore[reportPrivateUsage]
+    InProcess.ask = noted
     try:
         yield
     finally:
-        VllmEngine._ask = ask  # pyright: ignore[reportPrivateUsage]
+        InProcess.ask = ask
 
 
 def _generate_seconds(weights: Weights, settings: LanguageModelSettings, recorded: Recorded) -> float:
     """Seconds of one `LLM.generate` over the recorded requests, in an engine of the same settings."""
+    prepare_environment(settings, own_process=False)
     from vllm import LLM
 
     llm = LLM(**engine_arguments(weights, settings))
-    prompts: list[Any] = [{"prompt_token_ids": token_ids} for token_ids, _, _ in recorded]
-    parameters = [_as_long(drawn, tokens) for _, drawn, tokens in recorded]
+    prompts: list[Any] = [{"prompt_token_ids": call.token_ids} for call, _ in recorded]
+    parameters = [replace(call, max_tokens=tokens, ignore_eos=True).sampling_params() for call, tokens in recorded]
     llm.generate(prompts[:1], parameters[:1], use_tqdm=False)
     started = time.perf_counter()
     llm.generate(prompts, parameters, use_tqdm=False)
     return time.perf_counter() - started
-
-
-def _as_long(drawn: Any, tokens: int) -> Any:
-    parameters = drawn.clone()
-    parameters.max_tokens, parameters.ignore_eos = tokens, True
-    return parameters

@@ -15,7 +15,9 @@ from benchmarks.offline_engine import engine_settings, offline_weights
 from cai_dagster.calls.requests import Answer, Request, Sampling, Slot
 from cai_dagster.hashing import unit_interval
 from cai_dagster.models.messages import Message, Messages
+from resources.engines.vllm.calls import TokenAnswer, TokenCall
 from resources.engines.vllm.engine import VllmEngine
+from resources.engines.vllm.in_process import InProcess
 
 SLOTS = 24
 STEPS = 4
@@ -32,14 +34,22 @@ class FixedLengthEngine(VllmEngine):
         length = min(LONGEST, SHORTEST + round(-math.log(place) * (MEAN - SHORTEST)))
         return await super().complete(replace(request, sampling=replace(request.sampling, max_tokens=length)))
 
-    async def _ask(self, token_ids: list[int], parameters: Any) -> Any:
-        parameters.ignore_eos = True
-        return await super()._ask(token_ids, parameters)
+
+class _WithoutEnd(InProcess):
+    """Draws as many tokens as it is asked for."""
+
+    async def ask(self, call: TokenCall) -> TokenAnswer:
+        """The answer, never ended by the model."""
+        return await super().ask(replace(call, ignore_eos=True))
 
 
 def measure() -> dict[str, Any]:
     """Wall time with a barrier over wall time without, at one row and at four rows a slot."""
-    engine = FixedLengthEngine(offline_weights(), engine_settings(SLOTS))
+    engine = FixedLengthEngine(
+        offline_weights(),
+        engine_settings(SLOTS),
+        start=lambda weights, settings, log, _: _WithoutEnd(weights, settings, log),
+    )
     try:
         asyncio.run(_streamed(engine, _rows("warm-up", 2)))
         one = _compare(engine, SLOTS)

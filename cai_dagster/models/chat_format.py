@@ -15,7 +15,6 @@ import logging
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -45,12 +44,6 @@ class ContextTooLongError(RowError):
     """The prompt and the tokens asked for do not fit the model's context."""
 
     code = "context_too_long"
-
-
-@dataclass(frozen=True)
-class _Segment:
-    text: str
-    from_template: bool
 
 
 def fitting(token_ids: list[int], max_tokens: int, max_model_len: int) -> list[int]:
@@ -113,7 +106,7 @@ class ChatFormat:
             _log.info(
                 "%s: its template shows a date; it is given %s (template_date)", folder, self.options.template_date
             )
-        self._layouts: dict[tuple[tuple[str, ...], bool, bool], list[str | int]] = {}
+        self._around_turns: dict[tuple[tuple[str, ...], bool, bool], list[list[int | str]]] = {}
         self._marks = self._marks_of(template)
         emitted = self._emitted_around_turns() if template else ""
         self._control: dict[str, int] = {}
@@ -153,13 +146,12 @@ class ChatFormat:
     def prompt_ids(self, messages: Messages, prefill: str = "") -> list[int]:
         """The dialogue, the opening of the assistant's next turn, and the first words of that turn."""
         # Words are put into the model's mouth where its answer begins: after a thought, and there is none.
-        pieces = self._pieces(messages, open_turn=True, thinking=False if prefill else None)
-        ids, end = self._encode(pieces)
+        ids, end = self._encode(self._parts(messages, open_turn=True, thinking=False if prefill else None))
         return ids + self._text.ids(end + self._said_first(prefill), at_start=not ids)
 
     def dialogue_ids(self, messages: Messages) -> list[int]:
         """The whole dialogue, closed; as many as a training row has."""
-        ids, end = self._encode(self._pieces(messages, open_turn=False))
+        ids, end = self._encode(self._parts(messages, open_turn=False))
         return ids + self._text.ids(end, at_start=not ids)
 
     def completion_start(self, messages: Messages) -> int:
@@ -173,7 +165,7 @@ class ChatFormat:
         Prefill and choice are tokenized together: "A", " A" and "(A" are different tokens, and the wrong one gives
         credible noise. Raises ChatFormatError when the choices do not differ in exactly one token.
         """
-        before, end = self._encode(self._pieces(messages, open_turn=True, thinking=False))
+        before, end = self._encode(self._parts(messages, open_turn=True, thinking=False))
         ends = [self._text.ids(end + self._said_first(prefill + choice), at_start=not before) for choice in choices]
         start = min(_common_length(ends[0], other) for other in ends[1:])
         labels = [ids[start:] for ids in ends]
@@ -195,33 +187,40 @@ class ChatFormat:
         """The first words of an answer; those of a base model come after a space."""
         return prefill if self._has_template or not prefill else " " + prefill.removeprefix(" ")
 
-    def _pieces(self, messages: Messages, open_turn: bool, thinking: bool | None = None) -> list[_Segment]:
+    def _parts(self, messages: Messages, open_turn: bool, thinking: bool | None = None) -> list[int | str]:
+        """The dialogue as control tokens and, between them, texts."""
         if not self._has_template:
-            return self._paper_pieces(messages, open_turn)
+            return self._paper_parts(messages, open_turn)
         if self.options.system_prompt == SystemPrompt.in_first_user_turn:
             messages = _with_system_in_first_turn(messages)
-        roles = tuple(message.role for message in messages)
-        layout = self._layout(roles, open_turn, self._is_thinking if thinking is None else thinking)
-        return [
-            _Segment(part, from_template=True)
-            if isinstance(part, str)
-            else _Segment(messages[part].content, from_template=False)
-            for part in layout
-        ]
+        thinks = self._is_thinking if thinking is None else thinking
+        shape = (tuple(message.role for message in messages), open_turn, thinks)
+        around = self._around_turns.get(shape)
+        if around is None:
+            around = self._around_turns[shape] = [self._split(text) for text in self._layout(*shape)]
+        parts = around[0].copy()
+        for message, after in zip(messages, around[1:], strict=True):
+            parts.append(message.content)
+            parts += after
+        return parts
 
-    def _layout(self, roles: tuple[str, ...], open_turn: bool, thinking: bool) -> list[str | int]:
-        """The template's own text, and the numbers of the turns in their places; it depends on nothing else."""
-        known = self._layouts.get((roles, open_turn, thinking))
-        if known is not None:
-            return known
+    def _split(self, text: str) -> list[int | str]:
+        """A text of the template as control tokens and what stands between them."""
+        parts: list[int | str] = []
+        position = 0
+        for match in self._control_pattern.finditer(text):
+            parts += [text[position : match.start()], self._control[match.group(match.lastindex or 0)]]
+            position = match.end()
+        return [*parts, text[position:]]
+
+    def _layout(self, roles: tuple[str, ...], open_turn: bool, thinking: bool) -> list[str]:
+        """The template's own text before, between and after the turns; it depends on nothing else."""
         parts: list[str] = re.split("\ue000(\\d+)\ue001", self._render(roles, open_turn, thinking))
         seen = [int(number) for number in parts[1::2]]
         if seen != list(range(len(roles))):
             shown = ", ".join(str(index + 1) for index in seen) or "none"
             raise ChatFormatError(f"of the turns {', '.join(roles)} the chat template shows {shown}, in this order")
-        layout = [int(part) if index % 2 else part for index, part in enumerate(parts)]
-        self._layouts[roles, open_turn, thinking] = layout
-        return layout
+        return parts[::2]
 
     def _render(self, roles: Sequence[str], open_turn: bool, thinking: bool) -> str:
         from jinja2 import TemplateError
@@ -262,16 +261,14 @@ class ChatFormat:
 
         Raises ChatFormatError for a template that refuses one or shows its turns in another order, with what to do.
         """
-        user, assistant, system = (Message(role, "?") for role in ("user", "assistant", "system"))
-        shapes = [(user,), (user, assistant), (user, assistant, user), (user, assistant, user, assistant)]
+        turns = ("user", "assistant") * 2
+        in_turn = self.options.system_prompt == SystemPrompt.in_first_user_turn
         emitted = ""
-        for before in ((), (system,)):
-            for shape in shapes:
-                open_turn = shape[-1].role == "user"
+        for before in ((), () if in_turn else ("system",)):
+            for shape in (turns[:count] for count in range(1, 5)):
                 try:
                     for thinking in {False, self._is_thinking}:
-                        pieces = self._pieces((*before, *shape), open_turn, thinking)
-                        emitted += "".join(piece.text for piece in pieces if piece.from_template)
+                        emitted += "".join(self._layout((*before, *shape), shape[-1] == "user", thinking))
                 except ChatFormatError as error:
                     advice = (
                         '. Set system_prompt = "in_first_user_turn" for this model, and the text of a system prompt '
@@ -280,8 +277,8 @@ class ChatFormat:
                     raise ChatFormatError(f"{self._folder}: {error}{advice if before else ''}") from error
         return emitted
 
-    def _paper_pieces(self, messages: Messages, open_turn: bool) -> list[_Segment]:
-        pieces = [_Segment(str(self.tokenizer.bos_token or ""), from_template=True)]
+    def _paper_parts(self, messages: Messages, open_turn: bool) -> list[int | str]:
+        parts = self._split(str(self.tokenizer.bos_token or ""))
         for message in messages:
             mark = {"user": "\n\nHuman: ", "assistant": "\n\nAssistant: ", "system": ""}[message.role]
             # With no control tokens the mark itself is text: one inside a message gets a space, so it opens no turn.
@@ -289,25 +286,21 @@ class ChatFormat:
             text = (
                 text.removeprefix(" ") if mark else text
             )  # a base model's answer begins with the space after the mark
-            pieces += [_Segment(mark, from_template=True), _Segment(text, from_template=False)]
-        end = "\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or "")
-        return [*pieces, _Segment(end, from_template=True)]
+            parts += [mark, text]
+        return [*parts, *self._split("\n\nAssistant:" if open_turn else str(self.tokenizer.eos_token or ""))]
 
-    def _encode(self, pieces: list[_Segment]) -> tuple[list[int], str]:
+    def _encode(self, parts: list[int | str]) -> tuple[list[int], str]:
         """Token ids up to the last text, and that text."""
         ids: list[int] = []
-        run = ""
-        for piece in pieces:
-            if not piece.from_template:
-                run += piece.text
+        text = ""
+        for part in parts:
+            if isinstance(part, str):
+                text += part
                 continue
-            position = 0
-            for match in self._control_pattern.finditer(piece.text):
-                ids += self._text.ids(run + piece.text[position : match.start()], at_start=not ids)
-                ids.append(self._control[match.group(match.lastindex or 0)])
-                run, position = "", match.end()
-            run += piece.text[position:]
-        return ids, run
+            ids += self._text.ids(text, at_start=not ids)
+            ids.append(part)
+            text = ""
+        return ids, text
 
 
 def _is_markup(token: str) -> bool:

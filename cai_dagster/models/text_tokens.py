@@ -1,8 +1,8 @@
 """From text to token ids, such that text is never a control token; a passage that is known is not tokenized again.
 
 Dialogues share most of their text: worked examples, the prompt, the pair that is judged under every principle. So a
-text is cut at ends of lines where this tokenizer begins a new word in any case, and the ids of the pieces are kept.
-The ids are those of the whole text. It knows no template.
+text is cut where this tokenizer begins a new word in any case, and the ids of words and of whole texts are kept. The
+ids are those of the whole text, several times as fast as the tokenizer finds them. It knows no template.
 """
 
 import json
@@ -16,8 +16,14 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 KEPT_CHARACTERS = 8_000_000  # of the texts whose ids are kept; the oldest go first
-_ENDS_OF_LINES = (r"(?<=[!-~]\n)(?=[!-~])", r"(?<=[!-~]\n)(?=\n[!-~])", r"(?<=[!-~]\n\n)(?=[!-~])")
-# One for each way in which tokenizers tell characters apart: letters, digits, punctuation, contractions, runs.
+KEPT_WORDS = 200_000
+# Where a word of English begins: before a space and after the end of a line.
+_WORDS_BEGIN = (
+    r" (?<=[!-~] )(?=[A-Za-z])",
+    r"\n(?<=[!-~]\n)(?=[!-~])",
+    r"\n(?<=[!-~]\n)(?=\n[!-~])",
+    r"\n\n(?<=[!-~]\n\n)(?=[!-~])",
+)
 _WORDS = ("a", "word", "Word", "WORD", "7", "2026", "...", "- -", "<|a|>", ">", '"so"')
 _BEFORE = (*_WORDS, "end.", "so?!", "x)", "'", "it's")
 _AFTER = (*_WORDS, ".", "?!", "(A)", "'s", "'t is", "> a")
@@ -35,56 +41,71 @@ class TextTokenizer:
     def __init__(self, serialized: str, control: dict[str, int]) -> None:
         """Of a tokenizer.json, and the model's control tokens."""
         first, inside = _plain_tokenizers(serialized, set(control))
-        self._first = _Pieces(first, frozenset(control.values()))
-        self._inside = self._first if first is inside else _Pieces(inside, frozenset(control.values()))
+        self._inside = _Known(inside, frozenset(control.values()))
+        self._first = self._inside if first is inside else _Known(first, frozenset(control.values()))
         self._cut = re.compile("|".join(_safe_cuts(inside)) or r"(?!)")
 
     def ids(self, text: str, at_start: bool) -> list[int]:
         """Token ids of a text; `at_start`: of the first one of a prompt. Raises ControlTokenError."""
-        if not text:
-            return []
-        begin, *rest = self._cut.split(text)
-        ids = (self._first if at_start else self._inside).ids([begin])
-        if rest:
-            ids += self._inside.ids(rest)
+        known = self._first if at_start else self._inside
+        ids = known.texts.get(text)
+        if ids is None:
+            pieces = _pieces(text, self._cut)
+            begin = 0 if known is self._inside else 1
+            ids = known.keep(text, known.ids(pieces[:begin]) + self._inside.ids(pieces[begin:]))
         return ids
 
 
-class _Pieces:
-    """Token ids of texts, each tokenized once."""
+class _Known:
+    """Token ids of words and texts, each tokenized once."""
 
     def __init__(self, tokenizer: "Tokenizer", control: frozenset[int]) -> None:
+        self.texts: dict[str, list[int]] = {"": []}
         self._tokenizer = tokenizer
         self._control = control
-        self._known: dict[str, list[int]] = {}
+        self._words: dict[str, list[int]] = {}
         self._characters = 0
 
-    def ids(self, texts: Sequence[str]) -> list[int]:
-        """The ids of the texts, one after the other. Raises ControlTokenError."""
-        missing = list(dict.fromkeys(text for text in texts if text not in self._known))
-        if missing:
-            self._tokenize(missing)
-        ids: list[int] = []
-        for text in texts:
-            ids += self._known[text]
+    def keep(self, text: str, ids: list[int]) -> list[int]:
+        """Keep a text's ids; the oldest texts make room."""
+        self.texts[text] = ids
+        self._characters += len(text)
         while self._characters > KEPT_CHARACTERS:
-            oldest = next(iter(self._known))
-            del self._known[oldest]
+            oldest = next(iter(self.texts))
+            del self.texts[oldest]
             self._characters -= len(oldest)
         return ids
 
-    def _tokenize(self, texts: list[str]) -> None:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-        for text, encoding in zip(texts, encodings, strict=True):
-            found = self._control & set(encoding.ids)
+    def ids(self, pieces: Sequence[str]) -> list[int]:
+        """The ids of the pieces of a text, one after the other. Raises ControlTokenError."""
+        words = self._words
+        missing = [piece for piece in pieces if piece not in words]
+        if missing:
+            self._tokenize(list(dict.fromkeys(missing)))
+        ids: list[int] = []
+        for piece in pieces:
+            ids += words[piece]
+        if len(words) > KEPT_WORDS:
+            words.clear()
+        return ids
+
+    def _tokenize(self, pieces: list[str]) -> None:
+        encodings = self._tokenizer.encode_batch_fast(pieces, add_special_tokens=False)
+        for piece, encoding in zip(pieces, encodings, strict=True):
+            found = self._control.intersection(encoding.ids)
             if found:
                 raise ControlTokenError(f"the tokenizer turns plain text into the control tokens {sorted(found)}")
-            self._known[text] = encoding.ids
-            self._characters += len(text)
+            self._words[piece] = encoding.ids
+
+
+def _pieces(text: str, cut: re.Pattern[str]) -> list[str]:
+    """The text, cut before each space and behind each end of a line that matches."""
+    cuts = [match.start() if match[0] == " " else match.end() for match in cut.finditer(text)]
+    return [text[start:end] for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True)]
 
 
 def _safe_cuts(tokenizer: "Tokenizer") -> list[str]:
-    """The ends of lines at which this tokenizer always begins a new word, as patterns of the place between two."""
+    """The places at which this tokenizer always begins a new word, as patterns of the space or line end there."""
     pre_tokenizer: Any = tokenizer.pre_tokenizer
     added = tokenizer.get_added_tokens_decoder().values()
     if pre_tokenizer is None or any(
@@ -102,17 +123,16 @@ def _safe_cuts(tokenizer: "Tokenizer") -> list[str]:
 
     def is_safe(pattern: str) -> bool:
         for before in _BEFORE:
-            for newlines in ("\n", "\n\n"):
+            for between in (" ", "\n", "\n\n"):
                 for after in _AFTER:
-                    left, *right = re.split(pattern, before + newlines + after)
-                    if not right:
-                        continue
-                    text = left + right[0]
-                    if words(text) != words(left) + words(right[0]) or ids(text) != ids(left, right[0]):
+                    text = before + between + after
+                    pieces = _pieces(text, re.compile(pattern))
+                    apart = [word for piece in pieces for word in words(piece)]
+                    if words(text) != apart or ids(text) != ids(*pieces):
                         return False
         return True
 
-    return [pattern for pattern in _ENDS_OF_LINES if is_safe(pattern)]
+    return [pattern for pattern in _WORDS_BEGIN if is_safe(pattern)]
 
 
 def _plain_tokenizers(serialized: str, control: set[str]) -> "tuple[Tokenizer, Tokenizer]":

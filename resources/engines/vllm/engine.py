@@ -3,7 +3,7 @@
 It knows nothing of Dagster or the ledger.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.models.chat_format import ChatFormat, fitting
@@ -11,6 +11,19 @@ from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.engines.protocol import Log
 from resources.engines.vllm.calls import TokenCall, Vllm
+
+StartVllm = Callable[[Weights, LanguageModelSettings, Log, Sequence[int]], Vllm]
+
+
+def start_vllm(weights: Weights, settings: LanguageModelSettings, log: Log, locks: Sequence[int]) -> Vllm:
+    """VLLM in the process that the settings say."""
+    if settings.runs_in == EngineKind.own_process:
+        from resources.engines.vllm.own_process import OwnProcess
+
+        return OwnProcess(weights, settings, log, locks)
+    from resources.engines.vllm.in_process import InProcess
+
+    return InProcess(weights, settings, log)
 
 
 class VllmEngine:
@@ -26,11 +39,12 @@ class VllmEngine:
         settings: LanguageModelSettings,
         log: Log = lambda _: None,
         locks: Sequence[int] = (),
+        start: StartVllm = start_vllm,
     ) -> None:
         self._format = ChatFormat(weights.folder, settings.chat_options)
         self._max_model_len = settings.max_model_len
         self._sends_seeds = settings.sends_seeds
-        self._vllm = _start(weights, settings, log, locks)
+        self._vllm = start(weights, settings, log, locks)
 
     @property
     def has_failed(self) -> bool:
@@ -69,13 +83,3 @@ class VllmEngine:
     def close(self) -> None:
         """Stop the engine and give its memory back."""
         self._vllm.close()
-
-
-def _start(weights: Weights, settings: LanguageModelSettings, log: Log, locks: Sequence[int]) -> Vllm:
-    if settings.runs_in == EngineKind.own_process:
-        from resources.engines.vllm.own_process import OwnProcess
-
-        return OwnProcess(weights, settings, log, locks)
-    from resources.engines.vllm.in_process import InProcess
-
-    return InProcess(weights, settings, log)
