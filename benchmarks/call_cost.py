@@ -29,6 +29,7 @@ from cai_dagster.models.weights import Weights
 from cai_dagster.plan.stages import Stage, initial_responses_stage, judgements_stage, revision_rounds_stage
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
+from resources.engines.protocol import StartedEngine
 from resources.engines.vllm.calls import TokenAnswer, TokenCall
 from resources.engines.vllm.engine import VllmEngine
 from resources.engines.vllm.host import main
@@ -68,25 +69,29 @@ def measure() -> dict[str, Any]:
         lake = Lake(home)
         constitution = load_constitution(PROJECT / "constitutions" / f"{VERSION}.yaml")
         chosen = active_settings()
-        _write(lake, "prompts", None, _prompts(ROWS, 1_000))
+        write(lake, "prompts", None, prompts(ROWS, 1_000))
         stages = {
             "completion": initial_responses_stage(chosen.initial_responses),
             "revision": revision_rounds_stage(constitution, chosen.revision_rounds),
         }
         for name, stage in stages.items():
-            details[name] = _run(home, lake, stage, weights, settings)
-        _write(lake, "prompts", None, _prompts(PAIRS, 150))
-        _write(lake, "response_pairs", VERSION, _pairs(PAIRS, 350))
-        details["judgement"] = _run(home, lake, judgements_stage(constitution, chosen.judgements), weights, settings)
+            details[name] = run(home, lake, stage, _engine(weights, settings))
+        write(lake, "prompts", None, prompts(PAIRS, 150))
+        write(lake, "response_pairs", VERSION, _pairs(PAIRS, 350))
+        stage = judgements_stage(constitution, chosen.judgements)
+        details["judgement"] = run(home, lake, stage, _engine(weights, settings))
     for name, measured in details.items():
         results[f"{name}_cpu_ms"] = measured["cpu_ms"]
     return {"results": results, "details": {"slots": SLOTS, **details}}
 
 
-def _run(home: Home, lake: Lake, stage: Stage, weights: Weights, settings: LanguageModelSettings) -> dict[str, float]:
-    """From the first row to the commit, the engine being there."""
+def _engine(weights: Weights, settings: LanguageModelSettings) -> VllmEngine:
+    return VllmEngine(weights, settings, start=lambda *arguments: OwnProcess(*arguments, host=__name__))
+
+
+def run(home: Home, lake: Lake, stage: Stage, engine: StartedEngine) -> dict[str, float]:
+    """From the first row of a stage to its commit, the engine being there; it is closed at the end."""
     ledger = Ledger(home.ledger)
-    engine = VllmEngine(weights, settings, start=lambda *arguments: OwnProcess(*arguments, host=__name__))
     model = LedgeredModel("scripted", lambda: engine, ledger)
     names = [name for name in ("prompts", "initial_responses", "response_pairs") if f" {name} " in f"{stage.rows} "]
     tables = {name: lake.snapshot(name, None if name != "response_pairs" else VERSION) for name in names}
@@ -128,7 +133,8 @@ def _text(tokens: int) -> str:
     return "\n".join(" ".join(words[at : at + 18]).capitalize() + "." for at in range(0, len(words), 18))
 
 
-def _prompts(count: int, tokens: int) -> pl.DataFrame:
+def prompts(count: int, tokens: int) -> pl.DataFrame:
+    """The table prompts: so many, of so many tokens each."""
     rows = [
         {
             "prompt_id": f"{number:032x}",
@@ -161,7 +167,8 @@ def _pairs(count: int, tokens: int) -> pl.DataFrame:
     return pl.DataFrame(rows)
 
 
-def _write(lake: Lake, table: str, version: str | None, frame: pl.DataFrame) -> None:
+def write(lake: Lake, table: str, version: str | None, frame: pl.DataFrame) -> None:
+    """Commit a table; columns that the frame lacks are null."""
     staged = lake.stage(table, version)
     columns = staged.table.columns
     missing = [column.name for column in columns if column.name not in frame.columns]

@@ -81,7 +81,8 @@ def run_stages(
     paid_before = _paid_so_far(context)
     _run_until_agreed(run, models, staged, context.log.info)
     usage = sum((model.usage for model in models), Usage())
-    paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens:,} tokens"
+    paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens.total:,} tokens"
+    paid += f", {usage.tokens.speed(usage.engine_seconds)}" if usage.misses else ""
     context.log.info(f"{table}: {paid}")
     ended = {PROGRESS_TAG: f"{table}: done", PAID_TAG: f"{paid_before + usage.misses:,}"}
     context.instance.add_run_tags(context.run_id, ended)
@@ -96,12 +97,15 @@ def _paid_so_far(context: dg.AssetExecutionContext) -> int:
 
 
 def _cost(usage: Usage) -> Metadata:
+    seconds = usage.engine_seconds or 1.0
     return {
         "ledger_hits": usage.hits,
         "ledger_misses": usage.misses,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "tokens_per_second": round(usage.tokens / usage.engine_seconds, 1) if usage.tokens else 0.0,
+        "prompt_tokens_per_second": round(usage.prompt_tokens / seconds, 1),
+        "completion_tokens_per_second": round(usage.completion_tokens / seconds, 1),
+        "cached_prompt_share": round(usage.tokens.cached_share or 0.0, 4),
     }
 
 
@@ -207,6 +211,7 @@ def _result(
         ledger_misses=usage.misses,
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
         engine_seconds=usage.engine_seconds,
         seconds=staged.seconds,
         model_id=model_id,

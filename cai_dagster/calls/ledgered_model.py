@@ -26,6 +26,7 @@ from cai_dagster.calls.requests import (
     Slot,
 )
 from cai_dagster.calls.stored_text import is_storable
+from cai_dagster.calls.token_counts import TokenCounts
 from cai_dagster.models.reasoning import ReasoningMarks, UnfinishedThoughtError, answer_in_text
 from cai_dagster.text import printable
 
@@ -86,12 +87,13 @@ class Usage:
     misses: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     engine_seconds: float = field(default=0.0, compare=False)
 
     @property
-    def tokens(self) -> int:
-        """Prompt and completion together."""
-        return self.prompt_tokens + self.completion_tokens
+    def tokens(self) -> TokenCounts:
+        """Of prompts and completions."""
+        return TokenCounts(self.prompt_tokens, self.completion_tokens, self.cached_tokens)
 
     def __add__(self, other: "Usage") -> "Usage":
         """Of both together."""
@@ -100,6 +102,7 @@ class Usage:
             self.misses + other.misses,
             self.prompt_tokens + other.prompt_tokens,
             self.completion_tokens + other.completion_tokens,
+            self.cached_tokens + other.cached_tokens,
             self.engine_seconds + other.engine_seconds,
         )
 
@@ -321,6 +324,7 @@ class LedgeredModel:
         self.usage.misses += 1
         self.usage.prompt_tokens += answer.prompt_tokens
         self.usage.completion_tokens += answer.completion_tokens
+        self.usage.cached_tokens += answer.cached_tokens
         return answer
 
     def _started_engine(self) -> Engine:

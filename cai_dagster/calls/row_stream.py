@@ -17,6 +17,7 @@ from typing import Any
 
 from cai_dagster.calls.ledgered_model import LedgeredModel
 from cai_dagster.calls.requests import ChoiceLogprobs, Completion, LanguageModel, Request
+from cai_dagster.calls.token_counts import TokenCounts
 from cai_dagster.errors import HOW_TO_GO_ON, RowError
 from cai_dagster.lake.staging import StagedRows
 
@@ -44,7 +45,7 @@ class Progress:
     paid: int
     paid_of_done: int
     paid_lately: float
-    tokens: int
+    tokens: TokenCounts
     paid_seconds: float
     paid_by_others: int = 0
 
@@ -60,18 +61,13 @@ class Progress:
         expected = self.paid_of_done + self.paid_lately * (self.total - self.done)
         return self.paid_seconds / self.paid * max(0.0, expected - self.paid)
 
-    @property
-    def tokens_per_second(self) -> float:
-        """Of prompts and completions together, of the calls paid for."""
-        return self.tokens / max(self.paid_seconds, 1e-9)
-
     def __str__(self) -> str:
         left = "" if self.seconds_left is None else f", about {self.seconds_left:,.0f} s left"
         others = f", {self.paid_by_others:,} calls wait for another run's answer" if self.paid_by_others else ""
         return (
             f"{self.done:,} of {self.total:,} rows, {self.rejected:,} rejected, {self.calls:,} calls"
             f"{f' ({self.paid:,} paid)' if self.paid < self.calls else ''}, "
-            f"{self.tokens_per_second:,.0f} tokens/s{left}{others}"
+            f"{self.tokens.speed(self.paid_seconds)}{left}{others}"
         )
 
 

@@ -142,7 +142,7 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
     table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("asset", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for column in ("rows", "rejected", "checks", "calls paid", "tokens", "time"):
+    for column in ("rows", "rejected", "checks", "calls paid", "tokens", "tokens/s", "cached", "time"):
         wide = column == "checks"  # its counts take two lines rather than the room of the other columns
         table.add_column(column, justify="right", no_wrap=not wide, max_width=20 if wide else None)
     table.add_column("made", no_wrap=True)
@@ -160,10 +160,19 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
             _checks(asset),
             f"{asset.calls_paid:,}",
             short_number(asset.tokens),
+            _speed(asset),
+            "" if asset.cached_prompt_share is None else f"{100 * asset.cached_prompt_share:.0f} %",
             short_time(asset.seconds),
             _age(asset.made_at),
         )
     return table
+
+
+def _speed(asset: "AssetStatus") -> str:
+    """Of prompts, then of completions."""
+    if asset.prompt_tokens_per_second is None or asset.completion_tokens_per_second is None:
+        return ""
+    return f"{asset.prompt_tokens_per_second:,.0f} + {asset.completion_tokens_per_second:,.0f}"
 
 
 def _checks(asset: "AssetStatus") -> Text:

@@ -214,6 +214,7 @@ class Lake(SnapshotTables):
             "ledger_misses": account.ledger_misses,
             "prompt_tokens": account.prompt_tokens,
             "completion_tokens": account.completion_tokens,
+            "cached_tokens": account.cached_tokens,
             "seconds": account.seconds,
             "engine_seconds": account.engine_seconds,
             "model_id": account.model_id,

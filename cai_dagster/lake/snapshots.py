@@ -57,6 +57,7 @@ class Account:
     ledger_misses: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
     engine_seconds: float = 0.0
     model_id: str | None = None
     seconds: float = 0.0

@@ -43,7 +43,10 @@ _LATEST = newest_materializations(
     f"run_id <> '{FORGET_RUN}' AND (constitution_version IS NULL OR constitution_version = $version)"
 )
 _EVALUATION = "FROM lake.reward_model_evaluation WHERE constitution_version = $version AND slice = 'all'"
-_COST = ("materialized_at", "rows", "rejected", "ledger_hits", "ledger_misses", "prompt_tokens", "completion_tokens")
+_COST = (
+    *("materialized_at", "rows", "rejected", "ledger_hits", "ledger_misses"),
+    *("prompt_tokens", "completion_tokens", "engine_seconds"),
+)
 
 
 def summary_json(lake: Lake, version: str) -> dict[str, Any]:
@@ -167,6 +170,12 @@ def _print_pair(row: dict[str, Any], console: Console) -> None:
     console.print(Panel(text, title="One preference pair and its label", title_align="left"))
 
 
+def _speed(row: dict[str, Any]) -> str:
+    """Tokens of prompts, then of completions, a second in which the engine was asked."""
+    seconds = row["engine_seconds"] or 1.0
+    return f"{row['prompt_tokens'] / seconds:,.0f} + {row['completion_tokens'] / seconds:,.0f}"
+
+
 def _print_cost(latest: dict[str, dict[str, Any]], version: str, console: Console) -> None:
     table = RichTable(title=f"Tables for constitution {version}", title_justify="left")
     for column in ("table", "rows", "rejected", "calls paid", "from ledger", "tokens", "tokens/s", "seconds"):
@@ -179,7 +188,7 @@ def _print_cost(latest: dict[str, dict[str, Any]], version: str, console: Consol
         calls = row["ledger_misses"] + row["ledger_hits"]
         cells = [f"{row['rows']:,}", f"{row['rejected']:,}"]
         cells += [f"{row['ledger_misses']:,}", f"{row['ledger_hits']:,}"] if calls else ["", ""]
-        cells += [f"{tokens:,}", f"{tokens / row['seconds']:,.0f}"] if tokens else ["", ""]
+        cells += [f"{tokens:,}", _speed(row)] if tokens else ["", ""]
         table.add_row(name, *cells, f"{row['seconds']:.1f}")
     console.print(table)
     tokens = sum(row["prompt_tokens"] + row["completion_tokens"] for row in latest.values())

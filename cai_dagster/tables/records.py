@@ -44,6 +44,13 @@ MATERIALIZATIONS = Table(
         Column("ledger_misses", T.integer, "Calls paid for.", COMPUTED, ge=0),
         Column("prompt_tokens", T.integer, "Of the calls paid for.", COMPUTED, ge=0),
         Column("completion_tokens", T.integer, "Of the calls paid for.", COMPUTED, ge=0),
+        Column(
+            "cached_tokens",
+            T.integer,
+            "Of prompt_tokens, those that the engine had in its prefix cache, as far as it says.",
+            COMPUTED,
+            ge=0,
+        ),
         Column("seconds", T.number, "Wall time from the asset's start to its commit.", COMPUTED, ge=0),
         Column(
             "engine_seconds",

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from cai_dagster.calls.token_counts import TokenCounts
 from cai_dagster.checks.outcomes import LatestResult, Outcome, outcome_of, result_of
 from cai_dagster.constitution.constitution import Constitution, load_constitution
 from cai_dagster.constitution.versions import ConstitutionError, constitution_versions, natural_order
@@ -59,6 +60,7 @@ class CheckCounts:
 class AssetStatus:
     """One table of one version. Cost is that of all its materializations, rows are those it has now.
 
+    Speed, and the share of prompts in the engine's prefix cache, are of the calls paid for, while there were any.
     `warned` are the checks beyond their bound that stop nothing.
     """
 
@@ -71,6 +73,9 @@ class AssetStatus:
     made_at: datetime | None = None
     calls_paid: int = 0
     tokens: int = 0
+    prompt_tokens_per_second: float | None = None
+    completion_tokens_per_second: float | None = None
+    cached_prompt_share: float | None = None
     seconds: float = 0.0
     warned: tuple[str, ...] = ()
 
@@ -240,6 +245,9 @@ class _Judge:
         wrong += [f"check {', '.join(failing)} failed"] if failing else []
         state = State.failed if wrong else State.stale if because else State.fresh
         because = "; ".join([*wrong, *([because] if because else [])])
+        names = ("prompt_tokens", "completion_tokens", "cached_tokens", "engine_seconds")
+        prompt, completion, cached, paying = (sum(account[name] for account in history) for name in names)
+        tokens = TokenCounts(prompt, completion, cached)
         return AssetStatus(
             table,
             state,
@@ -249,7 +257,10 @@ class _Judge:
             rejected=latest["rejected"],
             made_at=latest["materialized_at"].replace(tzinfo=UTC),
             calls_paid=sum(account["ledger_misses"] for account in history),
-            tokens=sum(account["prompt_tokens"] + account["completion_tokens"] for account in history),
+            tokens=tokens.total,
+            prompt_tokens_per_second=round(prompt / paying, 1) if paying else None,
+            completion_tokens_per_second=round(completion / paying, 1) if paying else None,
+            cached_prompt_share=None if tokens.cached_share is None else round(tokens.cached_share, 4),
             seconds=round(sum(account["seconds"] for account in history), 3),
             warned=tuple(warned),
         )

@@ -165,10 +165,10 @@ def progress(walk: Walk) -> None:
     walk.ui.open(walk.run)
     walk.ui.page.get_by_placeholder("Filter").last.fill("revision_rounds: ")
     # The time that is left is known once a row is done, which on a fast machine is when all are.
-    line = re.compile(r"revision_rounds: \d+ of \d+ rows, \d+ rejected, \d+ calls, [\d,]+ tokens/s(, about .* left)?")
+    line = re.compile(r"revision_rounds: \d+ of \d+ rows, \d+ rejected, \d+ calls, .* tokens/s(, .* left)?")
     expect(walk.ui.page.get_by_text(line).first).to_be_visible(timeout=300_000)
     with suppress(AssertionError):  # for the picture
-        expect(walk.ui.page.get_by_text(re.compile("tokens/s, about .* left")).first).to_be_visible()
+        expect(walk.ui.page.get_by_text(re.compile("tokens/s, .*about .* left")).first).to_be_visible()
     walk.picture("tutorial-progress")
     assert walk.ui.wait_for_end(walk.run) == "SUCCESS"
 

@@ -55,7 +55,9 @@ def account(
         "ledger_misses": 5,
         "prompt_tokens": 40,
         "completion_tokens": 10,
+        "cached_tokens": 30,
         "seconds": 30.0,
+        "engine_seconds": 5.0,
     }
 
 
@@ -155,6 +157,9 @@ def test_checks_count_once_each_and_only_for_the_rows_that_are_there() -> None:
 def test_cost_is_that_of_all_materializations_and_rows_those_of_the_last() -> None:
     found = statuses([*a_run(), *a_run(60, run="again")])["revision_rounds"]
     assert (found.calls_paid, found.tokens, found.seconds, found.rows, found.rejected) == (10, 100, 60.0, 10, 1)
+    # 80 and 20 tokens in the seconds of the engine, 60 of the 80 from the prefix cache.
+    speeds = (found.prompt_tokens_per_second, found.completion_tokens_per_second, found.cached_prompt_share)
+    assert speeds == (8.0, 2.0, 0.75)
 
 
 def test_versions_are_sorted_as_people_count() -> None:

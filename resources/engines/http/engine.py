@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
+import uvloop
+
 from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.judging.questions import LABELS, PREFILL
 from cai_dagster.models.chat_format import ChatFormat, ChatFormatError, fitting
@@ -36,11 +38,12 @@ class HttpEngine:
     def __init__(self, weights: Weights, settings: LanguageModelSettings, log: Callable[[str], None]) -> None:
         self._format = ChatFormat(weights.folder, settings.chat_options)
         self._max_model_len = settings.max_model_len
+        self._sends_seeds = settings.sends_seeds
         self._names = TokenNames(self._format.tokenizer)
         key = _api_key(settings.api_key_variable)
         servers = [Server(url, key, settings) for url in _base_urls(settings)]
         self._pool = ServerPool(servers, ExpectedModel(weights, settings), self._probe(), log)
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="http", daemon=True)
         self._thread.start()
         try:
@@ -60,7 +63,7 @@ class HttpEngine:
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_tokens,
         }
-        if request.seed is not None:
+        if request.seed is not None and self._sends_seeds:
             body["seed"] = request.seed
         if self._format.keeps_special_tokens:
             body["skip_special_tokens"] = False
@@ -73,7 +76,8 @@ class HttpEngine:
                 f"{server.url} cut a completion after {tokens} tokens where {sampling.max_tokens} were asked for: it "
                 "has a limit of its own. Start vLLM with `--generation-config vllm`."
             )
-        return Answer(self._format.answer(completion.text), completion.finish_reason, len(token_ids), tokens, 0.0)
+        text, cached = self._format.answer(completion.text), completion.cached_tokens
+        return Answer(text, completion.finish_reason, len(token_ids), tokens, 0.0, cached_tokens=cached)
 
     async def choose(self, request: Request, choices: tuple[str, ...]) -> Answer:
         """Log probabilities of the choices' tokens after the prefill; None for one the server did not return."""
@@ -87,7 +91,8 @@ class HttpEngine:
         _, completion = await self._in_its_loop(self._pool.ask(body))
         returned = completion.top_logprobs
         logprobs = tuple(self._names.read(returned, label) for label in labels)
-        return Answer(completion.text, completion.finish_reason, len(token_ids), 1, 0.0, logprobs)
+        said, cached = completion.text, completion.cached_tokens
+        return Answer(said, completion.finish_reason, len(token_ids), 1, 0.0, logprobs, cached_tokens=cached)
 
     @property
     def has_failed(self) -> bool:

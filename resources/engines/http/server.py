@@ -10,13 +10,14 @@ import json
 import math
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from typing import Any, TypeVar, cast
 
-from openai import APIConnectionError, APIError, APIStatusError, APITimeoutError, AsyncOpenAI, Timeout
+import aiohttp
+import msgspec
 from pydantic import BaseModel, Field, ValidationError
 
 from cai_dagster.calls.requests import RefusedRequestError
@@ -28,14 +29,13 @@ from resources.engines.http.models import ModelCard, ServersError
 
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 30.0  # GET /models needs no model to run
-CONNECTIONS_OF_A_SERVER = 1000  # the client's own limit
 _REASON_CHARACTERS = 500
 _NEUTRAL = {"presence_penalty": 0.0, "frequency_penalty": 0.0}
 _NEUTRAL_EXTENSIONS = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 _TOO_LONG = re.compile(r"context.?(length|size|window)|maximum (model|input) length|max_model_len", re.IGNORECASE)
 
 Body = Mapping[str, Any]
-Answered = TypeVar("Answered")
+Answered = TypeVar("Answered", bound=BaseModel)
 
 
 class ServerFault(StrEnum):
@@ -56,6 +56,16 @@ class UnansweredError(Exception):
         self.rest = rest
 
 
+class _StatusError(Exception):
+    """A server answered with an error's status."""
+
+    def __init__(self, status: int, retry_after: str | None, content: bytes) -> None:
+        super().__init__(status)
+        self.status = status
+        self.retry_after = retry_after
+        self.content = content
+
+
 class _Logprobs(BaseModel):
     top_logprobs: list[dict[str, float | None] | None] | None = None
 
@@ -66,9 +76,14 @@ class _Choice(BaseModel):
     logprobs: _Logprobs | None = None
 
 
+class _PromptTokens(BaseModel):
+    cached_tokens: int | None = None
+
+
 class _TokenCounts(BaseModel):
     prompt_tokens: int
     completion_tokens: int
+    prompt_tokens_details: _PromptTokens | None = None
 
 
 class ServerCompletion(BaseModel):
@@ -87,6 +102,12 @@ class ServerCompletion(BaseModel):
     def finish_reason(self) -> str:
         """Why they end."""
         return str(self.choices[0].finish_reason)
+
+    @property
+    def cached_tokens(self) -> int:
+        """Prompt tokens that the server had in its prefix cache, if it says so."""
+        details = self.usage.prompt_tokens_details
+        return (details.cached_tokens if details else None) or 0
 
     @property
     def top_logprobs(self) -> dict[str, float | None]:
@@ -111,9 +132,8 @@ class Server:
         self._key = key
         self._key_variable = settings.api_key_variable
         self._seconds = settings.timeout_seconds
-        timeout = Timeout(self._seconds, connect=min(self._seconds, CONNECT_SECONDS))
-        self._client = AsyncOpenAI(base_url=url, api_key=key or "none", max_retries=0, timeout=timeout)
-        self._most = min(settings.slots, CONNECTIONS_OF_A_SERVER)
+        self._session: aiohttp.ClientSession | None = None  # made in the event loop that uses it
+        self._most = settings.slots
         self._limit = float(self._most)
         self._halved_at = 0.0
         self._rests_until = 0.0
@@ -171,9 +191,7 @@ class Server:
         """
         extensions = _NEUTRAL_EXTENSIONS if self.extensions else {}
         whole = {"model": self.model, **_NEUTRAL, **extensions, **body}
-        completion = await self._ask(
-            ServerCompletion.model_validate, lambda: self._client.post("/completions", cast_to=object, body=whole)
-        )
+        completion = self._read(ServerCompletion, await self._ask("POST", "/completions", whole))
         if completion.finish_reason in {"None", "abort", "error"}:
             raise UnansweredError(ServerFault.failed, f"it broke off (finish_reason {completion.finish_reason})")
         if self.answers_as not in {None, completion.model}:
@@ -183,10 +201,7 @@ class Server:
     async def models(self) -> list[ModelCard]:
         """GET /models. Raises UnansweredError and ServersError."""
         seconds = min(self._seconds, LIST_SECONDS)
-        listed = await self._ask(
-            _ModelCards.model_validate, lambda: self._client.get("/models", cast_to=object), seconds
-        )
-        return listed.data
+        return self._read(_ModelCards, await self._ask("GET", "/models", None, seconds)).data
 
     async def load_adapter(self, name: str, folder: str) -> None:
         """Have it load a LoRA adapter.
@@ -194,44 +209,64 @@ class Server:
         Raises ServersError or RowError where it does not, UnansweredError.
         """
         body = {"lora_name": name, "lora_path": folder}
-        await self._ask(str, lambda: self._client.post("/load_lora_adapter", cast_to=str, body=body))
+        await self._ask("POST", "/load_lora_adapter", body)
 
     async def close(self) -> None:
         """Close its connections."""
-        await self._client.close()
+        if self._session is not None:
+            await self._session.close()
 
-    async def _ask(
-        self, read: Callable[[Any], Answered], send: Callable[[], Awaitable[Any]], seconds: float | None = None
-    ) -> Answered:
+    async def _ask(self, method: str, path: str, body: Body | None, seconds: float | None = None) -> bytes:
         """One request; every failure as an error of ours."""
         seconds = seconds or self._seconds
         try:
             async with asyncio.timeout(seconds):
-                return read(await send())
-        except APIStatusError as error:
+                return await self._send(method, path, body)
+        except _StatusError as error:
             failure = self._failure_of_status(error)
-        except (TimeoutError, APIConnectionError) as error:
-            failure = self._failure_of_connection(error, seconds)
-        except ValidationError as error:
-            fields = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in error.errors()}))
-            failure = UnansweredError(
-                ServerFault.failed, f"its answer is not one of OpenAI's API ({fields or 'no object'})"
-            )
-        except (APIError, ValueError):
-            failure = UnansweredError(ServerFault.failed, "its answer is not one of OpenAI's API (no JSON)")
+        except aiohttp.ConnectionTimeoutError as error:
+            failure = UnansweredError(ServerFault.gone, f"no connection ({self._quote(str(error))})")
+        except TimeoutError:
+            failure = UnansweredError(ServerFault.slow, f"no answer within {seconds:g} s (timeout_seconds)")
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = self._quote(str(error) or type(error).__name__)
+            failure = UnansweredError(ServerFault.gone, f"no connection ({reason})")
         raise failure  # outside the handlers: an error is shown with the one it is chained to, the key in it as well
 
-    def _failure_of_connection(self, error: BaseException, seconds: float) -> UnansweredError:
-        cause = error.__cause__
-        connected = type(cause).__name__ != "ConnectTimeout"  # of httpx or httpx2, by the version of the client
-        if connected and isinstance(error, (TimeoutError, APITimeoutError)):
-            return UnansweredError(ServerFault.slow, f"no answer within {seconds:g} s (timeout_seconds)")
-        return UnansweredError(ServerFault.gone, f"no connection ({self._quote(str(cause) or type(cause).__name__)})")
+    async def _send(self, method: str, path: str, body: Body | None) -> bytes:
+        if self._session is None:
+            self._session = self._opened()
+        content = None if body is None else msgspec.json.encode(body)
+        async with self._session.request(method, f"{self.url.rstrip('/')}{path}", data=content) as response:
+            said = await response.read()
+            if response.status >= 400:
+                raise _StatusError(response.status, response.headers.get("Retry-After"), said)
+            return said
 
-    def _failure_of_status(self, error: APIStatusError) -> Exception:
-        status, said = error.status_code, self._quote(_message_of(error.body))
+    def _opened(self) -> aiohttp.ClientSession:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self._key or 'none'}"}
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=min(self._seconds, CONNECT_SECONDS)),
+            headers=headers,
+            trust_env=True,  # proxies, as every other client takes them
+        )
+
+    def _read(self, model: type[Answered], content: bytes) -> Answered:
+        try:
+            said = json.loads(content)  # of Python: it takes every text that a server may send
+        except ValueError:
+            raise UnansweredError(ServerFault.failed, "its answer is not one of OpenAI's API (no JSON)") from None
+        try:
+            return model.model_validate(said)
+        except ValidationError as error:
+            fields = ", ".join(sorted({".".join(str(part) for part in problem["loc"]) for problem in error.errors()}))
+        raise UnansweredError(ServerFault.failed, f"its answer is not one of OpenAI's API ({fields or 'no object'})")
+
+    def _failure_of_status(self, error: _StatusError) -> Exception:
+        status, said = error.status, self._quote(_message_of(_body_of(error.content)))
         if status in {408, 425, 429} or status >= 500:
-            rest = retry_after_seconds(error.response.headers.get("retry-after"))
+            rest = retry_after_seconds(error.retry_after)
             return UnansweredError(
                 ServerFault.limited if status == 429 else ServerFault.failed, f"HTTP {status}: {said}", rest
             )
@@ -267,6 +302,14 @@ def retry_after_seconds(header: str | None) -> float:
             return 0.0
         seconds = (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else 0.0
+
+
+def _body_of(content: bytes) -> object:
+    """An error's body: what its JSON says, or the text as it is."""
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode("utf-8", "replace")
 
 
 def _message_of(body: object) -> str:

@@ -18,6 +18,7 @@ from cai_dagster.calls.row_stream import (
     Row,
     run_rows,
 )
+from cai_dagster.calls.token_counts import TokenCounts
 from cai_dagster.home import Home
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ContextTooLongError
@@ -297,7 +298,7 @@ def test_progress_is_reported_while_no_row_is_done_and_with_what_was_done_and_pa
 
     monkeypatch.setattr(row_stream, "REPORT_SECONDS", 0.001)
     run_rows(iter(rows(3)), 3, told_after_each_call, model_with(ledger, engine), staged, row_id, 1, report)
-    seen = [(one.done, one.rejected, one.paid, one.paid_of_done, one.tokens) for one in reports]
+    seen = [(one.done, one.rejected, one.paid, one.paid_of_done, one.tokens.total) for one in reports]
     after_each_call = [(0, 0, 1, 0, 12), (1, 0, 2, 1, 24), (2, 0, 3, 2, 36)]
     assert [one for one in dict.fromkeys(seen) if one in after_each_call] == after_each_call
     assert staged.rejected_count == 1
@@ -308,19 +309,26 @@ def test_a_fast_stage_reports_nothing(staged: StagedRows, ledger: Ledger) -> Non
 
 
 def test_what_is_left_follows_from_the_calls_and_not_from_rows_that_end_together() -> None:
-    all_under_way = Progress(2, 20, 0, 60, 60, paid_of_done=8, paid_lately=4.0, tokens=40_000, paid_seconds=60.0)
+    all_under_way = Progress(
+        2, 20, 0, 60, 60, paid_of_done=8, paid_lately=4.0, tokens=TokenCounts(30_000, 10_000, 18_600), paid_seconds=60.0
+    )
     assert all_under_way.seconds_left == pytest.approx(20)
-    assert str(all_under_way) == "2 of 20 rows, 0 rejected, 60 calls, 667 tokens/s, about 20 s left"
+    assert str(all_under_way) == (
+        "2 of 20 rows, 0 rejected, 60 calls, 500 prompt + 167 completion tokens/s, 62 % of prompts cached, "
+        "about 20 s left"
+    )
 
 
 def test_what_is_left_is_not_guessed_before_a_row_is_done() -> None:
-    assert str(Progress(0, 10, 0, 5, 5, 0, 0.0, 100, 10.0)) == "0 of 10 rows, 0 rejected, 5 calls, 10 tokens/s"
+    begun = Progress(0, 10, 0, 5, 5, 0, 0.0, TokenCounts(70, 30), 10.0)
+    assert str(begun) == "0 of 10 rows, 0 rejected, 5 calls, 7 prompt + 3 completion tokens/s"
 
 
 def test_what_the_ledger_had_says_nothing_of_the_time_that_is_left() -> None:
-    found = Progress(900, 1_000, 0, 3_600, 0, 0, 0.0, 0, 0.0)
+    found = Progress(900, 1_000, 0, 3_600, 0, 0, 0.0, TokenCounts(), 0.0)
     assert str(found) == "900 of 1,000 rows, 0 rejected, 3,600 calls (0 paid), 0 tokens/s"
-    then_paid = Progress(910, 1_000, 0, 3_640, 40, paid_of_done=40, paid_lately=4.0, tokens=400, paid_seconds=20.0)
+    paid = TokenCounts(300, 100)
+    then_paid = Progress(910, 1_000, 0, 3_640, 40, paid_of_done=40, paid_lately=4.0, tokens=paid, paid_seconds=20.0)
     assert then_paid.seconds_left == pytest.approx(20.0 / 40 * 90 * 4)
 
 

@@ -118,7 +118,7 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
     staged.reject("a", "code: explanation", {})
     staged.close()
     data_version = lake.data_version(staged)
-    account = Account("run 7", data_version, 2, 3, 40, 50, 5.5, "scripted model", 6.5, 1)
+    account = Account("run 7", data_version, 2, 3, 40, 50, 30, 5.5, "scripted model", 6.5, 1)
     lake.commit(staged, account)
     (row,) = accounts(lake, version)
     assert row.pop("materialized_at") is not None
@@ -133,6 +133,7 @@ def test_the_account_of_a_commit_is_a_row_of_materializations(lake: Lake, versio
         "ledger_hits": 2,
         "ledger_misses": 3,
         "prompt_tokens": 40,
+        "cached_tokens": 30,
         "completion_tokens": 50,
         "seconds": 6.5,
         "engine_seconds": 5.5,

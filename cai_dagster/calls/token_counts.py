@@ -1,0 +1,29 @@
+"""How many tokens calls took, and how fast they came: prompts and completions apart, as vLLM counts them."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Tokens of prompts and of completions; `cached` are those of prompts that were in the engine's prefix cache."""
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+
+    @property
+    def total(self) -> int:
+        """Prompts and completions together."""
+        return self.prompt + self.completion
+
+    @property
+    def cached_share(self) -> float | None:
+        """Share of the prompts' tokens that were in the prefix cache; None without prompts."""
+        return self.cached / self.prompt if self.prompt else None
+
+    def speed(self, seconds: float) -> str:
+        """`1,450 prompt + 210 completion tokens/s, 62 % of prompts cached`."""
+        if not self.total or not seconds:
+            return "0 tokens/s"
+        cached = f", {self.cached_share:.0%} of prompts cached".replace("%", " %") if self.cached else ""
+        return f"{self.prompt / seconds:,.0f} prompt + {self.completion / seconds:,.0f} completion tokens/s{cached}"
