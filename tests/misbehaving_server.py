@@ -50,6 +50,7 @@ class MisbehavingServer:
         self.knows_token_ids = True
         self.strict = False
         self.most_logprobs = 20
+        self.cached_tokens: int | None = None
         self.misbehave: Misbehaviour = behave
         self.bodies: list[Body] = []
         self.authorizations: set[str] = set()
@@ -130,7 +131,9 @@ class MisbehavingServer:
             "finish_reason": "stop",
             "logprobs": {"top_logprobs": [self._top(body)]} if asked else None,
         }
-        usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 3}
+        usage: Body = {"prompt_tokens": len(body["prompt"]), "completion_tokens": 3}
+        if self.cached_tokens is not None:
+            usage["prompt_tokens_details"] = {"cached_tokens": self.cached_tokens}
         return JSONResponse({"model": body["model"], "choices": [choice], "usage": usage})
 
     def _top(self, body: Body) -> dict[str, float]:

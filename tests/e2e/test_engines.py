@@ -72,6 +72,11 @@ def p_a(logprobs: tuple[float, ...]) -> float:
     return a / (a + b)
 
 
+def distinct_gaps(logprobs: Logprobs) -> int:
+    """How many different |log P(A) − log P(B)| there are."""
+    return len({round(abs(a - b), 5) for a, b in logprobs})
+
+
 def of_transformers(folder: Path) -> Logprobs:
     """Label log probabilities of all requests by a float32 forward pass."""
     import torch
@@ -136,6 +141,16 @@ def test_label_probabilities_in_bfloat16_are_close(
     settings = engine_settings.model_copy(update={"dtype": Dtype.bfloat16})
     answers = judged(ACCELERATOR.engine(offline_weights, settings, print))
     assert [p_a(logprobs) for logprobs in answers] == pytest.approx([p_a(logprobs) for logprobs in exact], abs=0.08)
+    assert distinct_gaps(answers) < 15  # logits come in steps of 1/8
+
+
+def test_with_a_head_in_float32_no_two_judgements_are_tied_by_rounding(
+    offline_weights: Weights, engine_settings: LanguageModelSettings, exact: Logprobs
+) -> None:
+    settings = engine_settings.model_copy(update={"dtype": Dtype.bfloat16, "head_dtype": Dtype.float32})
+    answers = judged(ACCELERATOR.engine(offline_weights, settings, print))
+    assert [p_a(logprobs) for logprobs in answers] == pytest.approx([p_a(logprobs) for logprobs in exact], abs=0.04)
+    assert distinct_gaps(answers) == len(REQUESTS)
 
 
 def test_a_control_token_in_a_text_never_becomes_one(offline_weights: Weights) -> None:

@@ -4,6 +4,7 @@ The model's identity is part of every request's id, so an answer of another mode
 knows neither the network nor how calls are made.
 """
 
+import json
 import os
 import shlex
 from collections.abc import Sequence
@@ -15,6 +16,10 @@ from pydantic import BaseModel
 from cai_dagster.home import Home
 from cai_dagster.models.settings import Dtype, LanguageModelSettings
 from cai_dagster.models.weights import Weights, WeightsError, has_weights, lora_rank, weights_of, with_adapter
+
+FEWEST_LOGPROBS = 5  # from which the step of logits can be told
+FINEST_STEP = 1 / 64  # of logits in bfloat16 that are 2 or more
+STEP_TOLERANCE = 0.05
 
 
 class ServersError(RuntimeError):
@@ -91,6 +96,20 @@ class ExpectedModel:
                 f"--max-model-len {wanted}, or lower max_model_len in the settings."
             )
 
+    def refuse_coarse_logits(self, logprobs: Sequence[float]) -> None:
+        """Raise ServersError where logits are rounded to bfloat16 though the settings say float32.
+
+        `logprobs` are those of the most likely tokens of one prompt; their differences are those of the logits.
+        """
+        if self.settings.head_dtype != Dtype.float32 or len(logprobs) < FEWEST_LOGPROBS:
+            return
+        steps = [(logprob - logprobs[0]) / FINEST_STEP for logprob in logprobs[1:]]
+        if all(abs(step - round(step)) < STEP_TOLERANCE for step in steps):
+            raise ServersError(
+                f"its logits are rounded to bfloat16, and head_dtype is float32. {self.remedy} Or set head_dtype to "
+                "auto."
+            )
+
     @property
     def remedy(self) -> str:
         """What to do when a server does not serve it."""
@@ -110,6 +129,10 @@ class ExpectedModel:
         arguments += ["--max-model-len", str(self.settings.max_model_len), "--generation-config", "vllm"]
         if self.settings.dtype != Dtype.auto:
             arguments += ["--dtype", str(self.settings.dtype)]
+        if self.settings.quantization:
+            arguments += ["--quantization", self.settings.quantization]
+        if self.settings.head_dtype != Dtype.auto:
+            arguments += ["--hf-overrides", json.dumps({"head_dtype": self.settings.head_dtype})]
         return shlex.join(arguments)
 
 

@@ -5,6 +5,7 @@ pauses, and taken back when it answers and still serves the same model. It knows
 """
 
 import asyncio
+import contextlib
 import math
 import random
 import time
@@ -239,6 +240,7 @@ class ServerPool:
         await asyncio.to_thread(self._expected.refuse_other_weights, card, cards)
         server.model = card.id
         self._refuse_other_behaviour(server, await self._behaviour(server))
+        self._expected.refuse_coarse_logits(await self._likeliest(server))
         self._answered_probes += 1
         self._silent_since = None
         server.live, server.refused, server.state = True, False, "answers"
@@ -278,6 +280,15 @@ class ServerPool:
                 server.label_query, server.answers_as = query, completion.model
                 return [0.0 if logprob is None else math.exp(logprob) for logprob in logprobs]
         raise ServersError(f"it does not tell the log probabilities of tokens ({said}).")
+
+    async def _likeliest(self, server: Server) -> list[float]:
+        """Log probabilities of as many of the likeliest tokens after the probe as the server tells."""
+        for top in (20, 5):
+            body = {"prompt": self._probe.token_ids, "max_tokens": 1, "temperature": 0.0, "logprobs": top}
+            with contextlib.suppress(RowError):
+                returned = (await server.complete(body)).top_logprobs.values()
+                return sorted((value for value in returned if value is not None), reverse=True)
+        return []
 
     def _refuse_other_behaviour(self, server: Server, behaviour: list[float]) -> None:
         """All servers of an engine must answer the probe alike; the first one sets the measure."""

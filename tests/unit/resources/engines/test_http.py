@@ -735,3 +735,27 @@ def wait_for(happened: Callable[[], bool]) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.01)
+
+
+def steps_of(size: float) -> dict[int, float]:
+    """Log probabilities of the vocabulary whose differences are steps of logits."""
+    return {token: -0.25 - size * (token % 23) for token in range(64)}
+
+
+def test_a_server_that_rounds_its_logits_is_refused_where_the_settings_say_float32(
+    serve: Serve, connect: Connect, weights: Weights
+) -> None:
+    coarse, fine = serve(), serve()
+    coarse.logprobs, fine.logprobs = steps_of(0.125), steps_of(0.1303)
+    with pytest.raises(ServersError, match="rounded to bfloat16") as caught:
+        connect(coarse, head_dtype="float32", dtype="bfloat16")
+    assert """--dtype bfloat16 --hf-overrides '{"head_dtype": "float32"}'""" in str(caught.value)
+    connect(fine, head_dtype="float32", dtype="bfloat16")
+    connect(coarse, head_dtype="auto", dtype="bfloat16")
+
+
+def test_the_server_says_how_much_of_a_prompt_it_had_in_its_cache(serve: Serve, connect: Connect) -> None:
+    server = serve()
+    server.cached_tokens = 7
+    assert ask(connect(server), asked()).cached_tokens == 7
+    assert judge(connect(server)).cached_tokens == 7
