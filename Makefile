@@ -6,8 +6,12 @@ BIN := $(VENV)/bin
 # Only for PyTorch's CPU build, and only where the configured indexes do not have it.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL := $(BIN)/python -m pip install --quiet --no-deps --disable-pip-version-check
+# Where nvidia-smi shows a card, the packages for it are installed; DEVICE=cpu has those for the CPU all the same.
+DEVICE ?= $(if $(shell nvidia-smi -L 2>/dev/null),gpu,cpu)
+INSTALLED := $(VENV)/.installed-$(DEVICE)
 
 VERSION ?= v1
+MODEL ?=
 WORKERS ?= 2
 TUTORIAL := tests/browser/test_tutorial.py
 
@@ -17,22 +21,29 @@ TUTORIAL := tests/browser/test_tutorial.py
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
 
-setup: $(VENV)/.installed ## Make .venv with the pinned packages (requirements/cpu.txt)
+setup: $(INSTALLED) ## Make .venv with the pinned packages (DEVICE=gpu or cpu; by itself, gpu where there is a card)
 
-$(VENV)/.installed: requirements/cpu.txt pyproject.toml
+$(INSTALLED): requirements/$(DEVICE).txt pyproject.toml
+	@echo "installing for the $(DEVICE) (requirements/$(DEVICE).txt; DEVICE=cpu or DEVICE=gpu chooses)"
+	@for other in $(VENV)/.installed-cpu $(VENV)/.installed-gpu; do \
+		if [ -e $$other ] && [ $$other != $@ ]; then rm -rf $(VENV); fi; done
 	$(PYTHON) -m venv $(VENV)
+ifeq ($(DEVICE),cpu)
 	$(INSTALL) -r requirements/cpu.txt || $(INSTALL) --extra-index-url $(TORCH_INDEX) -r requirements/cpu.txt
+else
+	$(INSTALL) -r requirements/$(DEVICE).txt
+endif
 	$(INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed requirements/dev.txt requirements/postgres.txt requirements/s3.txt
+$(VENV)/.installed-dev: $(INSTALLED) requirements/dev.txt requirements/postgres.txt requirements/s3.txt
 	$(INSTALL) -r requirements/dev.txt -r requirements/postgres.txt -r requirements/s3.txt
 	@touch $@
 
 dev: $(VENV)/.installed-dev ## As setup, with what tests and lint need (requirements/dev.txt)
 
-demo: setup ## Materialize the whole graph for constitution v1 on the offline model
-	$(BIN)/cai demo
+demo: setup ## Materialize the whole graph for constitution v1 on the offline model, or on MODEL=<name or folder>
+	$(BIN)/cai demo$(if $(MODEL), --model "$(MODEL)")
 
 report: setup ## Write a version's HTML report (VERSION=v1)
 	$(BIN)/cai report $(VERSION)

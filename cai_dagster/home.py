@@ -134,7 +134,7 @@ class Home:
 
     @property
     def profile(self) -> Path:
-        """The name of the profile of the settings that this home is made with."""
+        """The profile of the settings that this home is made with; on a second line its model, where one was named."""
         return self.root / "profile"
 
     @property

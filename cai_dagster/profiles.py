@@ -26,18 +26,28 @@ def active_profile() -> str:
     return os.environ.get("CAI_PROFILE") or remembered_profile(Home.from_environment()) or DEFAULT_PROFILE
 
 
+def active_model() -> str | None:
+    """The model in place of those of the profile: `CAI_MODEL`, else that of the home; None for the profile's own."""
+    return os.environ.get("CAI_MODEL") or _remembered(Home.from_environment(), 1)
+
+
 def remembered_profile(home: Home) -> str | None:
     """The profile that a home is made with; None where nothing was made yet."""
+    return _remembered(home, 0)
+
+
+def _remembered(home: Home, line: int) -> str | None:
     try:
-        return home.profile.read_text(encoding="utf-8").strip() or None
+        lines = home.profile.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
+    return (lines[line].strip() or None) if line < len(lines) else None
 
 
 def remember_profile(home: Home, profile: str) -> None:
-    """Note the profile that a home is made with."""
+    """Note the profile that a home is made with, and the model that `CAI_MODEL` names."""
     home.root.mkdir(parents=True, exist_ok=True)
-    home.profile.write_text(f"{profile}\n", encoding="utf-8")
+    home.profile.write_text(f"{profile}\n{os.environ.get('CAI_MODEL', '')}".strip() + "\n", encoding="utf-8")
 
 
 def profiles_of(file: Path) -> dict[str, dict[str, Any]]:

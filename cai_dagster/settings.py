@@ -22,7 +22,7 @@ from cai_dagster.evaluation.settings import (
 from cai_dagster.inputs.settings import DecontaminationSettings, HumanPreferencesSettings, PromptsSettings
 from cai_dagster.judging.settings import JudgementsSettings, PreferencePairsSettings
 from cai_dagster.models.settings import LanguageModelSettings
-from cai_dagster.profiles import SettingsError, active_profile, values_of
+from cai_dagster.profiles import SettingsError, active_model, active_profile, values_of
 from cai_dagster.project import CONSTITUTIONS, SETTINGS_FILE, refuse_outside_a_project
 from cai_dagster.recipes.settings import (
     BestOfNSettings,
@@ -73,14 +73,18 @@ class Settings(StrictModel):
     checks: ChecksSettings
 
 
-def load_settings(file: Path, profile: str) -> Settings:
+def load_settings(file: Path, profile: str, model: str | None = None) -> Settings:
     """A profile: what the file says over what the profile that it extends says, down to the defaults of the package.
 
+    `model` takes the place of the profile's models.
     Raises SettingsError for a missing profile, a wrong name, a value out of range, and a check's override for a table
     that it is not on or a version that is not there.
     """
+    values = values_of(file, profile)
+    for role in ("policy", "feedback_model") if model else ():
+        values[role] = {**values[role], "model": model}
     try:
-        settings = Settings.model_validate(values_of(file, profile))
+        settings = Settings.model_validate(values)
     except ValidationError as error:
         problems = [
             f"{file}: [{profile}.{'.'.join(str(part) for part in problem['loc'])}]: {_said(problem)}"
@@ -118,4 +122,4 @@ def _fields_at(path: Iterable[str]) -> list[str]:
 def active_settings() -> Settings:
     """The profile in use, with the project's settings.toml over the defaults of the package."""
     refuse_outside_a_project()
-    return load_settings(SETTINGS_FILE, active_profile())
+    return load_settings(SETTINGS_FILE, active_profile(), active_model())

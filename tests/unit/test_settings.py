@@ -6,6 +6,8 @@ import pytest
 
 from cai_dagster.calls.requests import Sampling
 from cai_dagster.checks.settings import CheckSettings, Severity
+from cai_dagster.home import Home
+from cai_dagster.profiles import active_model, remember_profile, remembered_profile
 from cai_dagster.settings import SETTINGS_FILE, Settings, SettingsError, active_settings, load_settings
 
 SHIPPED = SETTINGS_FILE.read_text(encoding="utf-8")
@@ -318,3 +320,18 @@ def test_each_stage_samples_as_its_settings_say() -> None:
     assert rounds.critique_sampling == Sampling(0.3, 0.8, 22, 11)
     assert rounds.revision_sampling == Sampling(0.3, 0.8, 23, 11)
     assert pairs.sampling == Sampling(0.3, 0.8, 24, 11)
+
+
+def test_the_model_that_is_named_takes_the_place_of_both_of_the_profile_in_this_home_from_then_on(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CAI_MODEL", "/models/mine")
+    named = load_settings(SETTINGS_FILE, "demo", active_model())
+    remember_profile(home, "demo")
+    monkeypatch.delenv("CAI_MODEL")
+    assert (remembered_profile(home), active_model()) == ("demo", "/models/mine")
+    assert (named.policy.model, named.feedback_model.model) == ("/models/mine", "/models/mine")
+    profile = load_settings(SETTINGS_FILE, "demo")
+    assert named.policy == profile.policy.model_copy(update={"model": "/models/mine"})
+    remember_profile(home, "demo")
+    assert active_model() is None
