@@ -52,9 +52,8 @@ from cai_dagster.settings import load_settings
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
 from cai_dagster.upkeep.integrity import examine_integrity
 
-REQUIREMENTS = (
-    PROJECT_FILES / "requirements" / ("gpu.txt" if any(importlib.metadata.distributions(name="vllm")) else "cpu.txt")
-)
+_DEVICE = "gpu" if any(importlib.metadata.distributions(name="vllm")) else "cpu"
+REQUIREMENTS = PROJECT_FILES / "requirements" / f"{_DEVICE}.txt"
 LEAST_PYTHON = (3, 11)
 POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
