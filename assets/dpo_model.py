@@ -52,12 +52,13 @@ def dpo_model(
         label_policy=pairs["label_policy"][0],
     )
 
-    def train(folder: Path) -> TrainingOutcome:
+    def train_into(folder: Path) -> TrainingOutcome:
+        from cai_dagster.training.launch import DpoTraining, train
         from cai_dagster.training.policy_optimization import completion_pairs
-        from cai_dagster.training.policy_trainers import train_dpo
 
         usable = completion_pairs(pairs, ChatFormat(base.folder, policy.chat_options), config.max_length)
         require("dpo_model", len(usable), "min_pairs", config.min_pairs, _TOO_FEW)
-        return train_dpo(base.folder, usable, config, policy.chat_options, context.log.info, folder)
+        training = DpoTraining(base.folder, usable, config, policy.chat_options, folder)
+        return train(training, context.log.info)
 
-    return stage_checkpoint(context, lake, staged, ingredients, pairs.height, train)
+    return stage_checkpoint(context, lake, staged, ingredients, pairs.height, train_into)

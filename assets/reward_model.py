@@ -50,20 +50,20 @@ def reward_model(
     _require_pairs(pairs.height, config.min_pairs)
     ingredients = reward_model_ingredients(work, base, config, pairs)
 
-    def train(folder: Path) -> TrainingOutcome:
+    def train_into(folder: Path) -> TrainingOutcome:
+        from cai_dagster.training.launch import RewardModelTraining, train
         from cai_dagster.training.reward_modelling import token_pairs
-        from cai_dagster.training.trainers import train_reward_model
 
         usable = token_pairs(pairs, ChatFormat(base.folder, policy.chat_options), config.max_length)
         _require_pairs(len(usable), config.min_pairs)
-        report = context.log.info
-        outcome = train_reward_model(base.folder, usable, config, policy.chat_options, report, folder)
+        training = RewardModelTraining(base.folder, usable, config, policy.chat_options, folder)
+        outcome = train(training, context.log.info)
         identical = {"identical_after_truncation": pairs.height - len(usable)}
         return replace(outcome, row_counts={**outcome.row_counts, **identical, **labelled_by})
 
     people = int((pairs["labelled_by"] == HUMAN).sum())
     labelled_by = {"ai_pairs": pairs.height - people, "human_pairs": people}
-    return stage_checkpoint(context, lake, work.staged, ingredients, pairs.height, train, labelled_by)
+    return stage_checkpoint(context, lake, work.staged, ingredients, pairs.height, train_into, labelled_by)
 
 
 def _human_labels(context: dg.AssetExecutionContext) -> list[TableSnapshot]:

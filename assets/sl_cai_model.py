@@ -44,13 +44,13 @@ def sl_cai_model(
     work = work_of(context, lake, sft_dataset, revision_rounds, prompts)
     ingredients = sl_cai_ingredients(work, base, config)
 
-    def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.training.trainers import train_supervised
+    def train_into(folder: Path) -> TrainingOutcome:
+        from cai_dagster.training.launch import SupervisedTraining, train
 
         chat_format = policy.chat_format()
         rows = token_rows(examples, chat_format, config.max_length)
         unseen = token_rows(held_out, chat_format, config.max_length)
-        report = context.log.info
-        return train_supervised(base.folder, rows, unseen, config, policy.chat_options, report, folder)
+        training = SupervisedTraining(base.folder, rows, unseen, config, policy.chat_options, folder)
+        return train(training, context.log.info)
 
-    return stage_checkpoint(context, lake, work.staged, ingredients, len(examples), train)
+    return stage_checkpoint(context, lake, work.staged, ingredients, len(examples), train_into)

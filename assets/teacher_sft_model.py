@@ -69,10 +69,11 @@ def teacher_sft_model(
         lake_snapshots={table.table: table.snapshot_id for table in (teacher_responses, prompts)},
     )
 
-    def train(folder: Path) -> TrainingOutcome:
-        from cai_dagster.training.trainers import train_supervised
+    def train_into(folder: Path) -> TrainingOutcome:
+        from cai_dagster.training.launch import SupervisedTraining, train
 
         rows = token_rows(examples, policy.chat_format(), config.max_length)
-        return train_supervised(base.folder, rows, [], config, policy.chat_options, context.log.info, folder)
+        training = SupervisedTraining(base.folder, rows, [], config, policy.chat_options, folder)
+        return train(training, context.log.info)
 
-    return stage_checkpoint(context, lake, staged, ingredients, len(examples), train)
+    return stage_checkpoint(context, lake, staged, ingredients, len(examples), train_into)

@@ -3,6 +3,7 @@
 Nothing is run here.
 """
 
+import os
 import re
 import shlex
 import tomllib
@@ -95,7 +96,10 @@ def _check_click(command: Any, words: list[str], whole: bool) -> None:
         if hasattr(parameter.type, "exists"):
             parameter.type.exists = False  # files that a document names are the reader's
     try:
-        with mock.patch("cai_dagster.commands.options.constitution_versions", return_value=PAGES_VERSIONS):
+        with (
+            mock.patch("cai_dagster.commands.options.constitution_versions", return_value=PAGES_VERSIONS),
+            mock.patch.dict(os.environ),  # --profile would be that of all later tests
+        ):
             command.make_context(" ".join(path), list(words))
     except Exception as error:  # of click or of the copy of it inside typer
         if whole or type(error).__name__ != "MissingParameter":

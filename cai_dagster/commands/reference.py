@@ -46,8 +46,9 @@ ENVIRONMENT = {
     "AWS_ENDPOINT_URL_S3": "See `AWS_ENDPOINT_URL`.",
     "CAI_PROFILE": "The profile of the settings. Where it is not set, the one that the home was made with; `default` "
     "in a new home (`cai demo` takes `demo`).",
-    "CAI_MODEL": "The model of policy and feedback model in place of the profile's (`cai demo --model NAME` sets it). Where "
-    "it is not set, the one that the home was made with, if that was made with one.",
+    "CAI_MODEL": "The model of policy and feedback model in place of the profile's (`cai demo --model NAME` sets it). "
+    "Where it is not set, the one that the home was made with, if that was made with one.",
+    "RANK": "Set by torchrun for each process of a training.",
     "CAI_ON_ALERT": "A command that gets alerts, where the sensors that send them are on (monitoring.md).",
     "CAI_WEBHOOK": 'A web address that gets alerts as `{"text": …}`, likewise.',
     "CAI_PAGES": "Set by `cai ui`: the address at which it serves the pages of reports to this machine.",

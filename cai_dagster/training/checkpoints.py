@@ -50,6 +50,9 @@ class CheckpointRecord(BaseModel):
     created_at: datetime
 
 
+HOW_SPREAD = ("processes", "sharding")  # over processes: that decides how fast weights come, not which
+
+
 @dataclass(frozen=True)
 class Ingredients:
     """Everything a checkpoint is made from. `rows` is the hash of the training rows in their order."""
@@ -65,7 +68,8 @@ class Ingredients:
     @property
     def key(self) -> str:
         """Hash of what decides the weights; neither version names nor snapshot numbers do."""
-        decisive = [self.asset, self.base_model, self.rows, dict(self.settings), CODE_VERSION]
+        settings = {name: value for name, value in self.settings.items() if name not in HOW_SPREAD}
+        decisive = [self.asset, self.base_model, self.rows, settings, CODE_VERSION]
         return content_hash(decisive, KEY_DIGITS)
 
 

@@ -36,6 +36,13 @@ class RewardLabels(StrEnum):
     hard = "hard"
 
 
+class Sharding(StrEnum):
+    """What each of several processes holds of a model in training."""
+
+    none = "none"
+    full = "full"
+
+
 class SftDatasetSettings(StrictModel):
     """Which revisions become supervised examples."""
 
@@ -54,6 +61,23 @@ class TrainingSettings(StrictModel):
     warmup_share: float = Field(ge=0, lt=1, description="Share of the steps in which the learning rate rises.")
     lora_rank: int = Field(ge=0, le=1024, description="Rank of LoRA adapters, merged at the end; 0: full fine-tuning.")
     seed: int = Field(ge=0, lt=2**31, description="Order of the rows and initial weights of a new head.")
+    processes: int = Field(
+        ge=1,
+        le=64,
+        description="Processes that train together, one a GPU (torchrun). A batch is that of all together.",
+    )
+    sharding: Sharding = Field(
+        description="processes > 1: none: each holds the whole model (DDP). full: weights, gradients and the "
+        "optimizer's state are spread over them (FSDP), for full fine-tuning of models that fit no single GPU."
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "TrainingSettings":
+        if self.sharding == Sharding.full and self.lora_rank:
+            raise ValueError("sharding = full is for full fine-tuning: set lora_rank = 0, or sharding = none")
+        if self.batch_size % self.processes:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of processes {self.processes}")
+        return self
 
 
 class RewardModelSettings(TrainingSettings):
@@ -121,3 +145,9 @@ class RlaifModelSettings(TrainingSettings):
     top_p: float = Field(gt=0, le=1, description="Nucleus sampling in training; 1 is off, and the only unbiased value.")
     max_tokens: int = Field(ge=1, le=32_768, description="Longest completion in training, in tokens.")
     min_prompts: int = Field(ge=1, description="Fewer prompts of the split `preference` than this fail the asset.")
+
+    @model_validator(mode="after")
+    def _in_one_process(self) -> "RlaifModelSettings":
+        if self.processes > 1:
+            raise ValueError("rlaif_model is trained in one process: its completions are drawn there")
+        return self

@@ -33,7 +33,7 @@ from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.hardware import has_fast_bfloat16
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.reward_modelling import TokenPair
-from cai_dagster.training.settings import TrainingSettings
+from cai_dagster.training.settings import Sharding, TrainingSettings
 from cai_dagster.training.soft_label_collator import SoftLabelCollator
 from cai_dagster.training.supervised import TokenRow
 
@@ -159,7 +159,7 @@ class ProgressCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Report and keep the loss that was logged at this step."""
-        if logs and "loss" in logs:
+        if logs and "loss" in logs and state.is_world_process_zero:
             loss = float(logs["loss"])
             self.loss_curve.append((state.global_step, loss))
             a_step = (time.monotonic() - self._started) / state.global_step
@@ -170,15 +170,20 @@ class ProgressCallback(TrainerCallback):
 
 
 def trainer_arguments(settings: TrainingSettings, rows: int, folder: Path) -> dict[str, Any]:
-    """What all of TRL's configs are given for so many rows; checkpoints in between are not kept."""
+    """What all of TRL's configs are given for so many rows; checkpoints in between are not kept.
+
+    `batch_size` is that of all processes together.
+    """
     on_gpu = torch.cuda.is_available()
     steps = max(1, round(rows * settings.epochs / settings.batch_size))
-    device_batch = min(settings.batch_size, settings.device_batch_size)
+    of_a_process = max(1, settings.batch_size // settings.processes)
+    device_batch = min(of_a_process, settings.device_batch_size)
+    sharded = settings.processes > 1 and settings.sharding == Sharding.full
     return {
         "output_dir": str(folder.parent / "trainer"),
         "per_device_train_batch_size": device_batch,
         "per_device_eval_batch_size": device_batch,
-        "gradient_accumulation_steps": max(1, settings.batch_size // device_batch),
+        "gradient_accumulation_steps": max(1, of_a_process // device_batch),
         "num_train_epochs": settings.epochs,
         "learning_rate": settings.learning_rate,
         "lr_scheduler_type": "linear",
@@ -186,7 +191,10 @@ def trainer_arguments(settings: TrainingSettings, rows: int, folder: Path) -> di
         "seed": settings.seed,
         "use_cpu": not on_gpu,
         "bf16": has_fast_bfloat16(),  # autocast over float32 weights: bfloat16 weights would lose small updates
-        "gradient_checkpointing": on_gpu,
+        "gradient_checkpointing": on_gpu and not sharded,
+        "ddp_backend": "gloo" if settings.processes > 1 and not on_gpu else None,
+        "fsdp": sharded or None,
+        "fsdp_config": {"version": 2, "activation_checkpointing": on_gpu} if sharded else None,
         "logging_steps": max(1, steps // LOGS_A_TRAINING),
         "save_strategy": "no",
         "report_to": "none",
@@ -211,10 +219,17 @@ def _supervised_dataset(rows: Sequence[TokenRow]) -> Dataset:
 
 
 def save_model(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings, folder: Path) -> None:
-    """A plain Hugging Face folder: LoRA adapters are merged, the tokenizer lies beside the weights."""
-    model = trainer.accelerator.unwrap_model(trainer.model)
+    """A plain Hugging Face folder: LoRA adapters are merged, the tokenizer lies beside the weights.
+
+    All processes take part in gathering the weights; the first writes them.
+    """
+    accelerator = trainer.accelerator
+    weights = accelerator.get_state_dict(trainer.model) if trainer.is_fsdp_enabled else None
+    if not accelerator.is_main_process:
+        return
+    model = accelerator.unwrap_model(trainer.model)
     if settings.lora_rank:
         model = model.merge_and_unload()
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
     chat_format.tokenizer.save_pretrained(folder)
     chat_format.options.save(folder)

@@ -133,6 +133,23 @@ def _wait_for_server(url: str, process: "subprocess.Popen[bytes]") -> None:
     raise AssertionError("the server did not start")
 
 
+@pytest.fixture(scope="session")
+def tiny_model(offline_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two layers of random weights in an ordinary folder."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny")
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(offline_weights.folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture
 def home_with_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline_weights: Weights) -> Home:
     """An empty home that has the offline model already."""

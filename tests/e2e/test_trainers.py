@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from cai_dagster.models.chat_options import USUAL
-from cai_dagster.models.weights import Weights
 from cai_dagster.settings import active_settings
 from cai_dagster.training.reward_modelling import TokenPair, soft_label_loss
 from cai_dagster.training.settings import TrainingSettings
@@ -15,23 +14,6 @@ from cai_dagster.training.supervised import TokenRow
 
 PAIRS = [TokenPair([1, 30 + number, 40, 41], [1, 30 + number, 50], 0.55 + number / 20, 10, 5) for number in range(8)]
 ROWS = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(8)]
-
-
-@pytest.fixture(scope="module")
-def tiny_model(offline_weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two layers of random weights in an ordinary folder."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("tiny")
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=49152, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer: Any = AutoTokenizer.from_pretrained(offline_weights.folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 def settings(**changes: Any) -> TrainingSettings:

@@ -59,7 +59,7 @@ def test_every_stage_fills_its_table(home: Home, tmp_path: Path) -> None:
     assert shown["dagster/partition_row_count"] == 160
     assert shown["dagster/table_name"] == "lake.revision_rounds"
     assert shown["snapshot_id"] > 0
-    assert {"dagster/column_schema", "dagster/uri", "preview", "tokens_per_second", "seconds"} <= set(shown)
+    assert {"dagster/column_schema", "dagster/uri", "preview", "completion_tokens_per_second", "seconds"} <= set(shown)
 
 
 @pytest.mark.parametrize("method", JudgingMethod)

@@ -1,0 +1,159 @@
+"""Training in one process or in several, one a GPU: what is to be trained, and how it is handed to the others.
+
+With `processes` = 1 a training runs here. With more, `torchrun` starts `worker` that many times; the workers are
+told what to train through a file, report through their output, and end with this process, whatever ends it.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from pydantic import BaseModel
+
+from cai_dagster.models.chat_options import ChatOptions
+from cai_dagster.training.checkpoints import TrainingOutcome
+from cai_dagster.training.policy_optimization import CompletionPair
+from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.settings import DpoModelSettings, TrainingSettings
+from cai_dagster.training.supervised import TokenRow
+
+Report = Callable[[str], None]
+REPORTED, FAILED = "report: ", "failure: "  # how a line of the workers' output begins: for the log, or why one ends
+JOB, OUTCOME = "job.msgpack", "outcome.json"
+LAST_LINES = 20  # of the workers' output, for the message of a failure
+
+
+class TrainingProcessError(RuntimeError):
+    """A process of a training failed; the message has its reason, or the end of its output."""
+
+
+@dataclass(frozen=True)
+class SupervisedTraining:
+    """As `trainers.train_supervised`."""
+
+    base: Path
+    rows: list[TokenRow]
+    held_out: list[TokenRow]
+    settings: TrainingSettings
+    options: ChatOptions
+    folder: Path
+
+    def run(self, report: Report) -> TrainingOutcome:
+        """Train in this process."""
+        from cai_dagster.training.trainers import train_supervised
+
+        return train_supervised(self.base, self.rows, self.held_out, self.settings, self.options, report, self.folder)
+
+
+@dataclass(frozen=True)
+class RewardModelTraining:
+    """As `trainers.train_reward_model`."""
+
+    base: Path
+    pairs: list[TokenPair]
+    settings: TrainingSettings
+    options: ChatOptions
+    folder: Path
+
+    def run(self, report: Report) -> TrainingOutcome:
+        """Train in this process."""
+        from cai_dagster.training.trainers import train_reward_model
+
+        return train_reward_model(self.base, self.pairs, self.settings, self.options, report, self.folder)
+
+
+@dataclass(frozen=True)
+class DpoTraining:
+    """As `policy_trainers.train_dpo`."""
+
+    base: Path
+    pairs: list[CompletionPair]
+    settings: DpoModelSettings
+    options: ChatOptions
+    folder: Path
+
+    def run(self, report: Report) -> TrainingOutcome:
+        """Train in this process."""
+        from cai_dagster.training.policy_trainers import train_dpo
+
+        return train_dpo(self.base, self.pairs, self.settings, self.options, report, self.folder)
+
+
+Training = SupervisedTraining | RewardModelTraining | DpoTraining
+KINDS: dict[str, type[Training]] = {
+    kind.__name__: kind for kind in (SupervisedTraining, RewardModelTraining, DpoTraining)
+}
+
+
+def train(training: Training, report: Report) -> TrainingOutcome:
+    """Train in as many processes as the settings say. Raises TrainingProcessError where one of several fails."""
+    if training.settings.processes == 1:
+        return training.run(report)
+    with tempfile.TemporaryDirectory(prefix="training-", dir=training.folder.parent) as job:
+        write_job(Path(job), training)
+        _run_workers(Path(job), training.settings.processes, report)
+        return msgspec.json.decode((Path(job) / OUTCOME).read_bytes(), type=TrainingOutcome)
+
+
+def write_job(job: Path, training: Training) -> None:
+    """Write what is to be trained where the workers read it."""
+    content = msgspec.msgpack.encode((type(training).__name__, training), enc_hook=_as_plain)
+    (job / JOB).write_bytes(content)
+
+
+def read_job(job: Path) -> Training:
+    """What is to be trained."""
+    kind, values = msgspec.msgpack.decode((job / JOB).read_bytes(), type=tuple[str, msgspec.Raw])
+    training: Training = msgspec.msgpack.decode(values, type=KINDS[kind], dec_hook=_from_plain)
+    return training
+
+
+def _run_workers(job: Path, processes: int, report: Report) -> None:
+    """Start the workers, pass their reports on, and leave none behind."""
+    # What `accelerate launch` starts on GPUs; on a CPU that starts one process only.
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [*launcher, "-m", "cai_dagster.training.worker"]
+    reasons: list[str] = []
+    last: deque[str] = deque(maxlen=LAST_LINES)
+    with subprocess.Popen(  # noqa: S603
+        [*command, str(job)],
+        stdin=subprocess.PIPE,  # its end tells the workers that this process has ended
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,
+    ) as workers:
+        try:
+            for line in workers.stdout or ():
+                if line.startswith(REPORTED):
+                    report(line.removeprefix(REPORTED).rstrip("\n"))
+                elif line.startswith(FAILED):
+                    reasons.append(line.removeprefix(FAILED).rstrip("\n"))
+                else:
+                    last.append(line)
+            failed = workers.wait() != 0
+        finally:
+            if workers.poll() is None:
+                os.killpg(workers.pid, signal.SIGKILL)
+    if failed:
+        reason = reasons[0] if reasons else f"its output ends with\n{''.join(last)}"
+        raise TrainingProcessError(f"a process of the training failed: {reason}")
+
+
+def _as_plain(value: Any) -> Any:
+    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
+
+
+def _from_plain(kind: type[Any], value: Any) -> Any:
+    if issubclass(kind, BaseModel):
+        return kind.model_validate({name: value[name] for name in kind.model_fields})
+    return kind(value)
