@@ -16,7 +16,7 @@ WORKERS ?= 2
 TUTORIAL := tests/browser/test_tutorial.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup dev demo report ui test unit bench lint types validate docs pictures bench-faults check clean
+.PHONY: help setup dev demo report ui test test-gpu unit bench lint types validate docs pictures bench-faults check clean
 
 help: ## List the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## */\t/' | expand -t 16
@@ -54,6 +54,10 @@ ui: setup ## Open the Dagster UI on this project's instance
 # The longest first: what shares an engine, and the tutorial, run as they stand; the others fill in.
 test: $(VENV)/.installed-dev ## Run all tests, those on the real small model too, in two processes
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser tests/e2e tests/graph tests/process tests/simulations tests/unit
+
+# What an engine in this process leaves on a card stays there: its tests are not run.
+test-gpu: $(VENV)/.installed-dev ## On a GPU machine, without a browser: exactness, hostile texts, the whole graph on the real model
+	$(BIN)/python -m pytest tests/e2e/test_engines.py tests/e2e/test_real_graph.py -k "(own_process or bfloat16 or float32 or control or graph) and not numbers and not in_process"
 
 unit: $(VENV)/.installed-dev ## Run the unit tests: no engine, no browser, no run of the graph
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile tests/unit

@@ -63,6 +63,14 @@ MEANINGS = {
     "http_cpu_ms": ("the same over HTTP, prompts of 300 words, a local server that answers at once", "≤ 1.5"),
     "peak_memory_gb": ("peak memory with 1,000,000 rows, GB", "≤ 1.5"),
     "ledger_hits_per_second": ("calls answered from the ledger, 100,000 rows run again", "≥ 10,000"),
+    **{
+        f"{asset}_vs_bare_{slots}": (
+            f"on a GPU: the asset {asset} against the same requests through bare vLLM, {slots} slots",
+            "≤ 1.05",
+        )
+        for asset in ("initial_responses", "revision_rounds", "judgements")
+        for slots in (256, 1024)
+    },
     "write_ratio": ("validated transactional write of 1,000,000 preference pairs against bare `write_parquet`", "≤ 3"),
     "location_load_cpu_s": ("loading the code location, seconds of CPU", "< 2"),
     "status_seconds": ("`cai status` with 200 versions and a million rows, seconds", "< 2"),

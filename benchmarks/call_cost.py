@@ -115,7 +115,7 @@ def run(home: Home, lake: Lake, stage: Stage, engine: StartedEngine) -> dict[str
     }
 
 
-def _words() -> Iterator[str]:
+def words() -> Iterator[str]:
     """The words of this project's documentation in an endless pseudo-random order."""
     text = " ".join(file.read_text() for file in sorted((PROJECT / "docs").glob("*.md")))
     words = sorted(set(re.findall(r"[A-Za-z]{2,}", text)))
@@ -124,7 +124,7 @@ def _words() -> Iterator[str]:
         yield from (words[int.from_bytes(digest[at : at + 4]) % len(words)] for at in range(0, 32, 4))
 
 
-_WORDS = _words()
+_WORDS = words()
 
 
 def _text(tokens: int) -> str:

@@ -158,9 +158,7 @@ class LanguageModelSettings(StrictModel):
         le=604_800,
         description="http: how long a call is repeated while no server answers before the stage fails.",
     )
-    replicas: int = Field(
-        ge=1, le=4096, description="ray: engines, each with its own GPUs (tensor_parallel_size each)."
-    )
+    replicas: int = Field(ge=1, le=4096, description="ray: engines, each with GPUs of its own.")
     ray_address: str = Field(description="ray: the cluster, such as ray://head:10001 or auto; empty starts one here.")
 
     @field_validator("template_date")
@@ -219,6 +217,11 @@ class LanguageModelSettings(StrictModel):
         quantized = f"+{self.quantization}" if self.quantization else ""
         more = f"+{content_hash(deciding)[:8]}" if deciding else ""
         return f"{dtype}{quantized}{head}{more}"
+
+    @property
+    def gpus(self) -> int:
+        """GPUs that one engine takes."""
+        return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
 
     @property
     def slots(self) -> int:

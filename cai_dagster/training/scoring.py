@@ -17,11 +17,10 @@ class Scorer:
     """A reward model in memory."""
 
     def __init__(self, checkpoint: Path) -> None:
-        """Load a sequence classifier with one output, in float32."""
-        model: Any = AutoModelForSequenceClassification.from_pretrained(
-            checkpoint, dtype=torch.float32, use_safetensors=True
-        )
-        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+        """Load a sequence classifier with one output: in bfloat16 on a GPU, else in float32."""
+        device, dtype = ("cuda", torch.bfloat16) if torch.cuda.is_available() else ("cpu", torch.float32)
+        model: Any = AutoModelForSequenceClassification.from_pretrained(checkpoint, dtype=dtype, use_safetensors=True)
+        self._model = model.to(device).eval()
         self._padding: int | None = getattr(self._model.config, "pad_token_id", None)
 
     def rewards(self, rows: Sequence[Sequence[int]]) -> list[float]:
@@ -45,10 +44,13 @@ class Scorer:
 def score_texts(
     checkpoint: Path, rows: Sequence[Sequence[int]], batch_size: int, report: Callable[[str], None]
 ) -> list[float]:
-    """The reward of each row of token ids, in float32."""
+    """The reward of each row of token ids; rows of like length share a batch, so that little is padded."""
     scorer = Scorer(checkpoint)
-    rewards: list[float] = []
+    rewards = [0.0] * len(rows)
+    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
     for start in range(0, len(rows), batch_size):
-        rewards += scorer.rewards(rows[start : start + batch_size])
-        report(f"{min(start + batch_size, len(rows))} of {len(rows)} completions scored")
+        batch = by_length[start : start + batch_size]
+        for index, reward in zip(batch, scorer.rewards([rows[index] for index in batch]), strict=True):
+            rewards[index] = reward
+        report(f"{start + len(batch)} of {len(rows)} completions scored")
     return rewards

@@ -238,14 +238,14 @@ def _actor_class(settings: LanguageModelSettings, own_cluster: bool) -> Any:
     import ray
 
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    needed = settings.replicas * settings.tensor_parallel_size
+    needed = settings.replicas * settings.gpus
     if own_cluster and 0 < gpus < needed:
         raise ReplicaError(
-            f"{settings.replicas} replicas with {settings.tensor_parallel_size} GPUs each need {needed}, this machine "
+            f"{settings.replicas} replicas with {settings.gpus} GPUs each need {needed}, this machine "
             f"has {gpus}: set fewer replicas or a smaller tensor_parallel_size, or name a larger cluster in ray_address"
         )
     # Without GPUs an engine takes all cores of its node whatever Ray reserves: one on each node, as far as they go.
-    on_gpus: dict[str, Any] = {"num_gpus": settings.tensor_parallel_size, "num_cpus": 1}
+    on_gpus: dict[str, Any] = {"num_gpus": settings.gpus, "num_cpus": 1}
     on_cpus: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
     # Replaced from here, not restarted by Ray: while Ray restarts an actor, calls to it fail at once.
     options: dict[str, Any] = {**(on_gpus if gpus else on_cpus), "max_restarts": 0, "max_concurrency": _CALLS_IN_ACTOR}

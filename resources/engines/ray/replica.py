@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from cai_dagster.calls.requests import Answer, Request
 from cai_dagster.home import Home
-from cai_dagster.models.settings import LanguageModelSettings
+from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of, with_adapter
 from resources.engines.protocol import StartedEngine
 
@@ -24,7 +24,7 @@ def start_vllm(weights: Weights, settings: LanguageModelSettings) -> StartedEngi
     """Start vLLM on the replica's node: in the replica's process, or in one of its own beside a GPU."""
     from resources.engines.vllm.engine import VllmEngine
 
-    return VllmEngine(weights, settings)
+    return VllmEngine(weights, settings.model_copy(update={"engine": EngineKind.auto}))
 
 
 class Replica:
