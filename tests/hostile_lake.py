@@ -51,7 +51,9 @@ def fill_hostile_lake(home: Home) -> Lake:
             staged.reject(f"{number} {text}", f"{text}: hostile", {"prompt": text})
         staged.close()
         assert staged.rejected_count == ROWS, lake.read(staged)
-        lake.commit(staged, Account("run", f"{text[:50]}", 3, 4, 50, 60, 1.0, HOSTILE[2], 2.0))
+        cost = {"ledger_hits": 3, "ledger_misses": 4, "prompt_tokens": 50, "completion_tokens": 60, "cached_tokens": 20}
+        times = {"engine_seconds": 1.0, "seconds": 2.0}
+        lake.commit(staged, Account("run", f"{text[:50]}", **cost, **times, model_id=HOSTILE[2]))
     return lake
 
 
