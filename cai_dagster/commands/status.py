@@ -129,6 +129,8 @@ def _problem(assets: "Iterable[AssetStatus]", has_file: bool) -> str:
 def _print_assets(console: Console, title: str, assets: "Sequence[AssetStatus]") -> None:
     """A table, and below it why an asset is not fresh: beside the numbers there is no room for it."""
     console.print(_assets(title, assets))
+    if any(asset.prompt_tokens_per_second for asset in assets):
+        console.print(_speeds(assets))
     for asset in assets:
         if asset.because:
             mark, style = _MARKS[asset.state]
@@ -142,7 +144,7 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
     table = Table(title=Text(title, "bold"), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("asset", no_wrap=True)
     table.add_column("state", no_wrap=True)
-    for column in ("rows", "rejected", "checks", "calls paid", "tokens", "tokens/s", "cached", "time"):
+    for column in ("rows", "rejected", "checks", "calls paid", "tokens", "time"):
         wide = column == "checks"  # its counts take two lines rather than the room of the other columns
         table.add_column(column, justify="right", no_wrap=not wide, max_width=20 if wide else None)
     table.add_column("made", no_wrap=True)
@@ -160,19 +162,24 @@ def _assets(title: str, assets: "Sequence[AssetStatus]") -> Table:
             _checks(asset),
             f"{asset.calls_paid:,}",
             short_number(asset.tokens),
-            _speed(asset),
-            "" if asset.cached_prompt_share is None else f"{100 * asset.cached_prompt_share:.0f} %",
             short_time(asset.seconds),
             _age(asset.made_at),
         )
     return table
 
 
-def _speed(asset: "AssetStatus") -> str:
-    """Of prompts, then of completions."""
-    if asset.prompt_tokens_per_second is None or asset.completion_tokens_per_second is None:
-        return ""
-    return f"{asset.prompt_tokens_per_second:,.0f} + {asset.completion_tokens_per_second:,.0f}"
+def _speeds(assets: "Sequence[AssetStatus]") -> Table:
+    """How fast the calls that were paid for were answered."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("calls paid for", no_wrap=True)
+    for column in ("prompt tokens/s", "completion tokens/s", "of prompts cached"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for asset in assets:
+        if asset.prompt_tokens_per_second:
+            cached = f"{100 * (asset.cached_prompt_share or 0.0):.0f} %"
+            speeds = (asset.prompt_tokens_per_second, asset.completion_tokens_per_second or 0.0)
+            table.add_row(asset.asset, *(f"{speed:,.0f}" for speed in speeds), cached)
+    return table
 
 
 def _checks(asset: "AssetStatus") -> Text:
