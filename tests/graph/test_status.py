@@ -6,7 +6,8 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.project import PROJECT
 from cai_dagster.tables.registry import TABLES, graph, required_assets
-from cai_dagster.upkeep.status import AssetStatus, State, Status, read_status, status_of
+from cai_dagster.upkeep.status import AssetStatus, CheckCounts, State, Status, VersionStatus, read_status, status_of
 from resources.lake import open_lake
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, write_prompts
@@ -319,3 +320,24 @@ def test_numbers_are_short(number: float, text: str) -> None:
 @pytest.mark.parametrize(("seconds", "text"), [(45, "45 s"), (720, "12 min"), (12_600, "3.5 h")])
 def test_times_are_short(seconds: float, text: str) -> None:
     assert short_time(seconds) == text
+
+
+def test_a_home_of_another_version_is_refused_in_one_line(home: Home) -> None:
+    lake = open_lake(home)
+    connection = lake._connection  # pyright: ignore[reportPrivateUsage]
+    connection.execute("ALTER TABLE lake.materializations DROP COLUMN cached_tokens")
+    with pytest.raises(LakeError, match="not those of this version of cai_dagster") as caught:
+        read_status(home, PROJECT / "constitutions")
+    assert "\n" not in str(caught.value)
+
+
+def test_speeds_of_the_calls_paid_for_have_a_table_of_their_own() -> None:
+    paid = AssetStatus("judgements", State.fresh, "", CheckCounts(), prompt_tokens_per_second=1453.2)
+    made = replace(paid, made_at=datetime.now(UTC), completion_tokens_per_second=7.0, cached_prompt_share=0.385)
+    with_speeds, without = (
+        shown(Status((), (VersionStatus("v1", True, (asset,)),)), details=True, width=110)
+        for asset in (made, replace(made, prompt_tokens_per_second=None))
+    )
+    assert re.search(r"prompt tokens/s +completion tokens/s +of prompts cached *\n", with_speeds)
+    assert re.search(r"judgements +1,453 +7 +38 % *\n", with_speeds)
+    assert "tokens/s" not in without
