@@ -273,8 +273,10 @@ def test_cancelled_calls_hold_up_no_later_ones_in_another_event_loop(served_engi
 # Before those that follow, which have an engine of their own anyway.
 def test_an_engine_that_is_closed_leaves_no_thread_and_no_process_behind(served_engine: StartedEngine) -> None:
     threads = {thread for thread in threading.enumerate() if thread.name in {"vllm", "http"}}
-    names = ("ray", "gcs_server", "VLLM")
-    processes = [one for one in psutil.Process().children(recursive=True) if one.name().startswith(names)]
+    children = psutil.Process().children(recursive=True)
+    hosts = [one for one in children if "resources.engines.vllm.host" in one.cmdline()]
+    engines = [part for host in hosts for part in (host, *host.children(recursive=True))]
+    processes = [*engines, *(one for one in children if one.name().startswith(("ray", "gcs_server")))]
     assert threads or processes
     ACCELERATOR.release()
     assert not threads.intersection(threading.enumerate())
