@@ -96,12 +96,17 @@ class ExpectedModel:
                 f"--max-model-len {wanted}, or lower max_model_len in the settings."
             )
 
+    @property
+    def wants_fine_logits(self) -> bool:
+        """Whether the settings say that logits are not rounded to bfloat16."""
+        return self.settings.head_dtype == Dtype.float32
+
     def refuse_coarse_logits(self, logprobs: Sequence[float]) -> None:
-        """Raise ServersError where logits are rounded to bfloat16 though the settings say float32.
+        """Raise ServersError where logits are rounded to bfloat16.
 
         `logprobs` are those of the most likely tokens of one prompt; their differences are those of the logits.
         """
-        if self.settings.head_dtype != Dtype.float32 or len(logprobs) < FEWEST_LOGPROBS:
+        if len(logprobs) < FEWEST_LOGPROBS:
             return
         steps = [(logprob - logprobs[0]) / FINEST_STEP for logprob in logprobs[1:]]
         if all(abs(step - round(step)) < STEP_TOLERANCE for step in steps):

@@ -240,7 +240,8 @@ class ServerPool:
         await asyncio.to_thread(self._expected.refuse_other_weights, card, cards)
         server.model = card.id
         self._refuse_other_behaviour(server, await self._behaviour(server))
-        self._expected.refuse_coarse_logits(await self._likeliest(server))
+        if self._expected.wants_fine_logits:
+            self._expected.refuse_coarse_logits(await self._likeliest(server))
         self._answered_probes += 1
         self._silent_since = None
         server.live, server.refused, server.state = True, False, "answers"

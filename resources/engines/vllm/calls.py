@@ -3,6 +3,9 @@
 Both are plain values that msgspec carries from one process to another. Importing this imports no vllm.
 """
 
+import asyncio
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -97,3 +100,22 @@ class Vllm(Protocol):
 
 class VllmError(RuntimeError):
     """vLLM could not be started, or has stopped; the message has vLLM's own reason."""
+
+
+Outcome = tuple["asyncio.Future[TokenAnswer]", TokenAnswer | BaseException]
+
+
+def resolve(loop: asyncio.AbstractEventLoop, outcomes: Sequence[Outcome]) -> None:
+    """Hand answers and errors, from another thread, to those who wait for them in an event loop."""
+
+    def settle() -> None:
+        for waiting, outcome in outcomes:
+            if waiting.done():
+                continue
+            if isinstance(outcome, BaseException):
+                waiting.set_exception(outcome)
+            else:
+                waiting.set_result(outcome)
+
+    with contextlib.suppress(RuntimeError):  # its loop has ended: the stage was interrupted, and nobody waits
+        loop.call_soon_threadsafe(settle)

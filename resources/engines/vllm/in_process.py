@@ -18,7 +18,7 @@ from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.engines.protocol import Log
 from resources.engines.vllm.arguments import engine_arguments, lora_request, prepare_environment
-from resources.engines.vllm.calls import TokenAnswer, TokenCall, VllmError
+from resources.engines.vllm.calls import TokenAnswer, TokenCall, VllmError, resolve
 from resources.engines.vllm.start_log import PHASES, TELL_SECONDS
 
 
@@ -126,18 +126,18 @@ class InProcess:
                     prompt = {"prompt_token_ids": asked.call.token_ids}
                     engine.add_request(call_id, prompt, asked.call.sampling_params(), lora_request=adapter)
                 except Exception as error:  # noqa: BLE001  (it belongs to the caller)
-                    _resolve(running.pop(call_id), error=error)
+                    resolve(asked.loop, [(running.pop(call_id).waiting, error)])
             try:
                 outputs = engine.step()
             except Exception as error:  # noqa: BLE001  (it belongs to the callers)
                 self._failure = error
                 for asked in running.values():
-                    _resolve(asked, error=error)
+                    resolve(asked.loop, [(asked.waiting, error)])
                 return
             for output in outputs:
                 if output.finished:
                     asked = running.pop(output.request_id)
-                    _resolve(asked, TokenAnswer.of(output, asked.call))
+                    resolve(asked.loop, [(asked.waiting, TokenAnswer.of(output, asked.call))])
 
 
 def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
@@ -147,16 +147,3 @@ def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
     from vllm import EngineArgs, LLMEngine
 
     return LLMEngine.from_engine_args(EngineArgs(**arguments))
-
-
-def _resolve(asked: _Call, answer: TokenAnswer | None = None, error: Exception | None = None) -> None:
-    def settle() -> None:
-        if asked.waiting.done():
-            return
-        if answer is None:
-            asked.waiting.set_exception(error or VllmError("no answer"))
-        else:
-            asked.waiting.set_result(answer)
-
-    with contextlib.suppress(RuntimeError):  # its loop has ended: the stage was interrupted, and nobody waits
-        asked.loop.call_soon_threadsafe(settle)

@@ -15,16 +15,15 @@ import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.engines.protocol import Log
-from resources.engines.vllm.calls import TokenAnswer, TokenCall, VllmError
+from resources.engines.vllm.calls import Outcome, TokenAnswer, TokenCall, VllmError, resolve
 from resources.engines.vllm.frames import Answered, Asked, Begin, Closing, Failed, Started, receive, send
-from resources.engines.vllm.start_log import PHASES, TELL_SECONDS, message_of, reason_in
+from resources.engines.vllm.start_log import PHASES, TELL_SECONDS, message_of, reason_of
 
 CLOSING_SECONDS = 30.0  # for vLLM to end by itself; then its processes are killed
 _LOG_TAIL = 65_536  # bytes of vLLM's log in which the reason of its end is looked for
@@ -84,7 +83,7 @@ class OwnProcess:
         self._number += 1
         self._waiting[self._number] = (loop, waiting)
         if self._failure is not None:
-            del self._waiting[self._number]
+            self._waiting.pop(self._number, None)  # the reader may have been first
             raise self._failure
         if not self._unsent:
             loop.call_soon(self._send)
@@ -128,14 +127,13 @@ class OwnProcess:
         self._note_end(said)
 
     def _resolve(self, answers: list[tuple[int, TokenAnswer | None, str]]) -> None:
-        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[TokenAnswer], Any]]] = {}
+        by_loop: dict[asyncio.AbstractEventLoop, list[Outcome]] = {}
         for number, answer, error in answers:
             loop, waiting = self._waiting.pop(number)
             outcome = answer if answer is not None else VllmError(f"vLLM refuses a call: {error}")
             by_loop.setdefault(loop, []).append((waiting, outcome))
         for loop, outcomes in by_loop.items():
-            with contextlib.suppress(RuntimeError):  # its stage was interrupted: the loop has ended, nobody waits
-                loop.call_soon_threadsafe(_settle, outcomes)
+            resolve(loop, outcomes)
 
     def _note_end(self, said: str) -> None:
         """The process has ended: so have all calls in it."""
@@ -143,15 +141,11 @@ class OwnProcess:
         code = self._process.wait()
         if not self._closing:
             how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-            in_log = reason_in(self._tail())
-            reason = said if said and "See root cause above" not in said else in_log or said or "no reason in its log"
-            self._failure = VllmError(f"vLLM's process has stopped ({how}): {reason}")
+            self._failure = VllmError(f"vLLM's process has stopped ({how}): {reason_of(said, self._tail())}")
         failure = self._failure or VllmError("the engine was closed")
-        unanswered = [(number, None, str(failure)) for number in list(self._waiting)]
-        for number, _, _ in unanswered:
+        for number in list(self._waiting):
             loop, waiting = self._waiting.pop(number)
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_settle, [(waiting, failure)])
+            resolve(loop, [(waiting, failure)])
         self._heard.set()
 
     def _wait_until_started(self, log: Log) -> None:
@@ -196,13 +190,3 @@ class OwnProcess:
             with contextlib.suppress(psutil.Error):
                 while part.is_running() and part.status() != psutil.STATUS_ZOMBIE:
                     threading.Event().wait(0.02)
-
-
-def _settle(outcomes: list[tuple["asyncio.Future[TokenAnswer]", Any]]) -> None:
-    for waiting, outcome in outcomes:
-        if waiting.done():
-            continue
-        if isinstance(outcome, Exception):
-            waiting.set_exception(outcome)
-        else:
-            waiting.set_result(outcome)

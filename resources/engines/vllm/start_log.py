@@ -11,6 +11,7 @@ _PREFIX = re.compile(
     r"^(?:\x1b\[[\d;]*m)*(?P<process>\([^)]*\) )?(?:\x1b\[[\d;]*m)*"
     r"(?:[A-Z]+ \d\d-\d\d \d\d:\d\d:\d\d (?:\[[^\]]*\])+ ?)?(?P<text>.*?)(?:\x1b\[[\d;]*m)*$"
 )
+_POINTS_ELSEWHERE = re.compile(r"root cause", re.IGNORECASE)  # "See root cause above", and the like
 _RAISED = re.compile(r"^(?:\w+\.)*(?P<error>\w*(?:Error|Exception)): (?P<said>\S.*)$")
 
 
@@ -20,17 +21,19 @@ def message_of(line: str) -> str:
     return matched["text"] if matched else line.rstrip()
 
 
-def reason_in(log: str) -> str | None:
-    """What vLLM itself gives as the reason of its end: the last exception that its engine's processes report.
+def reason_of(said: str, log: str) -> str:
+    """Why vLLM has ended: what the process that waits for its engine said, unless that only points to its log.
 
-    The process that waits for them only says that they failed.
+    Then it is the last exception in the log that the engine's processes report.
     """
+    if said and not _POINTS_ELSEWHERE.search(said):
+        return said
     raised: dict[bool, str] = {}
     for line in log.splitlines():
         prefix = _PREFIX.match(line)
         if prefix is None:
             continue
         matched = _RAISED.match(prefix["text"])
-        if matched and "See root cause above" not in matched["said"]:
+        if matched and not _POINTS_ELSEWHERE.search(matched["said"]):
             raised[prefix["process"] is not None] = f"{matched['error']}: {matched['said']}"
-    return raised.get(True) or raised.get(False)
+    return raised.get(True) or raised.get(False) or said or "no reason in its log"
