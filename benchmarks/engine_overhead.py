@@ -4,27 +4,25 @@ The requests of the asset are recorded: token ids, sampling parameters, and how 
 given all of them at once, free of the chain that makes a revision wait for its critique, and as many tokens are drawn.
 """
 
-import contextlib
 import json
 import multiprocessing
 import os
 import tempfile
 import time
-from collections.abc import Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from benchmarks.offline_engine import engine_settings, offline_weights
+from benchmarks.offline_engine import engine_settings, offline_weights, recording
 from cai_dagster.definitions import build_definitions
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from cai_dagster.project import PROJECT
 from resources.engines.vllm.arguments import engine_arguments, prepare_environment
-from resources.engines.vllm.calls import TokenAnswer, TokenCall
+from resources.engines.vllm.calls import TokenCall
 from resources.engines.vllm.in_process import InProcess
 from resources.language_models import LanguageModelResource, LedgerResource
 
@@ -77,7 +75,7 @@ def _asset_seconds(
     assert job is not None
     run_config = {"ops": {asset: {"config": values} for asset, values in config.items()}}
     recorded: Recorded = []
-    with dg.DagsterInstance.ephemeral() as instance, _recording(recorded):
+    with dg.DagsterInstance.ephemeral() as instance, recording(InProcess, recorded):
         result = job.execute_in_process(run_config, instance, "v1", asset_selection=keys)
         (step,) = instance.get_run_step_stats(result.run_id, ["revision_rounds"])
     assert step.start_time is not None
@@ -97,23 +95,6 @@ def _write_prompts(folder: Path) -> Path:
                     last = {**turns[-1], "content": turns[-1]["content"] + variant}
                     lines.write(json.dumps({"messages": [*turns[:-1], last]}) + "\n")
     return file
-
-
-@contextlib.contextmanager
-def _recording(recorded: Recorded) -> Generator[None]:
-    """Note each request that reaches the engine, and the number of tokens of its answer."""
-    ask = InProcess.ask
-
-    async def noted(self: InProcess, call: TokenCall) -> TokenAnswer:
-        answer = await ask(self, call)
-        recorded.append((call, answer.completion_tokens))
-        return answer
-
-    InProcess.ask = noted
-    try:
-        yield
-    finally:
-        InProcess.ask = ask
 
 
 def _generate_seconds(weights: Weights, settings: LanguageModelSettings, recorded: Recorded) -> float:

@@ -26,7 +26,7 @@ import msgspec
 import polars as pl
 
 from benchmarks.call_cost import VERSION, words, write
-from benchmarks.offline_engine import engine_settings, offline_weights
+from benchmarks.offline_engine import engine_settings, offline_weights, recording
 from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
 from cai_dagster.inputs.settings import Split
@@ -35,7 +35,7 @@ from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of
 from resources.accelerator import ACCELERATOR
 from resources.engines.vllm.arguments import prepare_environment
-from resources.engines.vllm.calls import TokenAnswer, TokenCall
+from resources.engines.vllm.calls import TokenCall
 from resources.engines.vllm.host import AsyncVllm
 from resources.engines.vllm.own_process import OwnProcess
 from resources.language_models import LanguageModelResource, LedgerResource
@@ -150,7 +150,7 @@ def _asset_seconds(
             job = graph.resolve_implicit_job_def_def_for_assets(key)
             assert job is not None
             run_config = {"ops": {asset: {"config": config[asset]}}} if asset in config else {}
-            with _recording(recorded.get(asset, [])), _kept():
+            with recording(OwnProcess, recorded.get(asset, []), _without_end), _kept():
                 cpu = resource.getrusage(resource.RUSAGE_SELF)
                 result = job.execute_in_process(run_config, instance, VERSION, asset_selection=key)
                 after = resource.getrusage(resource.RUSAGE_SELF)
@@ -173,22 +173,9 @@ def _kept() -> Generator[None]:
         ACCELERATOR.release = release
 
 
-@contextlib.contextmanager
-def _recording(recorded: list[tuple[TokenCall, int]]) -> Generator[None]:
-    """Note each request that reaches vLLM, and the number of tokens of its answer."""
-    ask = OwnProcess.ask
-
-    async def noted(self: OwnProcess, call: TokenCall) -> TokenAnswer:
-        # Random weights never end a turn by themselves; both ways draw as many tokens as are asked for.
-        answer = await ask(self, replace(call, ignore_eos=not call.labels))
-        recorded.append((call, answer.completion_tokens))
-        return answer
-
-    OwnProcess.ask = noted
-    try:
-        yield
-    finally:
-        OwnProcess.ask = ask
+def _without_end(call: TokenCall) -> TokenCall:
+    """Random weights never end a turn by themselves; both ways draw as many tokens as are asked for."""
+    return replace(call, ignore_eos=not call.labels)
 
 
 def _bare_seconds(weights: Weights, settings: LanguageModelSettings, recorded: Recorded) -> dict[str, float]:
@@ -200,7 +187,7 @@ def _bare_seconds(weights: Weights, settings: LanguageModelSettings, recorded: R
         vllm = AsyncVllm(weights, settings)
         numbers = itertools.count()
         for asset, calls in recorded.items():
-            drawn = [replace(call, max_tokens=count, ignore_eos=not call.labels) for call, count in calls]
+            drawn = [replace(_without_end(call), max_tokens=count) for call, count in calls]
             started = time.perf_counter()
             await asyncio.gather(*(vllm.ask(next(numbers), call) for call in drawn))
             found[asset] = time.perf_counter() - started

@@ -97,14 +97,14 @@ def _paid_so_far(context: dg.AssetExecutionContext) -> int:
 
 
 def _cost(usage: Usage) -> Metadata:
-    seconds = usage.engine_seconds or 1.0
+    prompt, completion = usage.tokens.a_second(usage.engine_seconds)
     return {
         "ledger_hits": usage.hits,
         "ledger_misses": usage.misses,
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
-        "prompt_tokens_per_second": round(usage.prompt_tokens / seconds, 1),
-        "completion_tokens_per_second": round(usage.completion_tokens / seconds, 1),
+        "prompt_tokens_per_second": round(prompt, 1),
+        "completion_tokens_per_second": round(completion, 1),
         "cached_prompt_share": round(usage.tokens.cached_share or 0.0, 4),
     }
 

@@ -21,9 +21,14 @@ class TokenCounts:
         """Share of the prompts' tokens that were in the prefix cache; None without prompts."""
         return self.cached / self.prompt if self.prompt else None
 
+    def a_second(self, seconds: float) -> tuple[float, float]:
+        """Tokens of prompts and of completions a second; 0 where no time has passed."""
+        return (self.prompt / seconds, self.completion / seconds) if seconds else (0.0, 0.0)
+
     def speed(self, seconds: float) -> str:
         """`1,450 prompt + 210 completion tokens/s, 62 % of prompts cached`."""
         if not self.total or not seconds:
             return "0 tokens/s"
+        prompt, completion = self.a_second(seconds)
         cached = f", {self.cached_share:.0%} of prompts cached".replace("%", " %") if self.cached else ""
-        return f"{self.prompt / seconds:,.0f} prompt + {self.completion / seconds:,.0f} completion tokens/s{cached}"
+        return f"{prompt:,.0f} prompt + {completion:,.0f} completion tokens/s{cached}"

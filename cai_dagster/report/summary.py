@@ -14,6 +14,7 @@ from rich.panel import Panel
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cai_dagster.calls.token_counts import TokenCounts
 from cai_dagster.judging.label_statistics import label_mass_of
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import newest_materializations
@@ -172,8 +173,8 @@ def _print_pair(row: dict[str, Any], console: Console) -> None:
 
 def _speed(row: dict[str, Any]) -> str:
     """Tokens of prompts, then of completions, a second in which the engine was asked."""
-    seconds = row["engine_seconds"] or 1.0
-    return f"{row['prompt_tokens'] / seconds:,.0f} + {row['completion_tokens'] / seconds:,.0f}"
+    tokens = TokenCounts(row["prompt_tokens"], row["completion_tokens"])
+    return " + ".join(f"{speed:,.0f}" for speed in tokens.a_second(row["engine_seconds"]))
 
 
 def _print_cost(latest: dict[str, dict[str, Any]], version: str, console: Console) -> None:

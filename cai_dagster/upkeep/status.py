@@ -246,8 +246,9 @@ class _Judge:
         state = State.failed if wrong else State.stale if because else State.fresh
         because = "; ".join([*wrong, *([because] if because else [])])
         names = ("prompt_tokens", "completion_tokens", "cached_tokens", "engine_seconds")
-        prompt, completion, cached, paying = (sum(account[name] for account in history) for name in names)
-        tokens = TokenCounts(prompt, completion, cached)
+        *counts, paying = (sum(account[name] for account in history) for name in names)
+        tokens = TokenCounts(*counts)
+        prompt, completion = (round(speed, 1) if paying else None for speed in tokens.a_second(paying))
         return AssetStatus(
             table,
             state,
@@ -258,8 +259,8 @@ class _Judge:
             made_at=latest["materialized_at"].replace(tzinfo=UTC),
             calls_paid=sum(account["ledger_misses"] for account in history),
             tokens=tokens.total,
-            prompt_tokens_per_second=round(prompt / paying, 1) if paying else None,
-            completion_tokens_per_second=round(completion / paying, 1) if paying else None,
+            prompt_tokens_per_second=prompt,
+            completion_tokens_per_second=completion,
             cached_prompt_share=None if tokens.cached_share is None else round(tokens.cached_share, 4),
             seconds=round(sum(account["seconds"] for account in history), 3),
             warned=tuple(warned),
