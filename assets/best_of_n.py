@@ -31,8 +31,7 @@ def best_of_n_candidates(
 ) -> dg.MaterializeResult:
     """The n completions of sl_cai_model to each preference and evaluation prompt."""
     stage = best_of_n_candidates_stage(config)
-    model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
-    return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
+    return run_stage(context, lake, policy, stage, {"prompts": prompts}, current_checkpoint(sl_cai_model))
 
 
 @table_asset(code_version="1")

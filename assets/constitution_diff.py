@@ -61,8 +61,7 @@ def version_judgements(
         "revision_rounds": revision_rounds,
         "revision_rounds_before": earlier["revision_rounds"],
     }
-    model = feedback_model.language_model(context.log.info)
-    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+    return run_stage(context, lake, feedback_model, stage, tables)
 
 
 @defaults_from(active_settings().constitution_diff)

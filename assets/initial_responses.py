@@ -28,5 +28,4 @@ def initial_responses(
 ) -> dg.MaterializeResult:
     """The policy's own answers to each prompt, before any principle has been applied."""
     stage = initial_responses_stage(config)
-    model = policy.language_model(context.log.info)
-    return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
+    return run_stage(context, lake, policy, stage, {"prompts": prompts})

@@ -37,9 +37,8 @@ def calibration_judgements(
 ) -> dg.MaterializeResult:
     """Human pair × principle × order: log P(A) and log P(B). No rows where there are no human pairs."""
     stage = calibration_stage(Constitution.from_rows(constitution.frame().to_dicts()), config, config)
-    model = feedback_model.language_model(context.log.info)
     tables = {"human_preferences": human_preferences}
-    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+    return run_stage(context, lake, feedback_model, stage, tables)
 
 
 @table_asset(code_version="1")

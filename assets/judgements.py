@@ -32,5 +32,4 @@ def judgements(
     """Pair × principle × order: log P(A) and log P(B)."""
     stage = judgements_stage(Constitution.from_rows(constitution.frame().to_dicts()), config)
     tables = {"prompts": prompts, "response_pairs": response_pairs}
-    model = feedback_model.language_model(context.log.info)
-    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+    return run_stage(context, lake, feedback_model, stage, tables)

@@ -46,7 +46,7 @@ def policy_responses(
             present[name] = answered
     runs = [
         (
-            policy.language_model(context.log.info, current_checkpoint(present[name]) if name in CHECKPOINTS else None),
+            current_checkpoint(present[name]) if name in CHECKPOINTS else None,
             policy_responses_stage(name, config),
         )
         for name in POLICIES
@@ -54,7 +54,7 @@ def policy_responses(
     ]
     tables = {"prompts": prompts, **present}
     absent = [name for name in POLICIES if name not in present]
-    return run_stages(context, lake, runs, tables, policy.rows_in_flight, {"absent_policies": absent})
+    return run_stages(context, lake, policy, runs, tables, {"absent_policies": absent})
 
 
 @defaults_from(active_settings().judgements)
@@ -75,8 +75,7 @@ def policy_judgements(
     """Two policies × prompt × principle × order: log P(A) and log P(B)."""
     stage = policy_judgements_stage(Constitution.from_rows(constitution.frame().to_dicts()), config)
     tables = {"prompts": prompts, "policy_responses": policy_responses}
-    model = feedback_model.language_model(context.log.info)
-    return run_stage(context, lake, model, stage, tables, feedback_model.rows_in_flight)
+    return run_stage(context, lake, feedback_model, stage, tables)
 
 
 @defaults_from(active_settings().policy_evaluation)

@@ -48,5 +48,4 @@ def response_pairs(
             raise failure_of(error) from None
         return stage_rows(context, lake, work.staged, {"of_sft_prompts": of_sft_prompts, **told_of(context, imported)})
     stage = response_pairs_stage(config)
-    model = policy.language_model(context.log.info, current_checkpoint(sl_cai_model))
-    return run_stage(context, lake, model, stage, {"prompts": prompts}, policy.rows_in_flight)
+    return run_stage(context, lake, policy, stage, {"prompts": prompts}, current_checkpoint(sl_cai_model))

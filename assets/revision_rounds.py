@@ -32,4 +32,4 @@ def revision_rounds(
     """Prompt × round: the principle drawn, the critique, the revision."""
     stage = revision_rounds_stage(Constitution.from_rows(constitution.frame().to_dicts()), config)
     tables = {"prompts": prompts, "initial_responses": initial_responses}
-    return run_stage(context, lake, policy.language_model(context.log.info), stage, tables, policy.rows_in_flight)
+    return run_stage(context, lake, policy, stage, tables)

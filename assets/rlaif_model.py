@@ -52,20 +52,21 @@ def rlaif_model(
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
         rows=content_hash([prompts_hash(answered), judge["checkpoint_key"], *principles]),
-        settings=config.model_dump(),
+        settings={**config.model_dump(), "generation": "vllm" if config.draws_with_vllm else "transformers"},
         lake_snapshots={
             table.table: table.snapshot_id for table in (constitution, prompts, reward_model, sl_cai_model)
         },
     )
 
     def train(folder: Path) -> TrainingOutcome:
+        from cai_dagster.training.launch import RlaifTraining
+        from cai_dagster.training.launch import train as run_training
         from cai_dagster.training.policy_optimization import training_prompts
-        from cai_dagster.training.policy_trainers import reward_of_checkpoint, train_rlaif
 
         chat_format = ChatFormat(base.folder, policy.chat_options)
         usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)
         require("rlaif_model", len(usable), "min_prompts", config.min_prompts, _TOO_FEW)
-        reward = reward_of_checkpoint(Path(judge["path"]), reading, policy.chat_options)
-        return train_rlaif(base.folder, usable, reward, config, policy.chat_options, context.log.info, folder)
+        training = RlaifTraining(base.folder, usable, Path(judge["path"]), reading, config, policy.chat_options, folder)
+        return run_training(training, context.log.info)
 
     return stage_checkpoint(context, lake, staged, ingredients, max(1, answered.height), train)

@@ -36,8 +36,7 @@ def teacher_responses(
 ) -> dg.MaterializeResult:
     """The feedback model's own answers to the prompts of the split `sft`. They know no constitution."""
     stage = teacher_responses_stage(config)
-    model = feedback_model.language_model(context.log.info)
-    return run_stage(context, lake, model, stage, {"prompts": prompts}, feedback_model.rows_in_flight)
+    return run_stage(context, lake, feedback_model, stage, {"prompts": prompts})
 
 
 @defaults_from(active_settings().sl_cai_model)

@@ -31,10 +31,10 @@ from cai_dagster.definitions import build_definitions
 from cai_dagster.home import Home
 from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.lake import Lake
+from cai_dagster.models.library_environment import prepare_vllm
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
 from cai_dagster.models.weights import Weights, weights_of
 from resources.accelerator import ACCELERATOR
-from resources.engines.vllm.arguments import prepare_environment
 from resources.engines.vllm.calls import TokenCall
 from resources.engines.vllm.host import AsyncVllm
 from resources.engines.vllm.own_process import OwnProcess
@@ -180,7 +180,7 @@ def _without_end(call: TokenCall) -> TokenCall:
 
 def _bare_seconds(weights: Weights, settings: LanguageModelSettings, recorded: Recorded) -> dict[str, float]:
     """Seconds of vLLM's `AsyncLLM` over all requests of each asset at once, in an engine of the same settings."""
-    prepare_environment(settings, own_process=True)
+    prepare_vllm(True, settings.cpu_cache_gib)
     found: dict[str, float] = {}
 
     async def ask_all() -> None:

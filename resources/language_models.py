@@ -14,7 +14,7 @@ from cai_dagster.calls.requests import Engine
 from cai_dagster.home import Home
 from cai_dagster.models.configured import ConfiguredModel
 from cai_dagster.models.reasoning import ReasoningMarks
-from cai_dagster.models.settings import EngineKind, LanguageModelSettings
+from cai_dagster.models.settings import EngineKind
 from cai_dagster.models.weights import Weights
 from resources.accelerator import ACCELERATOR
 from resources.engines.http.models import NotServedError
@@ -57,10 +57,13 @@ class LanguageModelResource(ConfiguredModel, dg.ConfigurableResource):
             ReasoningMarks(*marks) if marks else None,
         )
 
+    def drivers_of(self, rows: int, checkpoint: Weights | None) -> int:
+        """Processes that ask for a stage of so many rows; one for a checkpoint that may have to be asked from here."""
+        return 1 if checkpoint is not None and self.checkpoints_here else self.drivers_for(rows)
+
     def start_engine(self, weights: Weights, log: Log) -> Engine:
         """The engine that serves these weights, where the settings say."""
-        fields = LanguageModelSettings.model_fields
-        settings = LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
+        settings = self.settings
         if weights == self.served_weights():
             return ACCELERATOR.engine(weights, settings, log)
         # A checkpoint that was trained here. `served_model` is a name of the configured model only.

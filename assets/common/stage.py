@@ -14,11 +14,13 @@ from cai_dagster.calls.ledgered_model import LedgeredModel, Usage
 from cai_dagster.home import Home
 from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.lake.snapshots import Account, TableSnapshot
+from cai_dagster.models.weights import Weights
 from cai_dagster.plan.stages import Stage
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.table import Maker
 from cai_dagster.text import escaped
 from resources.lake import LakeResource, RunTables, StagedTable
+from resources.language_models import LanguageModelResource
 
 if TYPE_CHECKING:
     import polars as pl
@@ -39,24 +41,28 @@ def constitution_version(context: dg.AssetExecutionContext) -> str | None:
 def run_stage(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
-    model: LedgeredModel,
+    model: LanguageModelResource,
     stage: Stage,
     tables: Mapping[str, TableSnapshot],
-    rows_in_flight: int,
+    checkpoint: Weights | None = None,
 ) -> dg.MaterializeResult:
-    """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results."""
-    return run_stages(context, lake, [(model, stage)], tables, rows_in_flight)
+    """Run the stage's recipe for each of its rows, many at once, each call through the ledger; stage the results.
+
+    The model is the configured one, or a checkpoint served the same way.
+    """
+    return run_stages(context, lake, model, [(checkpoint, stage)], tables)
 
 
 def run_stages(
     context: dg.AssetExecutionContext,
     lake: LakeResource,
-    runs: Sequence[tuple[LedgeredModel, Stage]],
+    model: LanguageModelResource,
+    runs: Sequence[tuple[Weights | None, Stage]],
     tables: Mapping[str, TableSnapshot],
-    rows_in_flight: int,
     more: Metadata | None = None,
 ) -> dg.MaterializeResult:
-    """As `run_stage`, for a table whose rows several models make, one after the other."""
+    """As `run_stage`, for a table whose rows several checkpoints make, one after the other."""
+    from assets.common.drivers import run_drivers, shares_of
     from cai_dagster.calls.row_stream import Progress, run_rows
 
     store = lake.open()
@@ -71,22 +77,29 @@ def run_stages(
 
     def run() -> None:
         _reject_without_partner(context, lake, tables.values(), staged)
-        for model, stage in runs:
+        for (checkpoint, stage), asked in zip(runs, models, strict=True):
             total = store.count(stage.rows, **tables)
-            context.log.info(f"{table}: {total:,} rows with {model.model_id}, {rows_in_flight} at a time")
-            rows = store.stream(stage.rows, **tables)
-            run_rows(rows, total, stage.recipe, model, staged, stage.row_id, rows_in_flight, report)
+            in_flight, drivers = model.rows_in_flight, model.drivers_of(total, checkpoint)
+            how = f"{in_flight} at a time{f', by {drivers} processes' if drivers > 1 else ''}"
+            context.log.info(f"{table}: {total:,} rows with {asked.model_id}, {how}")
+            if drivers > 1:
+                served = checkpoint or model.served_weights()
+                shares = shares_of(stage, tables, staged, total, model.settings, served, drivers)
+                asked.usage += run_drivers(shares, staged, context.log.info, report)
+            else:
+                rows = store.stream(stage.rows, **tables)
+                run_rows(rows, total, stage.recipe, asked, staged, stage.row_id, in_flight, report)
 
-    models = [model for model, _ in runs]
+    models = [model.language_model(context.log.info, checkpoint) for checkpoint, _ in runs]
     paid_before = _paid_so_far(context)
-    _run_until_agreed(run, models, staged, context.log.info)
-    usage = sum((model.usage for model in models), Usage())
+    run_until_agreed(run, models, staged, context.log.info)
+    usage = sum((asked.usage for asked in models), Usage())
     paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens.total:,} tokens"
     paid += f", {usage.tokens.speed(usage.engine_seconds)}" if usage.misses else ""
     context.log.info(f"{table}: {paid}")
     ended = {PROGRESS_TAG: f"{table}: done", PAID_TAG: f"{paid_before + usage.misses:,}"}
     context.instance.add_run_tags(context.run_id, ended)
-    names = ", ".join(dict.fromkeys(model.model_id for model in models))
+    names = ", ".join(dict.fromkeys(asked.model_id for asked in models))
     return _result(context, lake, staged, usage, {"model": names, **_cost(usage), **(more or {})}, names)
 
 
@@ -109,7 +122,7 @@ def _cost(usage: Usage) -> Metadata:
     }
 
 
-def _run_until_agreed(
+def run_until_agreed(
     run: Callable[[], None], models: Sequence[LedgeredModel], staged: "StagedRows", log: Callable[[str], None]
 ) -> None:
     """Run until every row consists of what the ledger says: another run may have paid for the same call just before."""

@@ -49,6 +49,23 @@ class Progress:
     paid_seconds: float
     paid_by_others: int = 0
 
+    def __add__(self, other: "Progress") -> "Progress":
+        """Of two processes that work on the same stage."""
+        done = self.done + other.done
+        lately = (self.paid_lately * self.done + other.paid_lately * other.done) / done if done else 0.0
+        return Progress(
+            done=done,
+            total=self.total + other.total,
+            rejected=self.rejected + other.rejected,
+            calls=self.calls + other.calls,
+            paid=self.paid + other.paid,
+            paid_of_done=self.paid_of_done + other.paid_of_done,
+            paid_lately=lately,
+            tokens=self.tokens + other.tokens,
+            paid_seconds=max(self.paid_seconds, other.paid_seconds),
+            paid_by_others=self.paid_by_others + other.paid_by_others,
+        )
+
     @property
     def seconds_left(self) -> float | None:
         """At the rate of the calls paid for, if the rows left need as many as the last ones; None before any is known.

@@ -11,6 +11,10 @@ class TokenCounts:
     completion: int = 0
     cached: int = 0
 
+    def __add__(self, other: "TokenCounts") -> "TokenCounts":
+        """Of both together."""
+        return TokenCounts(self.prompt + other.prompt, self.completion + other.completion, self.cached + other.cached)
+
     @property
     def total(self) -> int:
         """Prompts and completions together."""

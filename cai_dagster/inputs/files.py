@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, NamedTuple, TextIO, cast
 from cai_dagster.errors import MendableError
 from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.strict_json import JsonTextError, parsed_json
-from cai_dagster.models.chat_format import keep_to_this_machine
+from cai_dagster.models.library_environment import keep_to_this_machine
 from cai_dagster.project import PROJECT
 
 _TEXT_FORMATS = (".jsonl", ".csv", ".txt")

@@ -7,6 +7,7 @@ becomes visible only when `lake.Lake.commit` registers it, all at once. Memory d
 import json
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,17 @@ from cai_dagster.tables.table import Table
 
 CHUNK_ROWS = 20_000  # of rows that come one by one
 FRAME_ROWS = 250_000  # of a frame, which is in memory anyway: few files are cheaper than many
+
+
+@dataclass(frozen=True)
+class StagedFiles:
+    """What a process has staged: its files, and how many rows are in them."""
+
+    parts: list[Path]
+    rejected_parts: list[Path]
+    row_count: int
+    rejected_count: int
+    reasons: dict[str, int]
 
 
 class StagedRows:
@@ -93,6 +105,20 @@ class StagedRows:
         )
         if len(self._rejected) >= CHUNK_ROWS:
             self._flush_rejected()
+
+    @property
+    def files(self) -> StagedFiles:
+        """What is here, for `adopt` in the process that commits it; after `close`."""
+        return StagedFiles(self.parts, self.rejected_parts, self.row_count, self.rejected_count, self.reasons)
+
+    def adopt(self, files: StagedFiles) -> None:
+        """Add what another process has staged in a folder below this one's."""
+        self.parts += files.parts
+        self.rejected_parts += files.rejected_parts
+        self.row_count += files.row_count
+        self.rejected_count += files.rejected_count
+        for code, count in files.reasons.items():
+            self.reasons[code] = self.reasons.get(code, 0) + count
 
     def start_again(self) -> None:
         """Forget all rows; the time goes on."""

@@ -12,7 +12,6 @@ It knows neither engines nor training.
 
 import json
 import logging
-import os
 import re
 from collections.abc import Sequence
 from datetime import date
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cai_dagster.errors import MendableError, RowError
 from cai_dagster.models.chat_options import DATE_OF_THE_DAY, ChatOptions, SystemPrompt, Thinking
+from cai_dagster.models.library_environment import keep_to_this_machine
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.models.reasoning import FAMILIES, ReasoningMarks
 from cai_dagster.models.text_tokens import TextTokenizer
@@ -54,15 +54,6 @@ def fitting(token_ids: list[int], max_tokens: int, max_model_len: int) -> list[i
             f"{max_model_len} (max_model_len)"
         )
     return token_ids
-
-
-def keep_to_this_machine() -> None:
-    """Keep Hugging Face and vLLM from calling home. To be called before either is imported."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("DO_NOT_TRACK", "1")
-    os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 # What these names mean to AutoTokenizer. Importing that takes seconds, and torch, which a plan does not need.

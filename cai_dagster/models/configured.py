@@ -18,6 +18,12 @@ from cai_dagster.project import PROJECT
 class ConfiguredModel(LanguageModelSettings):
     """A language model and how it is served."""
 
+    @property
+    def settings(self) -> LanguageModelSettings:
+        """The settings alone, without what a resource adds to them."""
+        fields = LanguageModelSettings.model_fields
+        return LanguageModelSettings.model_validate({name: getattr(self, name) for name in fields})
+
     def weights(self) -> Weights:
         """The configured model on this machine, with its adapter if there is one; what can be trained on."""
         return self._find(served_elsewhere=False)

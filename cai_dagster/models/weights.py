@@ -15,7 +15,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
-from cai_dagster.models.chat_format import FORMAT_VERSION, keep_to_this_machine
+from cai_dagster.models.chat_format import FORMAT_VERSION
+from cai_dagster.models.library_environment import keep_to_this_machine
 from cai_dagster.models.offline import NAME, prepare_offline_model
 from cai_dagster.project import PROJECT
 

@@ -6,9 +6,11 @@ store and no Dagster.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from functools import wraps
+from inspect import signature
+from typing import TYPE_CHECKING, Any, TypeVar, cast, get_type_hints
 
 from cai_dagster.calls.requests import LanguageModel, Request, Slot
 from cai_dagster.compare.settings import ConstitutionDiffSettings
@@ -18,6 +20,7 @@ from cai_dagster.inputs.pairs import Pair, in_hash_order
 from cai_dagster.judging.judge import judge
 from cai_dagster.judging.settings import JudgementsSettings, JudgingMethod
 from cai_dagster.models.messages import Message, to_messages
+from cai_dagster.processes import decoded
 from cai_dagster.recipes.best_of_n import sample_candidates
 from cai_dagster.recipes.critique_revision import revise
 from cai_dagster.recipes.policies import COMPARED, answer, given_answers, pair_to_judge
@@ -40,13 +43,16 @@ if TYPE_CHECKING:
 class Stage:
     """A table whose rows a model makes.
 
-    `rows` is a SELECT over the tables that it names; `row_id` names a row that is set aside.
+    `rows` is a SELECT over the tables that it names; `row_id` names a row that is set aside. `maker` is the function
+    that made it of `arguments`, for `remade`.
     """
 
     table: str
     rows: str
     row_id: "Callable[[Row], str]"
     recipe: "Recipe"
+    maker: str = ""
+    arguments: tuple[Any, ...] = ()
 
 
 class Asked(StrEnum):
@@ -70,6 +76,28 @@ STAGES: dict[str, PlannedStage] = {}
 
 MakesStage = TypeVar("MakesStage", bound=Callable[..., Stage])
 
+MAKERS: dict[str, Callable[..., Stage]] = {}
+"""The functions that make stages, by name; `stage_maker` adds one."""
+
+
+def stage_maker(make: MakesStage) -> MakesStage:
+    """Decorator of a function that makes a stage: another process can make the same one."""
+
+    @wraps(make)
+    def made(*arguments: Any) -> Stage:
+        return replace(make(*arguments), maker=make.__name__, arguments=arguments)
+
+    MAKERS[make.__name__] = made
+    return cast("MakesStage", made)
+
+
+def remade(maker: str, arguments: bytes) -> Stage:
+    """The stage whose arguments another process has `encoded`."""
+    make = MAKERS[maker]
+    types = get_type_hints(make)
+    kinds = tuple(types[name] for name in signature(make).parameters)
+    return make(*decoded(arguments, tuple[kinds]))  # pyright: ignore[reportInvalidTypeForm, reportUnknownArgumentType]
+
 
 def planned(
     table: str, asked: Asked, arguments: Callable[[Settings, Constitution], tuple[Any, ...]]
@@ -80,8 +108,9 @@ def planned(
     """
 
     def add(make: MakesStage) -> MakesStage:
-        STAGES[table] = PlannedStage(asked, lambda settings, constitution: make(*arguments(settings, constitution)))
-        return make
+        made = stage_maker(make)
+        STAGES[table] = PlannedStage(asked, lambda settings, constitution: made(*arguments(settings, constitution)))
+        return made
 
     return add
 
@@ -210,6 +239,7 @@ def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
     )
 
 
+@stage_maker
 def policy_responses_stage(policy: str, settings: PolicyResponsesSettings) -> Stage:
     """What a policy answers to the evaluation prompts; where a table has its answers already, those."""
     given = given_answers(policy, settings.max_prompts)
@@ -228,6 +258,7 @@ def policy_responses_stage(policy: str, settings: PolicyResponsesSettings) -> St
     )
 
 
+@stage_maker
 def policy_judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
     """What the feedback model says of the answers of each two policies to each prompt, in both orders."""
     settings = _with_a_judge(settings).model_copy(update={"both_orders": True})
@@ -247,6 +278,7 @@ def policy_judgements_stage(constitution: Constitution, settings: JudgementsSett
     )
 
 
+@stage_maker
 def version_judgements_stage(
     constitutions: Sequence[Constitution], settings: JudgementsSettings, comparison: ConstitutionDiffSettings
 ) -> Stage:

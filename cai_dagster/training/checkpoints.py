@@ -50,7 +50,7 @@ class CheckpointRecord(BaseModel):
     created_at: datetime
 
 
-HOW_SPREAD = ("processes", "sharding")  # over processes: that decides how fast weights come, not which
+HOW_FAST = ("processes", "sharding", "generation_memory")  # decide how fast weights come, not which
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ingredients:
     @property
     def key(self) -> str:
         """Hash of what decides the weights; neither version names nor snapshot numbers do."""
-        settings = {name: value for name, value in self.settings.items() if name not in HOW_SPREAD}
+        settings = {name: value for name, value in self.settings.items() if name not in HOW_FAST}
         decisive = [self.asset, self.base_model, self.rows, settings, CODE_VERSION]
         return content_hash(decisive, KEY_DIGITS)
 

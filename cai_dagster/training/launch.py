@@ -1,7 +1,8 @@
 """Training in one process or in several, one a GPU: what is to be trained, and how it is handed to the others.
 
-With `processes` = 1 a training runs here. With more, `torchrun` starts `worker` that many times; the workers are
-told what to train through a file, report through their output, and end with this process, whatever ends it.
+With `processes` = 1 a training runs here, unless vLLM draws its completions: what vLLM takes of a GPU is given back
+when its process ends. Else `torchrun` starts `worker` that many times; the workers are told what to train through a
+file, report through their output, and end with this process, whatever ends it.
 """
 
 import os
@@ -13,16 +14,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import get_args
 
 import msgspec
-from pydantic import BaseModel
 
 from cai_dagster.models.chat_options import ChatOptions
+from cai_dagster.processes import decoded, encoded
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.policy_optimization import CompletionPair
+from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
 from cai_dagster.training.reward_modelling import TokenPair
-from cai_dagster.training.settings import DpoModelSettings, TrainingSettings
+from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.supervised import TokenRow
 
 Report = Callable[[str], None]
@@ -87,15 +88,34 @@ class DpoTraining:
         return train_dpo(self.base, self.pairs, self.settings, self.options, report, self.folder)
 
 
-Training = SupervisedTraining | RewardModelTraining | DpoTraining
-KINDS: dict[str, type[Training]] = {
-    kind.__name__: kind for kind in (SupervisedTraining, RewardModelTraining, DpoTraining)
-}
+@dataclass(frozen=True)
+class RlaifTraining:
+    """As `policy_trainers.train_rlaif`, rewarded by the checkpoint `reward_model`, which reads as `reading` says."""
+
+    base: Path
+    prompts: list[TrainingPrompt]
+    reward_model: Path
+    reading: RewardReading
+    settings: RlaifModelSettings
+    options: ChatOptions
+    folder: Path
+
+    def run(self, report: Report) -> TrainingOutcome:
+        """Train in this process."""
+        from cai_dagster.training.policy_trainers import reward_of_checkpoint, train_rlaif
+
+        reward = reward_of_checkpoint(self.reward_model, self.reading, self.options)
+        return train_rlaif(self.base, self.prompts, reward, self.settings, self.options, report, self.folder)
+
+
+Training = SupervisedTraining | RewardModelTraining | DpoTraining | RlaifTraining
+KINDS: dict[str, type[Training]] = {kind.__name__: kind for kind in get_args(Training)}
 
 
 def train(training: Training, report: Report) -> TrainingOutcome:
     """Train in as many processes as the settings say. Raises TrainingProcessError where one of several fails."""
-    if training.settings.processes == 1:
+    with_vllm = isinstance(training, RlaifTraining) and training.settings.draws_with_vllm
+    if training.settings.processes == 1 and not with_vllm:
         return training.run(report)
     with tempfile.TemporaryDirectory(prefix="training-", dir=training.folder.parent) as job:
         write_job(Path(job), training)
@@ -105,15 +125,13 @@ def train(training: Training, report: Report) -> TrainingOutcome:
 
 def write_job(job: Path, training: Training) -> None:
     """Write what is to be trained where the workers read it."""
-    content = msgspec.msgpack.encode((type(training).__name__, training), enc_hook=_as_plain)
-    (job / JOB).write_bytes(content)
+    (job / JOB).write_bytes(encoded((type(training).__name__, training)))
 
 
 def read_job(job: Path) -> Training:
     """What is to be trained."""
-    kind, values = msgspec.msgpack.decode((job / JOB).read_bytes(), type=tuple[str, msgspec.Raw])
-    training: Training = msgspec.msgpack.decode(values, type=KINDS[kind], dec_hook=_from_plain)
-    return training
+    kind, values = decoded((job / JOB).read_bytes(), tuple[str, msgspec.Raw])
+    return decoded(values, KINDS[kind])
 
 
 def _run_workers(job: Path, processes: int, report: Report) -> None:
@@ -147,13 +165,3 @@ def _run_workers(job: Path, processes: int, report: Report) -> None:
     if failed:
         reason = reasons[0] if reasons else f"its output ends with\n{''.join(last)}"
         raise TrainingProcessError(f"a process of the training failed: {reason}")
-
-
-def _as_plain(value: Any) -> Any:
-    return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
-
-
-def _from_plain(kind: type[Any], value: Any) -> Any:
-    if issubclass(kind, BaseModel):
-        return kind.model_validate({name: value[name] for name in kind.model_fields})
-    return kind(value)

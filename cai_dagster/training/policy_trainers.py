@@ -23,6 +23,7 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import ChatOptions
+from cai_dagster.models.library_environment import prepare_vllm
 from cai_dagster.models.messages import Messages
 from cai_dagster.training.checkpoints import Curve, TrainingOutcome
 from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
@@ -34,6 +35,7 @@ from cai_dagster.training.trainers import ProgressCallback, Report, lora_config,
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
 """The reward of each completion of each prompt."""
 
+CPU_CACHE_GIB = 2  # for vLLM on a CPU
 _DPO_CURVES = {"rewards/margins": "margin", "rewards/accuracies": "accuracy"}
 _RLOO_CURVES = {"reward": "reward", "kl": "kl_per_token", "completions/mean_length": "completion_tokens"}
 
@@ -94,13 +96,16 @@ def train_rlaif(
 ) -> TrainingOutcome:
     """Optimize the policy in `base` for reward − β·KL, with itself as the reference; write it to `folder`.
 
+    Where vLLM draws the completions, it stays in this process: give it one of its own (`launch`).
+
     The curves are means over the completions sampled at a step: the reward (without KL), KL to the reference in nats
     a token, and tokens a completion.
     """
     chat_format = ChatFormat(base, options)
     progress = _CurveKeeper(report, _RLOO_CURVES)
     group = settings.completions_per_prompt
-    batched = settings.model_copy(update={"batch_size": min(settings.batch_size, len(prompts))})
+    of_all = len(prompts) // settings.processes * settings.processes
+    batched = settings.model_copy(update={"batch_size": min(settings.batch_size, of_all)})
     arguments = trainer_arguments(batched, len(prompts), folder)
     arguments["per_device_train_batch_size"] *= group  # TRL counts completions, the settings count prompts
     arguments["per_device_eval_batch_size"] *= group
@@ -120,6 +125,7 @@ def train_rlaif(
             temperature=settings.temperature,
             top_p=settings.top_p,
             trust_remote_code=options.trust_remote_code,
+            **(_vllm_arguments(settings) if settings.draws_with_vllm else {}),
         ),
         train_dataset=Dataset.from_dict(
             {"prompt": [prompt.prompt_ids for prompt in prompts], "number": list(range(len(prompts)))}
@@ -133,6 +139,17 @@ def train_rlaif(
     save_model(trainer, chat_format, settings, folder)
     counts = {"trained": len(prompts), "steps": trainer.state.global_step}
     return TrainingOutcome(counts, metrics, progress.loss_curve, progress.curves)
+
+
+def _vllm_arguments(settings: RlaifModelSettings) -> dict[str, Any]:
+    """What RLOOConfig is told about vLLM, after what vLLM reads from the environment."""
+    prepare_vllm(own_process=False, cpu_cache_gib=CPU_CACHE_GIB)
+    return {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": settings.generation_memory,
+        "vllm_max_model_length": settings.max_length,
+    }
 
 
 def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: ChatOptions) -> Reward:

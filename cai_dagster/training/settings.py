@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field, model_validator
 
+from cai_dagster.models.hardware import has_gpu
 from cai_dagster.strict_model import StrictModel
 
 
@@ -41,6 +42,14 @@ class Sharding(StrEnum):
 
     none = "none"
     full = "full"
+
+
+class Generation(StrEnum):
+    """What draws the completions of a policy in training."""
+
+    auto = "auto"
+    transformers = "transformers"
+    vllm = "vllm"
 
 
 class SftDatasetSettings(StrictModel):
@@ -145,9 +154,23 @@ class RlaifModelSettings(TrainingSettings):
     top_p: float = Field(gt=0, le=1, description="Nucleus sampling in training; 1 is off, and the only unbiased value.")
     max_tokens: int = Field(ge=1, le=32_768, description="Longest completion in training, in tokens.")
     min_prompts: int = Field(ge=1, description="Fewer prompts of the split `preference` than this fail the asset.")
+    generation: Generation = Field(
+        description="What draws the completions: vllm (TRL's colocate mode: one beside each process of the training, "
+        "given the weights of each step), or transformers. auto: vllm on a GPU, transformers on a CPU."
+    )
+    generation_memory: float = Field(
+        gt=0, lt=1, description="vllm: the share of the GPU's memory that it takes; the training has the rest."
+    )
 
     @model_validator(mode="after")
-    def _in_one_process(self) -> "RlaifModelSettings":
-        if self.processes > 1:
-            raise ValueError("rlaif_model is trained in one process: its completions are drawn there")
+    def _spread_by_prompts(self) -> "RlaifModelSettings":
+        if self.sharding == Sharding.full:
+            raise ValueError("rlaif_model holds the whole model in each process: set sharding = none")
+        if self.min_prompts < self.processes:
+            raise ValueError(f"min_prompts {self.min_prompts} leaves some of {self.processes} processes without any")
         return self
+
+    @property
+    def draws_with_vllm(self) -> bool:
+        """Whether vLLM draws the completions on this machine."""
+        return self.generation == Generation.vllm or (self.generation == Generation.auto and has_gpu())

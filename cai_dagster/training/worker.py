@@ -3,17 +3,17 @@
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import msgspec
 
+from cai_dagster.processes import when_the_run_ends
 from cai_dagster.training.launch import FAILED, OUTCOME, REPORTED, read_job
 
 
 def main(job: Path) -> None:
     """Train; the first process reports and writes the outcome."""
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    when_the_run_ends(lambda: os.killpg(0, signal.SIGKILL))  # all processes of this training
     first = os.environ.get("RANK", "0") == "0"
 
     def report(line: str) -> None:
@@ -32,13 +32,6 @@ def main(job: Path) -> None:
 def _say(kind: str, line: str) -> None:
     sys.stdout.write(f"{kind}{line}\n")
     sys.stdout.flush()
-
-
-def _end_with_the_run() -> None:
-    """The input ends when the run's process does; then all processes of this training end."""
-    while os.read(0, 1):
-        pass
-    os.killpg(0, signal.SIGKILL)
 
 
 if __name__ == "__main__":

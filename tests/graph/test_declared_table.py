@@ -77,9 +77,8 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dg.AssetsDefinition:
         feedback_model: LanguageModelResource,
         lake: LakeResource,
     ) -> dg.MaterializeResult:
-        model = feedback_model.language_model(context.log.info)
         tables = {"initial_responses": initial_responses}
-        return run_stage(context, lake, model, summaries_stage(), tables, feedback_model.rows_in_flight)
+        return run_stage(context, lake, feedback_model, summaries_stage(), tables)
 
     return summaries
 

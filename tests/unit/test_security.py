@@ -10,7 +10,7 @@ import yaml
 
 from cai_dagster.commands import ui
 from cai_dagster.home import Home
-from cai_dagster.models.chat_format import keep_to_this_machine
+from cai_dagster.models.library_environment import keep_to_this_machine
 from cai_dagster.profiles import profiles_of
 from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from cai_dagster.settings import SETTINGS_FILE, Settings, load_settings

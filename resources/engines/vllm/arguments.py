@@ -1,11 +1,9 @@
-"""What vLLM is given: its arguments and environment, from weights and settings."""
+"""What vLLM is given: its arguments, from weights and settings."""
 
 import dataclasses
 import difflib
-import os
 from typing import TYPE_CHECKING, Any
 
-from cai_dagster.models.chat_format import keep_to_this_machine
 from cai_dagster.models.hardware import resolve_dtype
 from cai_dagster.models.settings import Dtype, LanguageModelSettings
 from cai_dagster.models.weights import Weights, lora_rank
@@ -13,14 +11,6 @@ from resources.engines.vllm.calls import VllmError
 
 if TYPE_CHECKING:
     from vllm.lora.request import LoRARequest
-
-
-def prepare_environment(settings: LanguageModelSettings, own_process: bool) -> None:
-    """Set what vLLM reads from the environment; before it is imported."""
-    keep_to_this_machine()
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = str(int(own_process))
-    os.environ["VLLM_CPU_KVCACHE_SPACE"] = str(settings.cpu_cache_gib)
 
 
 def engine_arguments(weights: Weights, settings: LanguageModelSettings) -> dict[str, Any]:

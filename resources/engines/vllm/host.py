@@ -15,10 +15,11 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from cai_dagster.models.library_environment import prepare_vllm
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from cai_dagster.text import printable
-from resources.engines.vllm.arguments import engine_arguments, lora_request, prepare_environment
+from resources.engines.vllm.arguments import engine_arguments, lora_request
 from resources.engines.vllm.calls import TokenAnswer, TokenCall
 from resources.engines.vllm.frames import Answered, Asked, Begin, Closing, Failed, Started, receive, send
 
@@ -152,7 +153,7 @@ def main(descriptor: int, start: Start = AsyncVllm) -> None:
     if not isinstance(begin, Begin):
         return
     weights, settings = begin.read()
-    prepare_environment(settings, own_process=True)
+    prepare_vllm(True, settings.cpu_cache_gib)
     import uvloop
 
     host = _Host(connection)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from cai_dagster.models.library_environment import prepare_vllm
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
 from resources.engines.protocol import Log
-from resources.engines.vllm.arguments import engine_arguments, lora_request, prepare_environment
+from resources.engines.vllm.arguments import engine_arguments, lora_request
 from resources.engines.vllm.calls import TokenAnswer, TokenCall, VllmError, resolve
 from resources.engines.vllm.start_log import PHASES, TELL_SECONDS
 
@@ -142,7 +143,7 @@ class InProcess:
 
 def _start(weights: Weights, settings: LanguageModelSettings) -> Any:
     """A `vllm.LLMEngine` in this process."""
-    prepare_environment(settings, own_process=False)
+    prepare_vllm(False, settings.cpu_cache_gib)
     arguments = engine_arguments(weights, settings)
     from vllm import EngineArgs, LLMEngine
 

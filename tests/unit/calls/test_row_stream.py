@@ -319,6 +319,12 @@ def test_what_is_left_follows_from_the_calls_and_not_from_rows_that_end_together
     )
 
 
+def test_the_progress_of_two_processes_is_that_of_their_rows_together() -> None:
+    one = Progress(2, 10, 1, 30, 30, paid_of_done=8, paid_lately=4.0, tokens=TokenCounts(300, 100, 60), paid_seconds=60)
+    other = Progress(6, 10, 0, 30, 10, paid_of_done=6, paid_lately=0.0, tokens=TokenCounts(100, 20, 0), paid_seconds=40)
+    assert one + other == Progress(8, 20, 1, 60, 40, 14, 1.0, TokenCounts(400, 120, 60), 60)
+
+
 def test_what_is_left_is_not_guessed_before_a_row_is_done() -> None:
     begun = Progress(0, 10, 0, 5, 5, 0, 0.0, TokenCounts(70, 30), 10.0)
     assert str(begun) == "0 of 10 rows, 0 rejected, 5 calls, 7 prompt + 3 completion tokens/s"

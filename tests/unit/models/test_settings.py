@@ -62,6 +62,19 @@ def test_seeds_are_sent_where_they_cost_nothing_unless_the_setting_says(gpu: boo
     assert not policy(reproducible="never").sends_seeds
 
 
+def test_servers_are_asked_by_as_many_processes_as_they_and_the_rows_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings.os, "cpu_count", lambda: 3)
+    urls = [f"http://{number}/v1" for number in range(16)]
+    served = policy(engine="http", base_urls=urls)
+    assert [served.drivers_for(rows) for rows in (0, 1_999, 2_000, 3_000, 1_000_000)] == [1, 1, 2, 3, 3]
+    assert policy(engine="http", base_urls=urls[:7]).drivers_for(1_000_000) == 1
+    assert policy(engine="http", base_urls=urls[:1], drivers=8).drivers_for(1_000_000) == 8
+    assert policy(engine="http", base_urls=urls[:1], drivers=8).drivers_for(5) == 5
+    assert policy(engine="ray", replicas=16).drivers_for(1_000_000) == 1
+    with pytest.raises(ValueError, match="drivers > 1 is for engine"):
+        policy(engine="ray", drivers=2)
+
+
 def test_rows_in_work_are_twice_what_all_engines_can_run(gpu: bool) -> None:
     slots = 512 if gpu else 64
     urls = ["http://one/v1", "http://two/v1"]
