@@ -44,8 +44,8 @@ def write_tiny_model(folder: Path, weights: bytes | None = b"weights") -> Path:
     return folder
 
 
-def write_tiny_network(folder: Path) -> Path:
-    """The same with two layers of random weights: a causal model that can be trained."""
+def write_tiny_network(folder: Path, kind: Any = None, **sizes: int) -> Path:
+    """The same with two layers of random weights: a causal model that can be trained, or a model of another kind."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -53,6 +53,7 @@ def write_tiny_network(folder: Path) -> Path:
     tokenizer.pad_token = tokenizer.eos_token = CONTROL[-1]
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(folder)
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = LlamaConfig(vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, **{**usual, **sizes})
+    (kind or LlamaForCausalLM)(config).save_pretrained(folder)
     return folder

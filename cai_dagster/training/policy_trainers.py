@@ -207,7 +207,21 @@ class SoftLabelDpoTrainer(DPOTrainer):
 
 
 class TokenPromptTrainer(RLOOTrainer):
-    """TRL's RLOOTrainer on prompts that are tokens already."""
+    """TRL's RLOOTrainer on prompts that are tokens already.
+
+    vLLM, where it draws the completions, is given each step's weights by `reload_weights`, its own way for training
+    beside it: TRL writes into the model's tensors, which a CPU's vLLM has packed in another layout.
+    """
+
+    def __init__(self, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        if self.use_vllm:
+            self.vllm_generation.sync_weights = self._hand_weights_to_vllm
+
+    def _hand_weights_to_vllm(self) -> None:
+        vllm = self.vllm_generation
+        vllm.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": vllm._iter_named_params()})
+        vllm.llm.reset_prefix_cache()
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return prompts, None, {}

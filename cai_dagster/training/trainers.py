@@ -192,7 +192,7 @@ def trainer_arguments(settings: TrainingSettings, rows: int, folder: Path) -> di
         "use_cpu": not on_gpu,
         "bf16": has_fast_bfloat16(),  # autocast over float32 weights: bfloat16 weights would lose small updates
         "gradient_checkpointing": on_gpu and not sharded,
-        "ddp_backend": None if on_gpu else "gloo",
+        "ddp_backend": "gloo" if torch.distributed.is_torchelastic_launched() and not on_gpu else None,
         "fsdp": sharded or None,
         "fsdp_config": {"version": 2, "activation_checkpointing": on_gpu} if sharded else None,
         "logging_steps": max(1, steps // LOGS_A_TRAINING),

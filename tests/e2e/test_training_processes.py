@@ -11,11 +11,14 @@ from typing import Any
 import psutil
 import pytest
 
+from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.models.chat_options import USUAL
+from cai_dagster.models.messages import Message
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.launch import (
     RewardModelTraining,
+    RlaifTraining,
     SupervisedTraining,
     Training,
     TrainingProcessError,
@@ -23,9 +26,11 @@ from cai_dagster.training.launch import (
     train,
     write_job,
 )
+from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt
 from cai_dagster.training.reward_modelling import TokenPair
-from cai_dagster.training.settings import TrainingSettings
+from cai_dagster.training.settings import RlaifModelSettings, TrainingSettings
 from cai_dagster.training.supervised import TokenRow
+from tests.tiny_models import write_tiny_network
 
 ROWS = [TokenRow([5 + number, 6, 7, 8 + number % 3, 9, 10], 3) for number in range(16)]
 PAIRS = [TokenPair([5 + number, 6, 7], [5 + number, 7, 8], 0.9 - number / 40, 3, 3) for number in range(16)]
@@ -80,10 +85,38 @@ def test_a_reward_model_and_adapters_train_in_two_processes_too(tiny_model: Path
     assert not any("lora" in name for name in weights_of(tmp_path / "2" / "model"))
 
 
+def test_two_processes_with_a_vllm_each_optimize_a_policy(tmp_path: Path) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    policy = write_tiny_network(tmp_path / "policy", hidden_size=64)
+    judge = write_tiny_network(tmp_path / "judge", LlamaForSequenceClassification, hidden_size=64, num_labels=1)
+    prompts = [TrainingPrompt((Message("user", text),), [*text.encode()]) for text in ("ab", "cde", "f", "gh")]
+    values = active_settings().rlaif_model.model_dump() | {"batch_size": 4, "max_length": 64, "warmup_share": 0.0}
+    values |= {"learning_rate": 1e-2, "epochs": 20, "completions_per_prompt": 8, "max_tokens": 8, "min_prompts": 4}
+    chosen = RlaifModelSettings.model_validate(values | {"generation": "vllm", "processes": 2, "kl_coefficient": 0.001})
+    reading = RewardReading(64, None)
+    outcome = trained(RlaifTraining(policy, prompts, judge, reading, chosen, USUAL, tmp_path / "2" / "model"))
+    rewards = [value for _, value in outcome.curves["reward"]]
+    # Of what vLLM draws: it rises only where vLLM is given the weights of each step.
+    assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.09
+    assert outcome.row_counts == {"trained": 4, "steps": 20}
+    assert (tmp_path / "2" / "model" / "model.safetensors").exists()
+    assert not [one for one in psutil.Process().children(recursive=True) if _is_alive(one)]
+
+
 def test_a_job_is_read_as_it_was_written(tiny_model: Path, tmp_path: Path) -> None:
     for training in (
         SupervisedTraining(tiny_model, ROWS, [], settings(processes=2), USUAL, tmp_path),
         RewardModelTraining(tiny_model, PAIRS, settings(sharding="full"), USUAL, tmp_path),
+        RlaifTraining(
+            tiny_model,
+            [TrainingPrompt((Message("user", "Why?"),), [1, 2])],
+            tmp_path,
+            RewardReading(64, Constitution("v1", (Principle("kind", "c", "r", "which?", 2.0, ("tone",)),))),
+            active_settings().rlaif_model,
+            USUAL,
+            tmp_path,
+        ),
     ):
         write_job(tmp_path, training)
         assert read_job(tmp_path) == training
