@@ -10,6 +10,7 @@ import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +47,9 @@ def measure() -> dict[str, Any]:
 def _compare(weights: Weights, settings: LanguageModelSettings, seed: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         asset, recorded = _asset_seconds(weights, settings, seed, Path(folder))
-    with multiprocessing.get_context("spawn").Pool(1) as alone:  # vLLM binds the threads of its process to cores
-        generate = alone.apply(_generate_seconds, (weights, settings, recorded))
+    spawn = multiprocessing.get_context("spawn")  # vLLM binds the threads of its process to cores
+    with ProcessPoolExecutor(1, mp_context=spawn) as alone:
+        generate = alone.submit(_generate_seconds, weights, settings, recorded).result()
     tokens = sum(tokens for _, tokens in recorded)
     return {"asset_s": asset, "generate_s": generate, "calls": len(recorded), "completion_tokens": tokens}
 

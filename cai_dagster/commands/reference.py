@@ -10,6 +10,7 @@ import json
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -71,6 +72,8 @@ ENVIRONMENT = {
     "PYTHONWARNINGS": "`ignore`, likewise.",
 }
 
+FOUND_OFTEN = 3  # what so many sections share is described once
+_Row = tuple[str, ...]
 _FIELD = re.compile(r"'(\w+)':")
 _WRITTEN = "<!-- written by `make docs` from {source}; edit that -->"
 _CONFIGURATION = """\
@@ -117,6 +120,8 @@ def configuration_page() -> str:
         _WRITTEN.format(source="cai_dagster/settings.py and cai_dagster/project_files/defaults.toml"),
         _CONFIGURATION,
     ]
+    shared = _found_often([[*map(_setting, model.model_fields.items())] for model in sections.values()])
+    parts.append(f"## Settings of several sections\n\n{_grid(('setting', 'values', 'meaning'), shared)}")
     described: dict[str, dict[str, BaseModel]] = {}
     for name, model in sections.items():
         found = {profile: cast("BaseModel", getattr(settings, name)) for profile, settings in values.items()}
@@ -130,7 +135,7 @@ def configuration_page() -> str:
         elif alike:
             parts.append(_differences(alike, described[alike], found))
         else:
-            parts.append(_section(model, found))
+            parts.append(_section(model, found, shared))
     variables = [(f"`{name}`", meaning) for name, meaning in ENVIRONMENT.items()]
     return "\n".join([*parts, _ENVIRONMENT, _grid(("variable", "meaning"), variables)])
 
@@ -176,6 +181,12 @@ def tables_page() -> str:
             parts.append(_grid(("column", "type", "rules", "meaning"), rows))
         described.append(table)
     return "\n".join(parts)
+
+
+def _found_often(groups: Iterable[Sequence[_Row]]) -> list[_Row]:
+    """The rows that at least FOUND_OFTEN groups have, in the order in which they come first."""
+    counts = Counter(row for rows in groups for row in rows)
+    return [row for row, count in counts.items() if count >= FOUND_OFTEN]
 
 
 def monitoring_page() -> str:
@@ -252,7 +263,13 @@ def _settings_by_profile() -> dict[str, Settings]:
     return {profile: load_settings(SETTINGS_FILE, profile) for profile in profiles_of(SETTINGS_FILE)}
 
 
-def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
+def _setting(named: tuple[str, FieldInfo]) -> _Row:
+    """A setting's name, what it may be, and what it means."""
+    name, field = named
+    return f"`{name}`", _allowed(field), field.description or ""
+
+
+def _section(model: type[BaseModel], values: Mapping[str, BaseModel], shared: Sequence[_Row]) -> str:
     """The settings of a section; a column for each profile that changes one of them."""
     default = values[DEFAULT_PROFILE]
     others = [profile for profile, found in values.items() if found != default]
@@ -262,7 +279,9 @@ def _section(model: type[BaseModel], values: Mapping[str, BaseModel]) -> str:
         for profile in others:
             value = getattr(values[profile], name)
             given.append("" if value == getattr(default, name) else _literal(value))
-        rows.append((f"`{name}`", _allowed(field), *given, field.description or ""))
+        row = _setting((name, field))
+        allowed, meaning = ("", "as above") if row in shared else row[1:]
+        rows.append((row[0], allowed, *given, meaning))
     return _grid(("setting", "values", "default", *(f"`{other}`" for other in others), "meaning"), rows)
 
 

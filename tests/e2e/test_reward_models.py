@@ -287,3 +287,31 @@ def test_a_benchmark_is_read_in_every_format(tiny: Path, tmp_path: Path, name: s
         path.write_bytes(gzip.compress(lines) if name.endswith(".gz") else lines)
     subsets, rejected = read_benchmark(path, Reading(ChatFormat(tiny), None, False))
     assert ({name: len(pairs) for name, pairs in subsets.items()}, rejected) == ({"drinks": 1, "weather": 1}, [])
+
+
+POOLED = """
+import json, os, sys
+from cai_dagster.models.library_environment import prepare_vllm
+prepare_vllm(own_process=False, cpu_cache_gib=1)
+from vllm import LLM, PoolingParams
+sizes = dict(max_model_len=128, max_num_batched_tokens=4096, enforce_eager=True, enable_chunked_prefill=False)
+llm = LLM(sys.argv[1], runner="pooling", dtype="float32", block_size=32, **sizes)
+rows = [{"prompt_token_ids": row} for row in json.loads(sys.argv[2])]
+made = llm.encode(rows, PoolingParams(use_activation=False), pooling_task="classify", use_tqdm=False)
+sys.stderr.flush()
+print(json.dumps([one.outputs.data.flatten().tolist()[0] for one in made]))
+"""
+
+
+def test_vllms_pooling_runner_gives_the_same_rewards(tmp_path: Path) -> None:
+    from transformers import LlamaForSequenceClassification
+
+    from cai_dagster.training.scoring import Scorer
+
+    folder = write_tiny_network(tmp_path, LlamaForSequenceClassification, hidden_size=64, num_labels=1)
+    rows = [[5 + number, 6, 7, *range(20, 20 + 3 * number)] for number in range(8)]
+    command = [sys.executable, "-c", POOLED, str(folder), json.dumps(rows)]
+    pooled = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]
+    rewards = Scorer(folder).rewards(rows)
+    assert max(rewards) - min(rewards) > 0.1
+    assert json.loads(pooled) == pytest.approx(rewards, abs=1e-6)
