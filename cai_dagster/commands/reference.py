@@ -184,9 +184,11 @@ def tables_page() -> str:
 
 
 def _found_often(groups: Iterable[Sequence[_Row]]) -> list[_Row]:
-    """The rows that at least FOUND_OFTEN groups have, in the order in which they come first."""
+    """The rows that at least FOUND_OFTEN groups have, in the order in which they come first; of one name only one."""
     counts = Counter(row for rows in groups for row in rows)
-    return [row for row, count in counts.items() if count >= FOUND_OFTEN]
+    often = [row for row, count in counts.items() if count >= FOUND_OFTEN]
+    names = Counter(row[0] for row in often)
+    return [row for row in often if names[row[0]] == 1]
 
 
 def monitoring_page() -> str:
