@@ -21,9 +21,9 @@ from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
 
-@defaults_from(active_settings().teacher_responses)
+@defaults_from(active_settings().initial_responses)
 class TeacherResponsesConfig(InitialResponsesSettings, dg.Config):
-    """How the feedback model answers."""
+    """How the feedback model answers: by default exactly as the policy in initial_responses."""
 
 
 @table_asset(code_version="1")

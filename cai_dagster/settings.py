@@ -60,7 +60,6 @@ class Settings(StrictModel):
     preference_pairs: PreferencePairsSettings
     reward_model: RewardModelSettings
     reward_model_evaluation: RewardModelEvaluationSettings
-    teacher_responses: InitialResponsesSettings
     dpo_model: DpoModelSettings
     rlaif_model: RlaifModelSettings
     best_of_n_candidates: BestOfNSettings

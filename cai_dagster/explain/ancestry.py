@@ -16,7 +16,7 @@ from cai_dagster.lake.connection import literal
 from cai_dagster.lake.reader import LakeReader, Row
 from cai_dagster.tables.registry import TABLES
 
-FIRST_RESPONSES = {"initial_responses": "first response", "teacher_responses": "teacher's response"}
+FIRST_RESPONSES = {table.name: table.called for table in TABLES.values() if table.called}
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
     return _responses_stage("initial_responses", "SELECT prompt_id, messages FROM prompts ORDER BY prompt_id", settings)
 
 
-@planned("teacher_responses", Asked.feedback_model, lambda settings, _: (settings.teacher_responses,))
+@planned("teacher_responses", Asked.feedback_model, lambda settings, _: (settings.initial_responses,))
 def teacher_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """The feedback model's own answers to the prompts of the split `sft` (Sharma et al. 2024)."""
     rows = "SELECT prompt_id, messages FROM prompts WHERE split = 'sft' ORDER BY prompt_id"

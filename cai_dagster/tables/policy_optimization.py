@@ -14,6 +14,7 @@ TEACHER_RESPONSES = Table(
     key=("prompt_id", "sample"),
     reads=("prompts",),
     on_demand=True,
+    called="teacher's response",
     columns=(
         Column("prompt_id", T.identifier, "The prompt: a hash of its messages.", "prompts.prompt_id"),
         Column("sample", T.integer, "From 0, when several first responses are drawn for one prompt.", COMPUTED, ge=0),

@@ -11,6 +11,7 @@ INITIAL_RESPONSES = Table(
     maker=Maker.model,
     key=("prompt_id", "sample"),
     reads=("prompts",),
+    called="first response",
     preview="SELECT messages[-1].content AS prompt, completion, reasoning, finish_reason FROM initial_responses "
     "LEFT JOIN prompts USING (prompt_id)",
     columns=(

@@ -84,6 +84,7 @@ class Table:
     files the calls of its rows, where that is not its name. `trained_on`: the tables whose rows a checkpoint is trained
     on. `forget_by_text`: its rows name prompts in texts, so `cai forget` looks for ids and texts in them. `preview`: a
     SELECT over it and tables that it reads, of what a person wants to see of a row; without it its columns but ids.
+    `called`: what a trace calls a row of first responses.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Table:
     trained_on: tuple[str, ...] = ()
     forget_by_text: bool = False
     preview: str = ""
+    called: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:

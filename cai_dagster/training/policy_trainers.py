@@ -220,7 +220,8 @@ class TokenPromptTrainer(RLOOTrainer):
 
     def _hand_weights_to_vllm(self) -> None:
         vllm = self.vllm_generation
-        vllm.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": vllm._iter_named_params()})
+        weights = vllm._iter_named_params()  # pyright: ignore[reportPrivateUsage]  (merges adapters, gathers shards)
+        vllm.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         vllm.llm.reset_prefix_cache()
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:

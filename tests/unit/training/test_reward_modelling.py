@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cai_dagster.hashing import content_hash
 from cai_dagster.models.messages import Message
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import HOW_SPREAD, Ingredients
+from cai_dagster.training.checkpoints import HOW_FAST, Ingredients
 from cai_dagster.training.reward_modelling import (
     ai_pairs,
     conditioned,
@@ -128,7 +128,7 @@ def test_without_human_labels_pairs_settings_and_key_are_those_of_before(tables:
     )
     assert pairs_hash(pairs) == content_hash(THREE.select("prompt", "chosen", "rejected", "p_chosen").to_dicts())
     found = training_settings(settings(), pairs)
-    assert {name: value for name, value in found.items() if name not in HOW_SPREAD} == before
+    assert {name: value for name, value in found.items() if name not in HOW_FAST} == before
 
 
 @pytest.mark.parametrize(
