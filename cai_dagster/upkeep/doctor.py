@@ -10,15 +10,12 @@ import json
 import platform
 import re
 import shutil
-import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
 
 import psutil
-import yaml
 
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.constitution.versions import (
@@ -30,7 +27,6 @@ from cai_dagster.constitution.versions import (
 from cai_dagster.disk import existing, is_read_only, why_not_writable
 from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
-from cai_dagster.lake.catalog_database import reading
 from cai_dagster.models.hardware import has_fast_bfloat16, has_gpu, resolve_dtype
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.settings import EngineKind, LanguageModelSettings
@@ -47,15 +43,15 @@ from cai_dagster.models.weights import (
     with_adapter,
 )
 from cai_dagster.profiles import SettingsError, active_profile, profiles_of
-from cai_dagster.project import CHECKOUT, CONSTITUTIONS, EXAMPLE_INSTANCE, PROJECT, PROJECT_FILES, SETTINGS_FILE
+from cai_dagster.project import CHECKOUT, CONSTITUTIONS, PROJECT, PROJECT_FILES, SETTINGS_FILE
 from cai_dagster.settings import load_settings
 from cai_dagster.upkeep.findings import Finding, good, problem, quoted, some_of, warning
+from cai_dagster.upkeep.instance import examine_instance
 from cai_dagster.upkeep.integrity import examine_integrity
 
 _DEVICE = "gpu" if any(importlib.metadata.distributions(name="vllm")) else "cpu"
 REQUIREMENTS = PROJECT_FILES / "requirements" / f"{_DEVICE}.txt"
 LEAST_PYTHON = (3, 11)
-POOL = "gpu"
 LITTLE_DISK, TOO_LITTLE_DISK = 5 * 2**30, 2**30
 NAMED = 5  # of many, so many are named
 _SETUP = (
@@ -65,22 +61,6 @@ _SETUP = (
 )
 _NEW_VENV = "make an environment of Python 3.11 or later and install cai_dagster there"
 _FEATURES = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
-# Settings of dagster.yaml: the values that do, and what another one means.
-_INSTANCE = (
-    ("concurrency.pools.granularity", ("run",), problem, "two runs may hold the accelerator at once"),
-    ("run_monitoring.enabled", (True,), problem, "a run whose process died stays started for ever"),
-    (
-        "run_monitoring.free_slots_after_run_end_seconds",
-        range(1, 3_601),
-        problem,
-        "a dead run keeps its place in the pool",
-    ),
-    ("telemetry.enabled", (False,), warning, "Dagster sends usage statistics to its makers"),
-)
-_STORAGES = ("storage", "event_log_storage")
-_POOL_LIMIT = """
-    SELECT "limit" FROM concurrency_limits WHERE concurrency_key = ? AND NOT coalesce(using_default_limit, 0)
-"""
 _TORCH = """
 import json, torch
 cuda = torch.cuda.is_available()
@@ -102,7 +82,7 @@ def examine(home: Home, full: bool = False) -> list[Finding]:
         "home": lambda: blocked,
         "torch": lambda: _torch() if full else [],
         "models": lambda: [] if blocked else _models(home, settings, full),
-        "instance": lambda: _instance(home),
+        "instance": lambda: examine_instance(home),
         "tables": lambda: [] if blocked else examine_integrity(home, full),
     }
     return [finding for topic, look in looks.items() for finding in _looked(topic, look)]
@@ -335,53 +315,3 @@ def _incomplete(role: str, model: LanguageModelSettings, weights: Weights, home:
     if cut := [file.name for file in sorted(weights.folder.glob("*.safetensors")) if not is_whole(file)]:
         return problem(role, f"{weights.folder}: not as long as their headers say: {some_of(cut, NAMED)}", put_back)
     return None
-
-
-def _instance(home: Home) -> list[Finding]:
-    file = home.dagster / "dagster.yaml"
-    if not file.exists():
-        return [problem("instance", f"{home.dagster} is no Dagster instance yet", "cai setup")]
-    copy = f"cp {quoted(EXAMPLE_INSTANCE)} {quoted(file)}"
-    try:
-        read: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        return [problem("instance", f"{file} is no YAML file: {error}", f"rm -r {quoted(file)} && {copy}")]
-    findings = [
-        level("instance", f"{file}: {name} is {_at(read, name)!r}: {meaning}", copy)
-        for name, fitting, level, meaning in _INSTANCE
-        if _at(read, name) not in fitting
-    ]
-    if any(_at(read, name) is not None for name in _STORAGES):
-        ask = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency get {POOL}"
-        pool = f"the places of pool {POOL} are in the database that dagster.yaml names (not asked: {ask})"
-    else:
-        findings += _pool(home, read)
-        pool = f"pool {POOL} has one place"
-    return findings or [good("instance", f"{pool}, runs are monitored, telemetry is off")]
-
-
-def _pool(home: Home, instance: Any) -> list[Finding]:
-    """The pool's limit, which is in the instance's event log and not in its file."""
-    remedy = f"DAGSTER_HOME={quoted(home.dagster)} dagster instance concurrency set {POOL} 1"
-    log = home.dagster / "history" / "runs" / "index.db"
-    limit: Any = _at(instance, "concurrency.pools.default_limit")
-    if log.exists():
-        try:
-            with reading(log) as connection:
-                limit = next((row[0] for row in connection.execute(_POOL_LIMIT, [POOL])), limit)
-        except sqlite3.DatabaseError as error:
-            return [problem("instance", f"{log} cannot be read: {error}", f"rm -r {quoted(home.dagster)} && cai setup")]
-    if limit == 1:
-        return []
-    return [
-        problem(
-            "instance", f"the pool {POOL} has {limit or 'no'} places: runs load their models beside each other", remedy
-        )
-    ]
-
-
-def _at(value: Any, place: str) -> Any:
-    """The value at `a.b.c`; None where there is none."""
-    for name in place.split("."):
-        value = cast("Mapping[str, Any]", value).get(name) if isinstance(value, dict) else None
-    return value

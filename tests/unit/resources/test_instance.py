@@ -17,8 +17,8 @@ def test_a_new_instance_has_one_place_for_the_accelerator_and_has_missed_no_even
 ) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     shutil.copy(EXAMPLE_INSTANCE, tmp_path)
-    prepare()
     with dg.DagsterInstance.get() as instance:
+        prepare(instance)
         assert instance.event_log_storage.get_concurrency_info("gpu").slot_count == 1
         # By the name that Dagster gives the cursors.
         cursors = _fetch_persisted_cursors(instance, DAGSTER_EVENT_TYPES, logging.getLogger("daemon"))
