@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_rows, told_of, work_of
+from assets.common.stage import sources_metadata, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.inputs.files import SourceFileError
 from cai_dagster.inputs.import_report import ImportReport
@@ -31,4 +31,6 @@ def human_preferences(
         fill_human_preferences(work, config, active_settings().prompts, config, imported)
     except SourceFileError as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"rejected": dict(work.staged.reasons), **told_of(context, imported)})
+    return stage_rows(
+        context, lake, work.staged, {"rejected": dict(work.staged.reasons), **sources_metadata(context, imported)}
+    )

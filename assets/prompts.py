@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import stage_rows, told_of, work_of
+from assets.common.stage import sources_metadata, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from cai_dagster.inputs.files import SourceFileError
 from cai_dagster.inputs.import_report import ImportReport
@@ -33,4 +33,6 @@ def prompts(
         duplicates = fill_prompts(work, config, config, policy, imported)
     except (SourceFileError, ChatFormatError) as error:
         raise failure_of(error) from None
-    return stage_rows(context, lake, work.staged, {"duplicates_merged": duplicates, **told_of(context, imported)})
+    return stage_rows(
+        context, lake, work.staged, {"duplicates_merged": duplicates, **sources_metadata(context, imported)}
+    )

@@ -4,7 +4,7 @@ import dagster as dg
 
 from assets.common.failures import failure_of
 from assets.common.launchpad import defaults_from
-from assets.common.stage import run_stage, stage_rows, told_of, work_of
+from assets.common.stage import run_stage, sources_metadata, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import current_checkpoint
 from cai_dagster.inputs.files import SourceFileError
@@ -46,6 +46,8 @@ def response_pairs(
             of_sft_prompts = fill_imported_pairs(work, config, imported)
         except SourceFileError as error:
             raise failure_of(error) from None
-        return stage_rows(context, lake, work.staged, {"of_sft_prompts": of_sft_prompts, **told_of(context, imported)})
+        return stage_rows(
+            context, lake, work.staged, {"of_sft_prompts": of_sft_prompts, **sources_metadata(context, imported)}
+        )
     stage = response_pairs_stage(config)
     return run_stage(context, lake, policy, stage, {"prompts": prompts}, current_checkpoint(sl_cai_model))

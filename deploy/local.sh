@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Two hosts on one machine, as plain processes: PostgreSQL, an S3 server, and for each host a home with a Dagster UI and
-# daemon. For trying what docs/deploy.md describes. It needs Debian's postgresql and `make dev`.
+# The parts of docker-compose.yaml as plain processes of one machine: PostgreSQL, an S3 server, Dagster's webserver and
+# daemon, and two hosts, each a home with a code location. The tests use it. It needs Debian's postgresql and `make dev`.
 #
 #   deploy/local.sh FOLDER [COMMAND …]   run a command on the first host, and end; without one: serve until Ctrl-C
 #
-# FOLDER is a new one each time: the S3 server keeps what it holds in memory.
+# FOLDER is a new one each time: the S3 server keeps what it holds in memory. LOCATION is another module of definitions.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=$(realpath -m "${1:?deploy/local.sh FOLDER [COMMAND …]}")
@@ -33,6 +33,7 @@ trap 'exit 130' INT TERM
 (cd / && "${as[@]}" "$postgres/pg_ctl" -D "$folder/postgresql/data" -l "$folder/postgresql/log" -w start \
     -o "-h 127.0.0.1 -p $database_port -k $folder/postgresql" >/dev/null)
 "$postgres/createdb" -h 127.0.0.1 -p "$database_port" -U cai cai
+"$postgres/createdb" -h 127.0.0.1 -p "$database_port" -U cai dagster
 
 export AWS_ENDPOINT_URL=http://127.0.0.1:$storage_port AWS_ACCESS_KEY_ID=cai AWS_SECRET_ACCESS_KEY=cai AWS_DEFAULT_REGION=us-east-1
 "$bin/moto_server" -H 127.0.0.1 -p "$storage_port" >"$folder/storage.log" 2>&1 &
@@ -45,9 +46,23 @@ if [ $# -gt 0 ]; then
     CAI_HOME=$folder/host1 "$@"
     exit
 fi
-for host in 1 2; do
+
+export DAGSTER_HOME=$folder/dagster DAGSTER_DATABASE=postgresql+psycopg2://cai@127.0.0.1:$database_port/dagster
+mkdir -p "$DAGSTER_HOME"
+cp deploy/dagster.yaml "$DAGSTER_HOME"
+"$bin/python" -m resources.instance places 2
+echo "load_from:" >"$DAGSTER_HOME/workspace.yaml"
+for host in host1 host2; do
     port=$(free_port)
-    CAI_HOME=$folder/host$host "$bin/cai" ui --port "$port" >"$folder/host$host.log" 2>&1 &
-    echo "host $host: http://127.0.0.1:$port (CAI_HOME=$folder/host$host)"
+    CAI_HOME=$folder/$host "$bin/dagster" code-server start --host 127.0.0.1 --port "$port" \
+        --module-name "${LOCATION:-cai_dagster.definitions}" --location-name "$host" >"$folder/$host.log" 2>&1 &
+    echo "  - grpc_server: {host: 127.0.0.1, port: $port, location_name: $host}" >>"$DAGSTER_HOME/workspace.yaml"
+    until "$bin/dagster" api grpc-health-check --port "$port" >/dev/null 2>&1; do sleep 0.5; done
 done
+cd "$DAGSTER_HOME"
+"$bin/dagster-daemon" run --workspace workspace.yaml >"$folder/daemon.log" 2>&1 &
+port=$(free_port)
+"$bin/dagster-webserver" --host 127.0.0.1 --port "$port" --workspace workspace.yaml >"$folder/webserver.log" 2>&1 &
+until curl -fs "http://127.0.0.1:$port/server_info" >/dev/null; do sleep 0.5; done
+echo "http://127.0.0.1:$port"
 wait

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from assets.common.drivers import Outcome, Said, Share
+from assets.common.drivers import DriverMessage, Outcome, Share
 from assets.common.stage import run_until_agreed
 from cai_dagster.calls.row_stream import run_rows
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -25,20 +25,20 @@ def main(job: Path) -> None:
     os.dup2(2, 1)  # whatever else is written is not for the run
     when_the_run_ends(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
-    def say(said: Said) -> None:
-        send(output, said)
+    def send_message(message: DriverMessage) -> None:
+        send(output, message)
 
     try:
-        outcome = _work(decoded(job.read_bytes(), Share), say)
+        outcome = _work(decoded(job.read_bytes(), Share), send_message)
     except Exception as error:
-        say(Said(failure=f"{type(error).__name__}: {error}"))
+        send_message(DriverMessage(failure=f"{type(error).__name__}: {error}"))
         raise
-    say(Said(outcome=outcome))
+    send_message(DriverMessage(outcome=outcome))
 
 
-def _work(share: Share, say: Callable[[Said], None]) -> Outcome:
+def _work(share: Share, send_message: Callable[[DriverMessage], None]) -> Outcome:
     def log(line: str) -> None:
-        say(Said(log=line))
+        send_message(DriverMessage(log=line))
 
     store = LakeResource().open()
     stage = remade(share.maker, share.arguments)
@@ -57,7 +57,7 @@ def _work(share: Share, say: Callable[[Said], None]) -> Outcome:
             staged,
             stage.row_id,
             resource.rows_in_flight,
-            lambda progress: say(Said(progress=progress)),
+            lambda progress: send_message(DriverMessage(progress=progress)),
         )
 
     try:

@@ -71,7 +71,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Said:
+class DriverMessage:
     """What a driver says: exactly one of these."""
 
     log: str | None = None
@@ -117,31 +117,31 @@ def run_drivers(
 
     Raises DriverError where one fails; the others end then, and commit what they have paid for.
     """
-    heard: queue.Queue[tuple[int, Said | None]] = queue.Queue()
+    messages: queue.Queue[tuple[int, DriverMessage | None]] = queue.Queue()
     outcomes: dict[int, Outcome] = {}
     progress: dict[int, Progress] = {}
     fresh: set[int] = set()
     with contextlib.ExitStack() as running:
-        for share in shares:
-            driver = running.enter_context(_driver(share))
-            threading.Thread(
-                target=_hear, args=(share.number, cast("IO[bytes]", driver.stdout), heard), daemon=True
-            ).start()
+        drivers = [running.enter_context(_driver(share)) for share in shares]
+        running.callback(_interrupt, drivers)  # all at once, before each is waited for
+        for number, driver in enumerate(drivers):
+            arguments = (number, cast("IO[bytes]", driver.stdout), messages)
+            threading.Thread(target=_read_messages, args=arguments, daemon=True).start()
         while len(outcomes) < len(shares):
-            number, said = heard.get()
+            number, message = messages.get()
             share = shares[number]
-            if said is None and number not in outcomes:
+            if message is None and number not in outcomes:
                 raise DriverError(f"{share.name} ended without a word; what it wrote last is in the step's own output")
-            if said is None:
+            if message is None:
                 continue
-            if said.failure is not None:
-                raise DriverError(f"{share.name}: {said.failure}")
-            if said.log is not None:
-                log(f"{share.name}: {said.log}")
-            if said.outcome is not None:
-                outcomes[number] = said.outcome
-            if said.progress is not None:
-                progress[number] = said.progress
+            if message.failure is not None:
+                raise DriverError(f"{share.name}: {message.failure}")
+            if message.log is not None:
+                log(f"{share.name}: {message.log}")
+            if message.outcome is not None:
+                outcomes[number] = message.outcome
+            if message.progress is not None:
+                progress[number] = message.progress
                 fresh.add(number)
                 if fresh | outcomes.keys() >= set(range(len(shares))):
                     report(reduce(add, progress.values()))
@@ -171,15 +171,21 @@ def _driver(share: Share) -> Generator[subprocess.Popen[bytes]]:
         try:
             yield process
         finally:
-            if process.poll() is None:
-                process.send_signal(signal.SIGTERM)
-                try:
-                    process.wait(END_SECONDS)
-                except subprocess.TimeoutExpired:
-                    os.killpg(process.pid, signal.SIGKILL)
+            _interrupt([process])
+            try:
+                process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
-def _hear(number: int, output: IO[bytes], heard: "queue.Queue[tuple[int, Said | None]]") -> None:
-    for said in received(output, Said):
-        heard.put((number, said))
-    heard.put((number, None))
+def _interrupt(drivers: Sequence[subprocess.Popen[bytes]]) -> None:
+    """Have those that still work commit what they have paid for, and end."""
+    for driver in drivers:
+        if driver.poll() is None:
+            driver.send_signal(signal.SIGTERM)
+
+
+def _read_messages(number: int, output: IO[bytes], messages: "queue.Queue[tuple[int, DriverMessage | None]]") -> None:
+    for message in received(output, DriverMessage):
+        messages.put((number, message))
+    messages.put((number, None))

@@ -191,7 +191,7 @@ def _refuse_too_many_rejected(lake: LakeResource, staged: "StagedRows") -> None:
         raise failure_of(error, {"reasons": staged.reasons}) from None
 
 
-def told_of(context: dg.AssetExecutionContext, report: ImportReport) -> Metadata:
+def sources_metadata(context: dg.AssetExecutionContext, report: ImportReport) -> Metadata:
     """What was read of each source, as metadata; the log has it too."""
     for line in report.lines():
         context.log.info(line)
