@@ -101,7 +101,7 @@ def test_two_processes_with_a_vllm_each_optimize_a_policy(tmp_path: Path) -> Non
     assert sum(rewards[-3:]) > sum(rewards[:3]) + 0.09
     assert outcome.row_counts == {"trained": 4, "steps": 20}
     assert (tmp_path / "2" / "model" / "model.safetensors").exists()
-    assert not [one for one in psutil.Process().children(recursive=True) if _is_alive(one)]
+    assert not [one for one in psutil.process_iter() if "cai_dagster.training.worker" in _command_of(one)]
 
 
 def test_a_job_is_read_as_it_was_written(tiny_model: Path, tmp_path: Path) -> None:
@@ -147,6 +147,13 @@ def test_the_processes_end_with_the_one_that_started_them(tiny_model: Path, tmp_
     while time.monotonic() < deadline and any(_is_alive(part) for part in parts):
         time.sleep(0.05)
     assert not any(_is_alive(part) for part in parts)
+
+
+def _command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:  # it has ended
+        return []
 
 
 def _is_alive(process: psutil.Process) -> bool:
