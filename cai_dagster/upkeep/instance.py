@@ -72,7 +72,9 @@ def _shared_places(home: Home) -> int | str:
     except subprocess.TimeoutExpired:
         return f"no answer in {ANSWER_SECONDS} s"
     if asked.returncode:
-        return (asked.stderr.strip() or f"{' '.join(command)} ended with {asked.returncode}").splitlines()[-1]
+        lines = asked.stderr.strip().splitlines() or [f"{' '.join(command)} ended with {asked.returncode}"]
+        # Dagster's own last words are that it has tried often; the first are the driver's.
+        return next((line for line in lines if "OperationalError" in line), lines[-1])
     return int(asked.stdout)
 
 

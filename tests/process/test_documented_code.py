@@ -23,11 +23,12 @@ from typing import Any
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.instance.ref import InstanceRef
 
 import cai_dagster.home
 from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.home import STORAGE, Home, shared_place
-from cai_dagster.project import PROJECT
+from cai_dagster.project import EXAMPLE_INSTANCE, PROJECT
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from resources.lake import open_lake
 from tests.documents import Block, all_blocks, name_of
@@ -202,8 +203,12 @@ def test_settings_are_valid(block: Block, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @of(YAML)
-def test_yaml_is_a_constitution_or_launchpad_config(block: Block, tmp_path: Path) -> None:
+def test_yaml_is_a_constitution_launchpad_config_or_part_of_an_instance(block: Block, tmp_path: Path) -> None:
     value = yaml.safe_load(block.code)
+    if set(value) == {"storage"}:
+        (tmp_path / "dagster.yaml").write_text(EXAMPLE_INSTANCE.read_text() + block.code)
+        InstanceRef.from_dir(str(tmp_path))
+        return
     if set(value) <= {"ops", "resources", "execution", "loggers"}:
         from cai_dagster.definitions import defs
 
