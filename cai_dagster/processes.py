@@ -15,12 +15,12 @@ LENGTH_BYTES = 4
 
 def encoded(value: Any) -> bytes:
     """A value of dataclasses, settings, paths and plain types, for `decoded` in another process."""
-    return msgspec.msgpack.encode(value, enc_hook=_as_plain)
+    return msgspec.msgpack.encode(value, enc_hook=as_plain)
 
 
 def decoded(content: bytes, kind: type[T]) -> T:
     """The value of this type."""
-    return msgspec.msgpack.decode(content, type=kind, dec_hook=_from_plain)
+    return msgspec.msgpack.decode(content, type=kind, dec_hook=from_plain)
 
 
 def send(output: IO[bytes], value: Any) -> None:
@@ -48,12 +48,13 @@ def when_the_run_ends(end: Callable[[], None]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _as_plain(value: Any) -> Any:
+def as_plain(value: Any) -> Any:
+    """Msgspec's enc_hook for settings and paths."""
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else str(value)
 
 
-def _from_plain(kind: type[Any], value: Any) -> Any:
-    """Settings may have been those of a subclass with fields of its own."""
+def from_plain(kind: type[Any], value: Any) -> Any:
+    """Msgspec's dec_hook for settings, which may have been of a subclass with fields of its own, and paths."""
     if issubclass(kind, BaseModel):
         return kind.model_validate({name: value[name] for name in kind.model_fields})
     return kind(value)

@@ -71,9 +71,7 @@ def run_stages(
 
     def report(progress: Progress) -> None:
         context.log.info(f"{table}: {progress}")
-        # While it runs, an asset has no metadata yet; the run's page and the list of a backfill's runs show tags.
-        tags = {PROGRESS_TAG: f"{table}: {progress}"[:LONGEST_TAG], PAID_TAG: f"{paid_before + progress.paid:,}"}
-        context.instance.add_run_tags(context.run_id, tags)
+        _tag_run(context, f"{table}: {progress}", paid_before + progress.paid)
 
     def run() -> None:
         _reject_without_partner(context, lake, tables.values(), staged)
@@ -94,13 +92,17 @@ def run_stages(
     paid_before = _paid_so_far(context)
     run_until_agreed(run, models, staged, context.log.info)
     usage = sum((asked.usage for asked in models), Usage())
-    paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens.total:,} tokens"
-    paid += f", {usage.tokens.speed(usage.engine_seconds)}" if usage.misses else ""
+    speed = f", {usage.tokens.speed(usage.engine_seconds)}" if usage.misses else ""
+    paid = f"{usage.misses:,} calls paid for, {usage.hits:,} from the ledger, {usage.tokens.total:,} tokens{speed}"
     context.log.info(f"{table}: {paid}")
-    ended = {PROGRESS_TAG: f"{table}: done", PAID_TAG: f"{paid_before + usage.misses:,}"}
-    context.instance.add_run_tags(context.run_id, ended)
+    _tag_run(context, f"{table}: done", paid_before + usage.misses)
     names = ", ".join(dict.fromkeys(asked.model_id for asked in models))
     return _result(context, lake, staged, usage, {"model": names, **_cost(usage), **(more or {})}, names)
+
+
+def _tag_run(context: dg.AssetExecutionContext, progress: str, paid: int) -> None:
+    """Say how far the run is: while it runs, an asset has no metadata yet; its page and lists of runs show tags."""
+    context.instance.add_run_tags(context.run_id, {PROGRESS_TAG: progress[:LONGEST_TAG], PAID_TAG: f"{paid:,}"})
 
 
 def _paid_so_far(context: dg.AssetExecutionContext) -> int:

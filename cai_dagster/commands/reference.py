@@ -63,7 +63,7 @@ ENVIRONMENT = {
     "DO_NOT_TRACK": "`1` where it is not set.",
     "VLLM_NO_USAGE_STATS": "`1` where it is not set.",
     "VLLM_LOGGING_LEVEL": "`ERROR` where it is not set.",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "Set to `0`, always: the engine lives in the run's own process.",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "Set, always: `1` where vLLM is in a process of its own, else `0`.",
     "VLLM_CPU_KVCACHE_SPACE": "Set to `cpu_cache_gib`, always.",
     "RAY_USAGE_STATS_ENABLED": "Set to `0`, always.",
     "TOKENIZERS_PARALLELISM": "`false` where it is not set.",

@@ -2,37 +2,22 @@
 
 import socket
 import struct
-from pathlib import Path
 
 import msgspec
 
 from cai_dagster.models.settings import LanguageModelSettings
 from cai_dagster.models.weights import Weights
+from cai_dagster.processes import as_plain, from_plain
 from resources.engines.vllm.calls import TokenAnswer, TokenCall
 
 _LENGTH = struct.Struct("<Q")
 
 
 class Begin(msgspec.Struct, frozen=True, tag=True):
-    """What is to be served; the first message. Weights and settings as text."""
+    """What is to be served; the first message."""
 
-    name: str
-    folder: str
-    digest: str
-    adapter: str | None
-    settings: str
-
-    @classmethod
-    def of(cls, weights: Weights, settings: LanguageModelSettings) -> "Begin":
-        """The message for these weights and settings."""
-        adapter = None if weights.adapter is None else str(weights.adapter)
-        return cls(weights.name, str(weights.folder), weights.digest, adapter, settings.model_dump_json())
-
-    def read(self) -> tuple[Weights, LanguageModelSettings]:
-        """The weights and settings that it was made of."""
-        adapter = None if self.adapter is None else Path(self.adapter)
-        weights = Weights(self.name, Path(self.folder), self.digest, adapter)
-        return weights, LanguageModelSettings.model_validate_json(self.settings)
+    weights: Weights
+    settings: LanguageModelSettings
 
 
 class Asked(msgspec.Struct, frozen=True, tag=True):
@@ -62,8 +47,8 @@ class Answered(msgspec.Struct, frozen=True, tag=True):
 
 
 Message = Begin | Asked | Closing | Started | Failed | Answered
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Message).decode
+_encode = msgspec.msgpack.Encoder(enc_hook=as_plain).encode
+_decode = msgspec.msgpack.Decoder(Message, dec_hook=from_plain).decode
 
 
 def send(connection: socket.socket, message: Message) -> None:

@@ -152,13 +152,12 @@ def main(descriptor: int, start: Start = AsyncVllm) -> None:
     begin = receive(connection)
     if not isinstance(begin, Begin):
         return
-    weights, settings = begin.read()
-    prepare_vllm(True, settings.cpu_cache_gib)
+    prepare_vllm(True, begin.settings.cpu_cache_gib)
     import uvloop
 
     host = _Host(connection)
     try:
-        uvloop.run(host.serve(start, weights, settings))
+        uvloop.run(host.serve(start, begin.weights, begin.settings))
     except Exception as error:
         host.say(Failed(printable(f"{type(error).__name__}: {error}")))
         raise

@@ -64,7 +64,7 @@ class OwnProcess:
             )
         self._reader = threading.Thread(target=self._read, name="vllm", daemon=True)
         try:
-            send(self._socket, Begin.of(weights, settings))
+            send(self._socket, Begin(weights, settings))
             self._reader.start()
             self._wait_until_started(log)
         except BaseException:
