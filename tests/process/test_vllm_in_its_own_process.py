@@ -71,7 +71,11 @@ def session_of(pid: int) -> list[psutil.Process]:
 
 
 def session_and_lock_are_free(pid: int, lock: Path) -> None:
-    """Wait until no process of the session is left; the lock is held as long as one is."""
+    """Wait until no process of the session is left; the lock is held as long as one is.
+
+    A killed process whose first thread has ended counts as a zombie while its other threads still end, and the lock
+    is theirs as well: it may be free a moment later.
+    """
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         held = is_held(lock)
@@ -80,6 +84,8 @@ def session_and_lock_are_free(pid: int, lock: Path) -> None:
         assert held
         time.sleep(0.02)
     assert not session_of(pid)
+    while is_held(lock) and time.monotonic() < deadline:
+        time.sleep(0.02)
     assert not is_held(lock)
 
 
