@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account, TableSnapshot
 from cai_dagster.profiles import active_profile, remember_profile, remembered_profile
@@ -69,14 +70,15 @@ class RunTables:
 
     @staticmethod
     def of(instance: dg.DagsterInstance, run_id: str) -> "RunTables":
-        """Those of a run, which begins with the first step that reads a table."""
-        lake = open_lake(Home.from_environment())
-        run = instance.get_run_by_id(run_id)
-        began_at = run.tags.get(SNAPSHOT_TAG) if run else None
-        if began_at is None:
-            began_at = str(lake.current_snapshot())
-            if run:
-                instance.add_run_tags(run_id, {SNAPSHOT_TAG: began_at})
+        """Those of a run, which begins with the first step that reads a table.
+
+        Raises MendableError where the tag that was given at launch names no snapshot.
+        """
+        home = Home.from_environment()
+        lake = open_lake(home)
+        began_at = _noted_snapshot(instance, run_id) or _note_snapshot(instance, run_id, home, lake)
+        if not began_at.isdecimal():
+            raise MendableError(f"tag {SNAPSHOT_TAG} of the run: {began_at!r} is not the number of a snapshot")
         return RunTables(lake, run_id, int(began_at))
 
     def find(self, table: str, constitution_version: str | None = None) -> TableSnapshot | None:
@@ -92,6 +94,24 @@ class RunTables:
             when = f" when this run began (snapshot {self.began_at})"
             raise never_materialized(table, constitution_version, when)
         return found
+
+
+def _noted_snapshot(instance: dg.DagsterInstance, run_id: str) -> str | None:
+    run = instance.get_run_by_id(run_id)
+    return run.tags.get(SNAPSHOT_TAG) if run else None
+
+
+def _note_snapshot(instance: dg.DagsterInstance, run_id: str, home: Home, lake: "Lake") -> str:
+    """In the lock of commits, so that steps which begin at the same moment find the snapshot of the first of them."""
+    from cai_dagster.lake.catalog_database import commit_lock
+
+    with commit_lock(home):
+        began_at = _noted_snapshot(instance, run_id)
+        if began_at is None:
+            began_at = str(lake.current_snapshot())
+            if instance.has_run(run_id):
+                instance.add_run_tags(run_id, {SNAPSHOT_TAG: began_at})
+    return began_at
 
 
 @contextmanager

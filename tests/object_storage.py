@@ -1,6 +1,7 @@
 """A real S3 server for a test session (moto's, on this machine), and the environment that leads to it."""
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -20,19 +21,28 @@ class ObjectStorage:
 
     def new_bucket(self) -> str:
         """The name of an empty bucket."""
+        name = f"cai-{uuid.uuid4().hex}"
+        self._client().create_bucket(Bucket=name)
+        return name
+
+    def copied(self, bucket: str) -> str:
+        """The name of a new bucket with the same in it."""
+        new, client = self.new_bucket(), self._client()
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for found in page.get("Contents", []):
+                client.copy_object(Bucket=new, Key=found["Key"], CopySource={"Bucket": bucket, "Key": found["Key"]})
+        return new
+
+    def _client(self) -> Any:
         import botocore.session
 
-        name = f"cai-{uuid.uuid4().hex}"
-        session = botocore.session.get_session()
-        client = session.create_client(
+        return botocore.session.get_session().create_client(
             "s3",
             region_name="us-east-1",
             endpoint_url=self.environment["AWS_ENDPOINT_URL"],
             aws_access_key_id="cai",
             aws_secret_access_key="cai",
         )
-        client.create_bucket(Bucket=name)
-        return name
 
     def go_on(self) -> None:
         """Answer, with what it held before."""

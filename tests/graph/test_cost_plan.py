@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.home import Home
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.plan.cost import CostPlan, PlanError, StagePlan, plan
@@ -75,9 +75,9 @@ def test_before_the_first_run_everything_is_new_and_later_stages_are_bounds(home
 def test_new_calls_of_a_changed_version_are_the_ledger_misses_of_its_run(home: Home, config: dict[str, Any]) -> None:
     together = planned(home, config, "v1", "v2")
     materialize(WITHOUT_TRAINING, config)
-    before = Ledger(home.ledger).totals()
+    before = open_ledger(home).totals()
     made = stage_of(planned(home, config, "v2"), "revision_rounds", "v2")
-    assert Ledger(home.ledger).totals() == before
+    assert open_ledger(home).totals() == before
     assert not list(home.staging.iterdir())
 
     result = materialize(["constitution", "revision_rounds"], config, version="v2")
@@ -146,7 +146,7 @@ def test_rows_that_are_set_aside_are_counted_as_the_run_counts_them(home: Home, 
 def test_a_call_to_be_made_again_is_planned_as_new(home: Home, config: dict[str, Any]) -> None:
     materialize(WITHOUT_TRAINING, config)
     rounds = open_lake(home).snapshot("revision_rounds", "v1").frame()
-    Ledger(home.ledger).retry([rounds["critique_request_id"][0]], "length")
+    open_ledger(home).retry([rounds["critique_request_id"][0]], "length")
     made = stage_of(planned(home, config), "revision_rounds")
     result = materialize(["revision_rounds"], config)
     assert counts(made) == paid(result, "revision_rounds")

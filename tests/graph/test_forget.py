@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.calls.ledger import Ledger, open_ledger
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.calls.requests import Answer, PaidCall, Slot
 from cai_dagster.commands.cli import app
 from cai_dagster.commands.forget import ranges
@@ -92,8 +92,7 @@ def test_nothing_of_it_is_left_in_any_table_version_or_in_the_ledger(mine: Home,
         removed = frame.height - lake.select(f"FROM lake.{name}", {}).height
         if name != "materializations":  # which has an account more of each table that lost rows
             assert removed == found.rows.get(name, 0), name
-    with sqlite3.connect(mine.ledger) as connection:
-        assert not connection.execute("SELECT * FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
+    assert not open_ledger(mine).calls_of(prompt)
     assert found.ledger_calls > 0
     with pytest.raises(TraceError, match="was removed for good"):
         trace(mine, prompt)
@@ -101,12 +100,12 @@ def test_nothing_of_it_is_left_in_any_table_version_or_in_the_ledger(mine: Home,
 
 def test_the_rows_of_other_prompts_stay_as_they_were(mine: Home) -> None:
     prompt, other = a_prompt(mine, "preference"), a_prompt(mine, "evaluation")
-    calls = sum(Ledger(mine.ledger).totals().values())
+    calls = sum(open_ledger(mine).totals().values())
     before = trace(mine, other).to_json()
     found = remembered(mine, prompt)
     forget(mine, found)
     assert trace(mine, other).to_json() == before
-    assert sum(Ledger(mine.ledger).totals().values()) == calls - found.ledger_calls
+    assert sum(open_ledger(mine).totals().values()) == calls - found.ledger_calls
 
 
 def test_checkpoints_that_saw_it_are_named_before(mine: Home) -> None:
@@ -306,8 +305,8 @@ def test_a_run_that_began_before_does_not_bring_it_back(mine: Home) -> None:
         rows.add_frame(lake.snapshot(name, "v1").frame())
         rows.reject("somewhere", "bad: as if", {"prompt_id": prompt})
         rows.close()
-    with sqlite3.connect(mine.ledger) as connection:
-        made = connection.execute("SELECT request_id, stage FROM calls WHERE prompt_id = ?", [prompt]).fetchall()
+    calls_of_prompt = "SELECT request_id, stage FROM calls WHERE prompt_id = :prompt"
+    made = open_ledger(mine).read(calls_of_prompt, {"prompt": prompt})
     kept = lake.snapshot("revision_rounds", "v1").frame().filter(pl.col("prompt_id") != prompt)
     found = remembered(mine, prompt)
     forget(mine, found)

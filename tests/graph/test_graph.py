@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ from assets.common.failures import LONGEST_DESCRIPTION
 from cai_dagster.calls import row_stream
 from cai_dagster.calls.ledger import Ledger
 from cai_dagster.checks.settings import CheckOverride, Severity
+from cai_dagster.errors import MendableError
 from cai_dagster.home import Home
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.lake.connection import LakeError
+from cai_dagster.lake.lake import Lake
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from resources.lake import SNAPSHOT_TAG, RunTables, open_lake
@@ -336,6 +340,46 @@ def test_a_run_notes_the_snapshot_that_it_reads_and_one_given_at_launch_counts(
         noted = instance.get_run_by_id("run")
         assert noted is not None
         assert noted.tags[SNAPSHOT_TAG] == str(began_at)
+
+
+def test_steps_that_begin_at_the_same_moment_read_the_same_snapshot(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake, lake_of_another_run = open_lake(home), Lake(home)
+    commit(lake, "initial_responses", responses("a"))
+    read, read_again = threading.Event(), threading.Event()
+    current_snapshot = lake.current_snapshot
+
+    def slowly() -> int:
+        snapshot = current_snapshot()
+        if read.is_set():
+            read_again.set()
+        read.set()
+        read_again.wait(2)  # in vain: the other step waits until it is noted
+        return snapshot
+
+    monkeypatch.setattr(lake, "current_snapshot", slowly)
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="run"))
+
+        def begin() -> int:
+            return RunTables.of(instance, "run").began_at
+
+        def begin_after_another_run() -> int:
+            read.wait()
+            commit(lake_of_another_run, "initial_responses", responses("of another run"))
+            return begin()
+
+        with ThreadPoolExecutor() as threads:
+            steps = [threads.submit(step) for step in (begin, begin_after_another_run)]
+            assert steps[0].result() == steps[1].result()
+
+
+def test_a_snapshot_tag_that_is_no_number_is_refused(home: Home) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_run(dg.DagsterRun(job_name="job", run_id="run", tags={SNAPSHOT_TAG: "yesterday"}))
+        with pytest.raises(MendableError, match="tag cai/snapshot of the run: 'yesterday' is not the number"):
+            RunTables.of(instance, "run")
 
 
 def test_too_many_rejected_rows_leave_the_table_as_it_was(

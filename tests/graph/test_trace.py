@@ -2,7 +2,6 @@
 
 import json
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
-from cai_dagster.calls.ledger import Ledger
+from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.commands.cli import app
 from cai_dagster.explain.nodes import Node, Trace, TraceError
 from cai_dagster.explain.row_lineage import RowLineage
@@ -336,8 +335,9 @@ def test_an_expired_snapshot_is_said_and_the_rows_of_today_are_shown(explained: 
 
 
 def test_every_row_that_names_a_call_is_in_a_table_that_is_searched_for_its_stage(explained: Home) -> None:
-    connection = sqlite3.connect(explained.ledger)
-    stages = dict(connection.execute("SELECT request_id, stage FROM calls"))
+    stages = {
+        row.request_id: row.stage for row in open_ledger(explained).read("SELECT request_id, stage FROM calls", {})
+    }
     reader = LakeReader(explained)
     filled = RowLineage(reader, explained).filled
     seen: set[tuple[str, str]] = set()
@@ -362,7 +362,7 @@ def test_a_home_without_a_lake_says_so(home: Home) -> None:
 def test_a_call_that_is_made_again_says_why(explained: Home, tmp_path: Path) -> None:
     home = copied(explained, tmp_path / "copy")
     row = table(home, "initial_responses", None).row(0, named=True)
-    Ledger(home.ledger).retry([row["request_id"]], "length")
+    open_ledger(home).retry([row["request_id"]], "length")
     assert trace(home, row["request_id"]).backwards.facts["retried_for"] == "length"
 
 

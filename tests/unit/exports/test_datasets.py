@@ -72,8 +72,11 @@ def commit_version(lake: Lake, version: str, pairs: list[dict[str, Any]]) -> Non
 
 @pytest.fixture(scope="module")
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Lake:
-    """One version: a constitution, and every hostile text in a supervised example and in a pair."""
-    lake = Lake(Home(tmp_path_factory.mktemp("lake")))
+    return filled(Lake(Home(tmp_path_factory.mktemp("lake"))))
+
+
+def filled(lake: Lake) -> Lake:
+    """With one version: a constitution, and every hostile text in a supervised example and in a pair."""
     commit(lake, "sft_dataset", [example(number, text) for number, text in enumerate(TEXTS)])
     commit_version(lake, "v1", [pair(number, text) for number, text in enumerate(TEXTS)])
     return lake
