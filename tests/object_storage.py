@@ -1,9 +1,12 @@
 """A real S3 server for a test session (moto's, on this machine), and the environment that leads to it."""
 
+import threading
 import uuid
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+
+Trouble = Literal["503", "silent"]
 
 
 class ObjectStorage:
@@ -11,6 +14,9 @@ class ObjectStorage:
 
     def __init__(self) -> None:
         self._port = 0
+        self._over = threading.Event()
+        self.trouble: Trouble | None = None
+        self.requests_in_trouble = 0
         self.go_on()
         self.environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
@@ -46,15 +52,39 @@ class ObjectStorage:
 
     def go_on(self) -> None:
         """Answer, with what it held before."""
-        from moto.server import ThreadedMotoServer
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+        from werkzeug.serving import make_server
 
-        self._server = ThreadedMotoServer("127.0.0.1", self._port, verbose=False)
-        self._server.start()
-        _, self._port = self._server.get_host_and_port()
+        application = DomainDispatcherApplication(create_backend_app)
+
+        def answer(environ: Any, start_response: Any) -> Any:
+            self.requests_in_trouble += self.trouble is not None
+            if self.trouble == "silent":
+                self._over.wait()
+            if self.trouble == "503":
+                start_response("503 Slow Down", [("Content-Type", "application/xml")])
+                return [b"<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>"]
+            return application(environ, start_response)
+
+        self._server = make_server("127.0.0.1", self._port, answer, threaded=True, request_handler=MotoRequestHandler)
+        self._port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def pause(self) -> None:
         """Refuse every connection until `go_on`."""
-        self._server.stop()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def begin_trouble(self, kind: Trouble) -> None:
+        """Answer every request with 503, or with nothing, until `end_trouble`."""
+        self.requests_in_trouble = 0
+        self._over.clear()
+        self.trouble = kind
+
+    def end_trouble(self) -> None:
+        """Answer again."""
+        self.trouble = None
+        self._over.set()
 
 
 def share(monkeypatch: pytest.MonkeyPatch, database: str, bucket: str, storage: ObjectStorage) -> None:

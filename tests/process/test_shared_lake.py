@@ -3,6 +3,7 @@
 Beside them what only shared storage can do: be away for a while, and be used by hosts that begin at the same moment.
 """
 
+import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -32,11 +33,12 @@ from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome, train
 from cai_dagster.upkeep.findings import Level, good
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import leftovers, remove_leftovers
-from tests.object_storage import ObjectStorage, share
+from tests.object_storage import ObjectStorage, Trouble, share
 from tests.postgresql import PostgreSqlServer
 from tests.unit.lake.test_lake import *
 
-AWAY_SECONDS = 2.0
+AWAY_SECONDS = float(os.environ.get("CAI_TEST_AWAY", "2"))
+INGREDIENTS = Ingredients("reward_model", "v1", "base", "00", {"epochs": 1}, {})
 SECRET = "a text that somebody wants to be forgotten"
 
 
@@ -76,6 +78,13 @@ def away(stop: Callable[[], None], start: Callable[[], None]) -> Iterator[None]:
         timer.join()
 
 
+def train(folder: Path) -> TrainingOutcome:
+    """A training in name only."""
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return TrainingOutcome({"rows": 1}, {"loss": 0.5})
+
+
 def test_a_commit_waits_for_a_server_that_is_started_again(home: Home, server: PostgreSqlServer) -> None:
     lake = Lake(home)
     commit(lake, "judgements", judgements(2), "v1")
@@ -92,6 +101,32 @@ def test_a_commit_waits_for_object_storage_that_is_started_again(home: Home, sto
     with away(storage.pause, storage.go_on):
         commit(lake, "judgements", judgements(3), "v1")
     assert len(logps(Lake(home), "v1")) == 3
+
+
+@pytest.mark.parametrize("trouble", ["503", "silent"])
+def test_commits_and_reads_wait_for_object_storage_that_is_in_trouble(
+    home: Home, storage: ObjectStorage, trouble: Trouble
+) -> None:
+    lake = Lake(home)
+    commit(lake, "judgements", judgements(2), "v1")
+    with away(lambda: storage.begin_trouble(trouble), storage.end_trouble):
+        commit(lake, "judgements", judgements(3), "v1")
+        assert storage.requests_in_trouble
+    with away(lambda: storage.begin_trouble(trouble), storage.end_trouble):
+        assert len(logps(Lake(home), "v1")) == 3
+        assert storage.requests_in_trouble
+
+
+@pytest.mark.parametrize("trouble", ["503", "silent"])
+def test_an_upload_waits_for_object_storage_that_is_in_trouble(
+    home: Home, storage: ObjectStorage, tmp_path: Path, trouble: Trouble
+) -> None:
+    with away(lambda: storage.begin_trouble(trouble), storage.end_trouble):
+        train_once(home, INGREDIENTS, train)
+        assert storage.requests_in_trouble
+    folder = brought(Home(tmp_path / "other"), "reward_model", INGREDIENTS.key)
+    assert folder is not None
+    assert (folder / "model.safetensors").read_bytes() == b"weights"
 
 
 def test_a_commit_whose_answer_was_lost_is_made_once(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,41 +246,32 @@ def test_the_doctor_says_that_the_server_is_away(home: Home, monkeypatch: pytest
 
 
 def test_a_checkpoint_that_one_host_trained_is_found_and_used_by_all(home: Home, tmp_path: Path) -> None:
-    ingredients = Ingredients("reward_model", "v1", "base", "00", {"epochs": 1}, {})
-
-    def train(folder: Path) -> TrainingOutcome:
+    def train_more(folder: Path) -> TrainingOutcome:
         (folder / "tokenizer").mkdir(parents=True)
         (folder / "model.safetensors").write_bytes(b"weights" * 2_000_000)
         (folder / "tokenizer" / "vocab.json").write_text("{}")
         return TrainingOutcome({"rows": 1}, {"loss": 0.5})
 
-    record, trained = train_once(home, ingredients, train)
+    record, trained = train_once(home, INGREDIENTS, train_more)
     assert trained
     other = Home(tmp_path / "other")
-    assert [file.parent.name for file in records(other, "reward_model")] == [ingredients.key]
-    row = {"checkpoint_key": ingredients.key, "path": "/of/another/host"}
+    assert [file.parent.name for file in records(other, "reward_model")] == [INGREDIENTS.key]
+    row = {"checkpoint_key": INGREDIENTS.key, "path": "/of/another/host"}
     folder = folder_of_row(other, "reward_model", row)
-    assert folder == other.models / "reward_model" / ingredients.key
+    assert folder == other.models / "reward_model" / INGREDIENTS.key
     assert sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()) == [
         *("model.safetensors", "record.json", "tokenizer/vocab.json"),
     ]
     assert (folder / "model.safetensors").read_bytes() == b"weights" * 2_000_000
-    assert train_once(Home(tmp_path / "third"), ingredients, train) == (record, False)
+    assert train_once(Home(tmp_path / "third"), INGREDIENTS, train_more) == (record, False)
 
 
 def test_an_upload_that_was_cut_short_is_no_checkpoint_and_is_made_whole(home: Home, tmp_path: Path) -> None:
-    ingredients = Ingredients("reward_model", "v1", "base", "00", {"epochs": 1}, {})
-
-    def train(folder: Path) -> TrainingOutcome:
-        folder.mkdir(parents=True)
-        (folder / "model.safetensors").write_bytes(b"weights")
-        return TrainingOutcome({"rows": 1}, {"loss": 0.5})
-
-    train_once(home, ingredients, train)
-    (shared_folder(home, "reward_model", ingredients.key) / "record.json").unlink()  # it comes last
-    assert brought(Home(tmp_path / "other"), "reward_model", ingredients.key) is None
-    assert train_once(home, ingredients, train)[1] is False
-    assert brought(Home(tmp_path / "other"), "reward_model", ingredients.key)
+    train_once(home, INGREDIENTS, train)
+    (shared_folder(home, "reward_model", INGREDIENTS.key) / "record.json").unlink()  # it comes last
+    assert brought(Home(tmp_path / "other"), "reward_model", INGREDIENTS.key) is None
+    assert train_once(home, INGREDIENTS, train)[1] is False
+    assert brought(Home(tmp_path / "other"), "reward_model", INGREDIENTS.key)
 
 
 def test_a_dump_of_the_catalog_and_a_copy_of_the_bucket_bring_everything_back(
