@@ -9,7 +9,13 @@ _AWAY = (
     'failed to execute query "rollback',  # all that DuckLake says of a COMMIT whose server has gone
     "connection to server",
 )
-_REFUSES = ("authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry")
+_REFUSES = (
+    "authentication failed",
+    "no password supplied",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "cannot rollback - no transaction is active",  # SQLite's: it has rolled back by itself, as on a full disk
+)
 
 
 def is_away(error: BaseException) -> bool:

@@ -171,6 +171,7 @@ def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(
     first = (tmp_path / "first.log").read_text()
     assert "DiskFullError: no space left on the file system of" in first
     assert "run the same command again" in first
+    assert "in use by another process" not in first
     assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.log").read_text()[-3000:]
     left = json.loads(json.dumps(tables_left(home)).replace(f"{tmp_path}/disk/home", "HOME"))
     assert left == json.loads(json.dumps(reference.left))

@@ -6,6 +6,8 @@ server. `CAI_TEST_KILLS` has it killed more often than `make test` does.
 
 import os
 import random
+import shutil
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -25,6 +27,7 @@ from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import remove_leftovers
 from cai_dagster.upkeep.status import read_status
+from tests.e2e.test_faults import on_a_small_disk
 from tests.fault_marks import WORKING
 from tests.faults import Moment, Workload, kill, read_calls, tables_left, wait_for_mark, write_questions
 from tests.object_storage import ObjectStorage, share
@@ -32,6 +35,7 @@ from tests.postgresql import PostgreSqlServer
 
 KILLS = int(os.environ.get("CAI_TEST_KILLS", "3"))
 QUESTIONS = 100
+SMALL_DISK = 100  # KiB
 LONGEST_LIFE = 12.0  # seconds of work before a kill
 CHECKPOINTS = ("sl_cai_model", "reward_model")
 
@@ -86,6 +90,28 @@ def test_two_hosts_leave_what_one_leaves_though_one_is_killed(
     made = [one for version in status.versions for one in version.assets if one.asset == "reward_model_evaluation"]
     assert len(made) == 2
     assert all(one.rows for one in made)
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to mount a small file system")
+def test_a_host_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
+    server: PostgreSqlServer, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = str(write_questions(tmp_path / "prompts.jsonl", QUESTIONS))
+    work = Workload("graph", [prompts, "v1", "0.01"], tables_left)
+    alone = Home((tmp_path / "alone").resolve())
+    work.finish(alone)
+    expected = comparable(tables_left(alone), str(alone.models))
+
+    bucket = storage.new_bucket()
+    share(monkeypatch, server.new_database(), bucket, storage)
+    on_a_small_disk(tmp_path, SMALL_DISK, f"{sys.executable} -m tests.fault_workloads graph {prompts} v1 0.01")
+    assert (tmp_path / "first.status").read_text() == "1\n"
+    assert "DiskFullError: no space left on the file system of" in (tmp_path / "first.log").read_text()
+    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.log").read_text()[-3000:]
+    left = comparable(tables_left(Home((tmp_path / "another").resolve())), f"s3://{bucket}/checkpoints")
+    assert len(left.pop("failed_materializations")) == 1  # the store has room to note it
+    assert not expected.pop("failed_materializations", [])
+    assert [name for name in expected if left.get(name) != expected[name]] == []
 
 
 def problems(home: Home) -> set[tuple[str, str]]:
