@@ -51,11 +51,12 @@ class Workload:
     arguments: Sequence[str]
     describe: Callable[[Home], Any]
     environment: dict[str, str] = field(default_factory=dict)
+    within: Sequence[str] = ()  # a command that starts it, such as `unshare`
 
     def start(self, home: Home) -> "subprocess.Popen[bytes]":
         """Start it in a session of its own; what it prints goes to CAI_HOME/../<home>.log."""
         home.root.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "tests.fault_workloads", self.kind, *self.arguments]
+        command = [*self.within, sys.executable, "-m", "tests.fault_workloads", self.kind, *self.arguments]
         environment = {**os.environ, **self.environment, "CAI_HOME": str(home.root), "PYTHONPATH": str(PROJECT)}
         with home.root.with_suffix(".log").open("ab") as log:
             return subprocess.Popen(

@@ -1,15 +1,21 @@
 """Two hosts on one store: they leave the tables that one undisturbed host leaves, though one of them is killed.
 
-A host is a home and a process; catalog and ledger are in a real PostgreSQL server, data and checkpoints on a real S3
-server. `CAI_TEST_KILLS` has it killed more often than `make test` does.
+A host is a home, a folder for temporary files and a process; catalog and ledger are in a real PostgreSQL server, data
+and checkpoints on a real S3 server. Where the kernel allows it, the host that is killed has process ids of its own, the
+same in each life (`unshare`), and the clock of the other is an hour ahead (`tests/clock_ahead.c`, with a C compiler).
+`CAI_TEST_KILLS` has it killed more often than `make test` does.
 """
 
 import os
 import random
 import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +25,7 @@ import cai_dagster.upkeep.leftovers
 from cai_dagster.calls.ledger import open_ledger
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import rows_of_catalog
+from cai_dagster.lake.lake import Lake
 from cai_dagster.models.weights import weights_of
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.settings import active_settings
@@ -37,6 +44,8 @@ KILLS = int(os.environ.get("CAI_TEST_KILLS", "3"))
 QUESTIONS = 100
 SMALL_DISK = 100  # KiB
 LONGEST_LIFE = 12.0  # seconds of work before a kill
+OWN_PROCESS_IDS = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+CLOCK_AHEAD = Path(__file__).parents[1] / "clock_ahead.c"
 CHECKPOINTS = ("sl_cai_model", "reward_model")
 
 
@@ -56,17 +65,22 @@ def test_two_hosts_leave_what_one_leaves_though_one_is_killed(
     bucket = storage.new_bucket()
     share(monkeypatch, server.new_database(), bucket, storage)
     first, second = Home((tmp_path / "first").resolve()), Home((tmp_path / "second").resolve())
-    undisturbed = works["v2"].start(second)
+    killed = replace(works["v1"], environment=own_folder(tmp_path / "of_first"), within=own_process_ids())
+    ahead = replace(works["v2"], environment={**own_folder(tmp_path / "of_second"), **an_hour_ahead(tmp_path)})
+    undisturbed = ahead.start(second)
     generator = random.Random(7)
     for number in range(KILLS):
-        process = works["v1"].start(first)
+        process = killed.start(first)
         wait_for_mark(process, first, Moment(0, WORKING, number + 1))
         time.sleep(generator.uniform(0, LONGEST_LIFE))
         kill(process)
-    works["v1"].finish(first)
+    killed.finish(first)
     assert undisturbed.wait(300) == 0, second.root.with_suffix(".log").read_text()[-3000:]
 
     third = Home((tmp_path / "third").resolve())  # has made nothing itself
+    noted = "SELECT max(materialized_at) FROM lake.materializations WHERE constitution_version = 'v2'"
+    apart = Lake(third).select(noted, {}).item() - datetime.now(UTC).replace(tzinfo=None)
+    assert (apart > timedelta(minutes=30)) == ("LD_PRELOAD" in ahead.environment)
     left = comparable(tables_left(third), f"s3://{bucket}/checkpoints")
     assert [name for name in expected if left.get(name) != expected[name]] == []
     for asset in CHECKPOINTS:
@@ -112,6 +126,28 @@ def test_a_host_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
     assert len(left.pop("failed_materializations")) == 1  # the store has room to note it
     assert not expected.pop("failed_materializations", [])
     assert [name for name in expected if left.get(name) != expected[name]] == []
+
+
+def own_folder(folder: Path) -> dict[str, str]:
+    """The environment that leads to a folder for temporary files."""
+    folder.mkdir()
+    return {"TMPDIR": str(folder)}
+
+
+def own_process_ids() -> Sequence[str]:
+    """The command that gives a process ids of its own; none where the kernel does not allow it."""
+    if shutil.which(OWN_PROCESS_IDS[0]) is None:
+        return ()
+    return OWN_PROCESS_IDS if subprocess.run([*OWN_PROCESS_IDS, "true"], check=False).returncode == 0 else ()
+
+
+def an_hour_ahead(folder: Path) -> dict[str, str]:
+    """The environment in which the clock is an hour ahead; none where there is no C compiler."""
+    if shutil.which("cc") is None:
+        return {}
+    library = folder / "clock_ahead.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, CLOCK_AHEAD], check=True)
+    return {"LD_PRELOAD": str(library)}
 
 
 def problems(home: Home) -> set[tuple[str, str]]:
