@@ -30,6 +30,7 @@ MODULES = (
     "http_cost",
     "judging_layout",
     "large_home",
+    "shared_storage",
     "large_ui",
     "row_streaming",
     "engine_overhead",
@@ -77,6 +78,12 @@ MEANINGS = {
     "trace_seconds": ("`cai trace` there, of whatever kind of id takes longest, seconds", "< 1"),
     "report_seconds": ("`cai report` there, seconds", "< 60"),
     "report_megabytes": ("the file it writes, MB", "≤ 5"),
+    "shared_labels_ratio": (
+        "labels of 500,000 pairs and their checks in PostgreSQL and S3 against one home's files, start included",
+        "≤ 1.5",
+    ),
+    "shared_status_seconds": ("`cai status` there, seconds", "< 2"),
+    "labels_peak_memory_gb": ("peak memory of that run, GB", "≤ 1"),
     "ui_seconds": ("the slowest page of the Dagster UI with 200 versions of every asset and check, seconds", "< 5"),
 }
 

@@ -31,10 +31,10 @@ def measured(home: Home) -> dict[str, Any]:
     What else goes on on the machine only adds to them. The slowest kind of id stands for `cai trace`.
     """
     newest = version_name(VERSIONS)
-    traces = {kind: _seconds(home, "trace", one) for kind, one in ids_to_trace(home, newest).items()}
-    status = _seconds(home, "status")
+    traces = {kind: seconds_of(home, "trace", one) for kind, one in ids_to_trace(home, newest).items()}
+    status = seconds_of(home, "status")
     page = home.root / "report.html"
-    report = _seconds(home, "report", newest, "--output", str(page), repeats=1)
+    report = seconds_of(home, "report", newest, "--output", str(page), repeats=1)
     return {
         "results": {
             "status_seconds": status,
@@ -61,7 +61,8 @@ def ids_to_trace(home: Home, version: str) -> dict[str, str]:
     }
 
 
-def _seconds(home: Home, *arguments: str, repeats: int = REPEATS) -> float:
+def seconds_of(home: Home, *arguments: str, repeats: int = REPEATS) -> float:
+    """Of a command, from the start of its process to its end: the fastest of several runs."""
     program = [sys.executable, "-c", "from cai_dagster.commands.cli import app; app()", *arguments]
     environment = {**os.environ, "CAI_HOME": str(home.root)}
     taken: list[float] = []

@@ -62,6 +62,24 @@ def build(home: Home, versions: int = VERSIONS, rows: int = ROWS) -> Size:
     return size
 
 
+def commit_judged_pairs(lake: Lake, version: str, pairs: int) -> None:
+    """Fill the tables that the labels of a version are made of: pairs of first and last answers, judged twice."""
+    prompts = _prompts(pairs)
+    constitution = _constitution(1)
+    principle_ids = [principle.id for principle in constitution.principles]
+    revised = prompts.select(
+        "prompt_id",
+        pl.lit(ROUNDS).alias("round"),
+        _text(pl.col("prompt_id"), 17).alias("revision"),
+        _hexadecimal(pl.lit("revision"), pl.col("prompt_id"), digits=64).alias("revision_request_id"),
+    )
+    made = _pairs(prompts, revised)
+    _commit(lake, "prompts", None, prompts.drop("number"))
+    _commit(lake, "constitution", version, pl.DataFrame(constitution.to_rows(), infer_schema_length=None))
+    _commit(lake, "response_pairs", version, made.drop("principle"))
+    _commit(lake, "judgements", version, _judgements(made, principle_ids))
+
+
 def version_name(number: int) -> str:
     """`v001`, `v002`, …"""
     return f"v{number:03d}"

@@ -1,5 +1,6 @@
 """A real S3 server for a test session (moto's, on this machine), and the environment that leads to it."""
 
+import logging
 import threading
 import uuid
 from typing import Any, Literal
@@ -55,6 +56,7 @@ class ObjectStorage:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
         from werkzeug.serving import make_server
 
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it tells of every request
         application = DomainDispatcherApplication(create_backend_app)
 
         def answer(environ: Any, start_response: Any) -> Any:

@@ -1,0 +1,61 @@
+"""Labels and checks of a million judgements where hosts share the store, against the same in one home's files.
+
+Catalog and ledger are in a real PostgreSQL server (Debian's package `postgresql`), data on a real S3 server (moto, in
+this process). No model is asked: the judgements are scripted.
+"""
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.large_home import seconds_of
+from benchmarks.large_lake import commit_judged_pairs
+from cai_dagster.home import Home
+from cai_dagster.lake.lake import Lake
+from tests.object_storage import ObjectStorage, share
+from tests.postgresql import PostgreSqlServer
+
+PAIRS = int(os.environ.get("CAI_BENCHMARK_PAIRS", "500000"))
+VERSION = "v1"
+LABEL = f"""from cai_dagster.commands.dagster_process import materialize
+materialize('key:"preference_pairs"', {VERSION!r})"""
+
+
+def measure() -> dict[str, Any]:
+    """Labels and checks on the shared store against the local one, their peak memory, and `cai status`."""
+    with tempfile.TemporaryDirectory() as folder:
+        local = _labelled(Home(Path(folder) / "local"))
+        server, storage = PostgreSqlServer(), ObjectStorage()
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                share(patch, server.new_database(), storage.new_bucket(), storage)
+                home = Home(Path(folder) / "host")
+                shared = _labelled(home)
+                status = seconds_of(home, "status")
+        finally:
+            storage.pause()
+            server.remove()
+    return {
+        "results": {
+            "shared_labels_ratio": shared / local,
+            "shared_status_seconds": status,
+            "labels_peak_memory_gb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e9,
+        },
+        "details": {"local_seconds": local, "shared_seconds": shared},
+    }
+
+
+def _labelled(home: Home) -> float:
+    """Seconds of a run that makes preference_pairs and runs its checks."""
+    commit_judged_pairs(Lake(home), VERSION, PAIRS)
+    environment = {**os.environ, "CAI_HOME": str(home.root)}
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", LABEL], check=True, env=environment, stderr=subprocess.DEVNULL)  # noqa: S603
+    return time.perf_counter() - began
