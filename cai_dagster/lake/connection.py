@@ -73,7 +73,7 @@ def _use_object_storage(connection: duckdb.DuckDBPyConnection) -> None:
         secure = str(url.scheme == "https").lower()
         options += f", ENDPOINT {literal(url.netloc)}, URL_STYLE 'path', USE_SSL {secure}"
     connection.execute(f"CREATE OR REPLACE SECRET object_storage ({options})")
-    for setting in ("http_retries = 9", "http_retry_backoff = 2", "http_retry_wait_ms = 200"):  # up to 50 seconds
+    for setting in ("http_retries = 9", "http_retry_backoff = 2", "http_retry_wait_ms = 200"):  # up to 51 seconds
         connection.execute(f"SET {setting}")
 
 

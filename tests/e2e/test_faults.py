@@ -41,6 +41,7 @@ from tests.faults import (
     wrong_calls,
     wrong_ledger,
 )
+from tests.small_disk import graph_on_a_small_disk
 
 ANSWER_SECONDS = 0.05
 QUESTIONS = 60
@@ -134,45 +135,13 @@ def test_ctrl_c_keeps_every_completion_and_says_how_to_go_on(home: Home, tmp_pat
     assert not wrong_ledger(home)
 
 
-ON_A_SMALL_DISK = """
-mount -t tmpfs -o size={small}k none {disk} || exit 77
-cp -a {before}/. {disk}
-{command} > {folder}/first.log 2>&1; echo $? > {folder}/first.status
-mount -o remount,size=500m {disk}
-{command} > {folder}/second.log 2>&1; echo $? > {folder}/second.status
-cp -a {disk}/. {after}
-"""
-
-
-def on_a_small_disk(tmp_path: Path, small: int, command: str) -> Home:
-    """Run on a file system of `small` KiB, then again with room enough; the home that is left."""
-    folders = {name: tmp_path / name for name in ("disk", "before", "after")}
-    for folder in folders.values():
-        folder.mkdir()
-    (tmp_path / "script").write_text(
-        ON_A_SMALL_DISK.format(small=small, folder=tmp_path, command=command, **folders), encoding="utf-8"
-    )
-    isolated = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
-    environment = {**os.environ, "CAI_HOME": str(folders["disk"] / "home"), "PYTHONPATH": str(PROJECT)}
-    done = subprocess.run([*isolated, "bash", str(tmp_path / "script")], env=environment, cwd=PROJECT, check=False)
-    if not (tmp_path / "first.status").exists():
-        pytest.skip(f"a tmpfs cannot be mounted here (exit status {done.returncode})")
-    return Home(folders["after"] / "home")
-
-
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to mount a small file system")
 @pytest.mark.parametrize("small", [100, 900])
 def test_a_full_disk_is_a_clear_error_and_the_run_goes_on_when_there_is_room(
     reference: Undisturbed, prompts: Path, tmp_path: Path, small: int
 ) -> None:
-    command = f"{sys.executable} -m tests.fault_workloads graph {prompts} v1 0.01"
-    home = on_a_small_disk(tmp_path, small, command)
-    assert (tmp_path / "first.status").read_text() == "1\n"
-    first = (tmp_path / "first.log").read_text()
-    assert "DiskFullError: no space left on the file system of" in first
+    home, first = graph_on_a_small_disk(tmp_path, small, prompts)
     assert "run the same command again" in first
     assert "in use by another process" not in first
-    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.log").read_text()[-3000:]
     left = json.loads(json.dumps(tables_left(home)).replace(f"{tmp_path}/disk/home", "HOME"))
     assert left == json.loads(json.dumps(reference.left))
     assert not wrong_ledger(home)

@@ -1,10 +1,12 @@
 """The servers of tests of shared storage: started once for a test process, where Debian's postgresql is installed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.object_storage import ObjectStorage
+from cai_dagster.home import Home
+from tests.object_storage import ObjectStorage, share
 from tests.postgresql import PostgreSqlServer, is_installed
 
 
@@ -24,3 +26,11 @@ def storage() -> Iterator[ObjectStorage]:
     started = ObjectStorage()
     yield started
     started.pause()
+
+
+@pytest.fixture
+def host(server: PostgreSqlServer, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+    """An empty home whose catalog, ledger, data and checkpoints are on the servers; nothing is there yet either."""
+    monkeypatch.setenv("CAI_HOME", str(tmp_path / "home"))
+    share(monkeypatch, server.new_database(), storage.new_bucket(), storage)
+    return Home((tmp_path / "home").resolve())

@@ -37,11 +37,9 @@ def explained(
 
 
 @pytest.fixture
-def home(server: PostgreSqlServer, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
-    """A home whose store is empty."""
-    monkeypatch.setenv("CAI_HOME", str(tmp_path / "home"))
-    share(monkeypatch, server.new_database(), storage.new_bucket(), storage)
-    return Home((tmp_path / "home").resolve())
+def home(host: Home) -> Home:
+    """In place of the home of the tests that are run again."""
+    return host
 
 
 @pytest.fixture

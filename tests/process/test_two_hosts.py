@@ -10,7 +10,6 @@ import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -34,11 +33,11 @@ from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import remove_leftovers
 from cai_dagster.upkeep.status import read_status
-from tests.e2e.test_faults import on_a_small_disk
 from tests.fault_marks import WORKING
 from tests.faults import Moment, Workload, kill, read_calls, tables_left, wait_for_mark, write_questions
 from tests.object_storage import ObjectStorage, share
 from tests.postgresql import PostgreSqlServer
+from tests.small_disk import graph_on_a_small_disk
 
 KILLS = int(os.environ.get("CAI_TEST_KILLS", "3"))
 QUESTIONS = 100
@@ -106,22 +105,18 @@ def test_two_hosts_leave_what_one_leaves_though_one_is_killed(
     assert all(one.rows for one in made)
 
 
-@pytest.mark.skipif(shutil.which("unshare") is None, reason="needs unshare, to mount a small file system")
 def test_a_host_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
     server: PostgreSqlServer, storage: ObjectStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prompts = str(write_questions(tmp_path / "prompts.jsonl", QUESTIONS))
-    work = Workload("graph", [prompts, "v1", "0.01"], tables_left)
+    prompts = write_questions(tmp_path / "prompts.jsonl", QUESTIONS)
+    work = Workload("graph", [str(prompts), "v1", "0.01"], tables_left)
     alone = Home((tmp_path / "alone").resolve())
     work.finish(alone)
     expected = comparable(tables_left(alone), str(alone.models))
 
     bucket = storage.new_bucket()
     share(monkeypatch, server.new_database(), bucket, storage)
-    on_a_small_disk(tmp_path, SMALL_DISK, f"{sys.executable} -m tests.fault_workloads graph {prompts} v1 0.01")
-    assert (tmp_path / "first.status").read_text() == "1\n"
-    assert "DiskFullError: no space left on the file system of" in (tmp_path / "first.log").read_text()
-    assert (tmp_path / "second.status").read_text() == "0\n", (tmp_path / "second.log").read_text()[-3000:]
+    graph_on_a_small_disk(tmp_path, SMALL_DISK, prompts)
     left = comparable(tables_left(Home((tmp_path / "another").resolve())), f"s3://{bucket}/checkpoints")
     assert len(left.pop("failed_materializations")) == 1  # the store has room to note it
     assert not expected.pop("failed_materializations", [])
