@@ -30,6 +30,7 @@ from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.lost_connections import waits_for_the_server
 from cai_dagster.lake.postgresql import LEDGER_FORGETTING, LEDGER_SCHEMA, connections
 
+READ_ROWS = 10_000  # at once, where all calls are read
 CACHE_KIB = 196_608  # of the index, whose pages are hit at random: ids are hashes
 
 _answer_columns = [
@@ -199,6 +200,13 @@ class Ledger:
         """The rows of a SELECT with named parameters."""
         with self._engine.connect() as connection:
             return list(connection.execute(sa.text(query), dict(parameters)).tuples())
+
+    def altered(self) -> list[str]:
+        """The calls whose checksum does not fit what is stored of them: a bit of it flipped."""
+        columns = [calls.c[name] for name in (*CHECKED, "checksum")]
+        with self._engine.connect().execution_options(yield_per=READ_ROWS) as connection:
+            rows = connection.execute(sa.select(*columns)).tuples()
+            return [stored[0] for *stored, written in rows if checksum(tuple(stored)) != written]
 
     def claims(self) -> Claims:
         """What a run claims before it pays."""

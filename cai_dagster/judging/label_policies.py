@@ -13,8 +13,10 @@ from cai_dagster.judging.settings import JudgingMethod, LabelPolicy, PreferenceP
 SOFT_MEAN = PreferencePairsSettings(label_policy=LabelPolicy.soft, ensemble=PrincipleEnsemble.mean, clamp_at=1)
 
 _DECIMALS = 12
+REASONS = ("not judged", "identical texts", "ties", "no agreement between the orders")
+"""Why a pair gives no preference pair."""
+
 _ORDERLESS = (JudgingMethod.scoring.value, JudgingMethod.direct.value)
-_REASONS = ("not judged", "identical texts", "ties", "no agreement between the orders")
 
 
 def policy_text(settings: PreferencePairsSettings) -> str:
@@ -75,7 +77,7 @@ def disregarded(pairs: pl.LazyFrame, judgements: pl.LazyFrame, settings: Prefere
     """How many pairs give no preference pair, by reason."""
     outcomes = _outcomes(pairs, judgements, settings).filter(pl.col("reason").is_not_null())
     counted = outcomes.group_by("reason").len().collect()
-    return dict.fromkeys(_REASONS, 0) | dict(counted.iter_rows())
+    return dict.fromkeys(REASONS, 0) | dict(counted.iter_rows())
 
 
 def preference_rows(labelled: pl.LazyFrame, prompts: pl.LazyFrame) -> pl.LazyFrame:

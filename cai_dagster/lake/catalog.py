@@ -9,9 +9,9 @@ import duckdb
 
 from cai_dagster.disk import is_read_only
 from cai_dagster.home import Home
-from cai_dagster.lake.catalog_database import attach_statement, catalog_named, creation_lock, is_begun
+from cai_dagster.lake.catalog_database import attach_statement, creation_lock, is_begun
 from cai_dagster.lake.connection import LakeError, retry_conflicts
-from cai_dagster.lake.reader import LOST_CATALOG, has_committed_files, unreadable_catalog
+from cai_dagster.lake.reader import has_committed_files, lost_catalog, unreadable_catalog
 from cai_dagster.tables.registry import TABLES
 
 INLINED_ROWS = 10  # of an appended table, at once: they stay in the catalog, and no file of one row is made
@@ -31,7 +31,7 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
             begun = is_begun(home)
             with_tables = (begun and home.shared_catalog is not None) or has_committed_files(home)
             if with_tables and not begun:
-                raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
+                raise lost_catalog(home)
             if read_only:
                 options["read_only"] = ""
             elif with_tables:  # then there is a catalog, or a copy of one: a new one would call them orphans

@@ -20,13 +20,6 @@ _PARAMETER = re.compile(r"\$([a-z_]+)")
 Row = dict[str, Any]
 
 
-RESTORE = (
-    "Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: the tables are then made "
-    "again without paying for a completion."
-)
-LOST_CATALOG = f"the catalog {{catalog}} is gone, but the tables that it described are not. {RESTORE}"
-
-
 OTHER_VERSION = (
     "Another version of DuckLake wrote it: use the version of cai_dagster that did, or set CAI_HOME to a new folder."
 )
@@ -45,7 +38,7 @@ class LakeReader:
     def __init__(self, home: Home) -> None:
         if not is_begun(home):
             if has_committed_files(home):
-                raise LakeError(LOST_CATALOG.format(catalog=catalog_named(home)))
+                raise lost_catalog(home)
             raise LakeError(f"nothing has been materialized in {home.root} yet (CAI_HOME); materialize something first")
         self._home = home
         try:
@@ -83,9 +76,24 @@ class LakeReader:
         return connection.execute("BEGIN")
 
 
+def restore(home: Home) -> str:
+    """What to do where the catalog or the files of tables are lost: the ledger has all that was paid for."""
+    anew = "the tables are then made again without paying for a completion."
+    if home.shared_catalog:
+        places = "name an empty database in CAI_CATALOG and an empty place in CAI_DATA, and the ledger as it is"
+        return f"Put a backup back (docs/deploy.md), or {places}: {anew}"
+    return f"Put a copy back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: {anew}"
+
+
+def lost_catalog(home: Home) -> LakeError:
+    """The error for tables without the catalog that described them."""
+    lost = f"the catalog {catalog_named(home)} is gone, but the tables that it described are not"
+    return LakeError(f"{lost}. {restore(home)}")
+
+
 def unreadable_catalog(home: Home, error: duckdb.Error) -> LakeError:
     """The error for a catalog that DuckDB cannot attach: damaged, or written by another version of DuckLake."""
-    advice = OTHER_VERSION if "version mismatch" in str(error) else RESTORE
+    advice = OTHER_VERSION if "version mismatch" in str(error) else restore(home)
     return LakeError(f"the catalog {catalog_named(home)} cannot be read. {advice} DuckDB says: {error}")
 
 

@@ -22,7 +22,12 @@ _held: dict[Path, int] = {}
 
 def scratch_of(home: Home) -> Path:
     """Where the scratch folders of a home are: in the home, or, where it may only be read, with the system's own."""
-    return Path(tempfile.gettempdir()) / f"cai_dagster-{os.getuid()}" if is_read_only(home.root) else home.staging
+    return temporary_scratch() if is_read_only(home.root) else home.staging
+
+
+def temporary_scratch() -> Path:
+    """Where scratch folders are that belong to no home: with the temporary files of the system."""
+    return Path(tempfile.gettempdir()) / f"cai_dagster-{os.getuid()}"
 
 
 def new_scratch_folder(parent: Path) -> Path:
@@ -39,7 +44,7 @@ def new_scratch_folder(parent: Path) -> Path:
 
 def remove_scratch_folder(folder: Path) -> None:
     """Delete a folder of this process, with what is still in it, and give up its lease."""
-    shutil.rmtree(folder)
+    shutil.rmtree(folder, ignore_errors=True)  # what stays is swept: nobody holds its lease any more
     os.close(_held.pop(folder))
 
 

@@ -6,8 +6,10 @@ It writes nothing but the copies that a slow reader reads. `lake.Lake`, which co
 # pyright: reportMissingTypeStubs=false
 
 import contextlib
+import weakref
 from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +23,21 @@ from cai_dagster.lake.catalog import attach
 from cai_dagster.lake.connection import LakeError, literal, retry_conflicts, started_duckdb
 from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.queries import Rows, select_rows, with_tables
-from cai_dagster.lake.scratch import remove_abandoned, scratch_folder, scratch_of
+from cai_dagster.lake.scratch import (
+    new_scratch_folder,
+    remove_abandoned,
+    remove_scratch_folder,
+    scratch_folder,
+    scratch_of,
+    temporary_scratch,
+)
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.tables.registry import TABLES
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+MEGABYTES_A_THREAD = 200  # of DuckDB; what does not fit, such as a large sort, overflows to temporary files
 
 
 class SnapshotTables:
@@ -42,6 +52,7 @@ class SnapshotTables:
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
         with full_disk_named(self._home.root):
+            _bound_memory(connection)
             attach(connection, self._home)
         return connection
 
@@ -127,19 +138,42 @@ class SnapshotTables:
     @contextlib.contextmanager
     def scan(self, snapshot: Rows) -> Generator[pl.LazyFrame]:
         """All rows of a snapshot, lazily and in no order: for what is too large to have in memory."""
-        with self._copied(select_rows(snapshot), {}) as file:
+        with self._copied(select_rows(snapshot), {}, ordered=False) as file:
             yield pl.scan_parquet(file)
 
+    def parts(
+        self, column: str, keys: int, selects: Mapping[str, str], /, **tables: Rows
+    ) -> Iterator[dict[str, pl.DataFrame]]:
+        """The rows of several SELECTs in parts, each sorted by a column: memory does not grow with their number.
+
+        A part has the next `keys` rows of the first SELECT, and all rows of the others with values as they have.
+        """
+        with contextlib.ExitStack() as copies:
+            files = [copies.enter_context(self._copied(f"{sql} ORDER BY {column}", tables)) for sql in selects.values()]
+            frames = dict(zip(selects, map(pl.scan_parquet, files), strict=True))
+            first = frames[next(iter(frames))].select(column).gather_every(keys).unique().sort(column).collect()
+            begins = first[column].to_list()
+            for begin, end in zip_longest(begins, begins[1:]):
+                within = (pl.col(column) >= begin) & (True if end is None else pl.col(column) < end)
+                yield {name: frame.filter(within).collect() for name, frame in frames.items()}
+
     @contextlib.contextmanager
-    def _copied(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
-        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours."""
-        _ = self._connection
+    def _copied(self, sql: str, tables: Mapping[str, Rows], ordered: bool = True) -> Generator[Path]:
+        """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours.
+
+        Where nobody asks for their order, the copy needs half the time and a third of the memory.
+        """
+        connection = self._connection
         with scratch_folder(self._scratch) as folder:
             file = folder / "rows.parquet"
             options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
             with full_disk_named(self._home.root):
                 copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
-                retry_conflicts(lambda: self._connection.execute(copy))
+                connection.execute(f"SET preserve_insertion_order = {ordered}")
+                try:
+                    retry_conflicts(lambda: connection.execute(copy))
+                finally:
+                    connection.execute("SET preserve_insertion_order = true")
             yield file
 
     def count(self, sql: str, /, **tables: Rows) -> int:
@@ -172,6 +206,15 @@ class SnapshotTables:
         """
         self._connection.close()
         del self.__dict__["_connection"]
+
+
+def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have large sorts and joins overflow to temporary files, which go with the connection."""
+    (threads,) = connection.execute("SELECT current_setting('threads')::INTEGER").fetchall()[0]
+    connection.execute(f"SET memory_limit = '{MEGABYTES_A_THREAD * threads}MB'")
+    overflow = new_scratch_folder(temporary_scratch())
+    weakref.finalize(connection, remove_scratch_folder, overflow)
+    connection.execute(f"SET temp_directory = {literal(overflow)}")
 
 
 def _data_version(rows: int, hashes: int | None) -> str:

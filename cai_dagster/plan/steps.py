@@ -4,6 +4,7 @@ An asset runs a step on snapshots of the tables before it; a plan runs the same 
 A step knows neither Dagster nor whether its inputs are committed.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from cai_dagster.inputs.settings import (
     PromptsSettings,
     Split,
 )
-from cai_dagster.judging.label_policies import disregarded, label_pairs, policy_text, preference_rows
+from cai_dagster.judging.label_policies import REASONS, disregarded, label_pairs, policy_text, preference_rows
 from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.lake import Lake
@@ -44,6 +45,14 @@ from cai_dagster.training.supervised import dialogues_of, examples_hash, supervi
 
 if TYPE_CHECKING:
     import polars as pl
+
+ROWS_AT_ONCE = 20_000  # pairs with their judgements, or prompts with their rounds: so many texts are in memory
+
+_JUDGED_PAIRS = {
+    "pairs": "FROM response_pairs",
+    "judgements": "FROM judgements",
+    "prompts": "SELECT pair_id, prompts.* FROM response_pairs JOIN prompts USING (prompt_id)",
+}
 
 
 @dataclass(frozen=True)
@@ -133,10 +142,10 @@ def fill_human_preferences(
 
 def fill_sft_dataset(work: Work, settings: SftDatasetSettings) -> int:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`; how many examples there are."""
-    rounds, prompts = work.frame("revision_rounds"), work.frame("prompts")
-    examples = supervised_examples(rounds, prompts, Split.sft, settings.rounds)
-    work.staged.add_frame(examples)
-    return examples.height
+    tables = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
+    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, tables, **work.tables):
+        work.staged.add_frame(supervised_examples(part["revision_rounds"], part["prompts"], Split.sft, settings.rounds))
+    return work.staged.row_count
 
 
 def fill_pairs_of_revisions(work: Work) -> None:
@@ -160,10 +169,13 @@ def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings, report: I
 
 def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict[str, Any]:
     """Pairs with chosen, rejected and P(chosen); what was not kept, by reason."""
-    pairs, evidence = work.frame("response_pairs").lazy(), work.frame("judgements").lazy()
-    labelled = label_pairs(pairs, evidence, settings)
-    work.staged.add_frame(preference_rows(labelled, work.frame("prompts").lazy()).collect())
-    return {"label_policy": policy_text(settings), **disregarded(pairs, evidence, settings)}
+    not_kept: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, _JUDGED_PAIRS, **work.tables):
+        pairs, judgements = part["pairs"].lazy(), part["judgements"].lazy()
+        prompts = part["prompts"].unique("prompt_id").lazy()
+        work.staged.add_frame(preference_rows(label_pairs(pairs, judgements, settings), prompts).collect())
+        not_kept.update(disregarded(pairs, judgements, settings))
+    return {"label_policy": policy_text(settings), **not_kept}
 
 
 def sl_cai_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:

@@ -53,6 +53,18 @@ def folder_of_row(home: Home, asset: str, row: Mapping[str, Any]) -> Path:
     return brought(home, asset, row["checkpoint_key"]) or Path(row["path"])
 
 
+def place_of_row(home: Home, asset: str, row: Mapping[str, Any]) -> Path:
+    """As `folder_of_row`, but nothing is brought: the place may be where hosts share it."""
+    places = checkpoint_folders(home, asset, row["checkpoint_key"])
+    return next((place for place in places if (place / RECORD).exists()), Path(row["path"]))
+
+
+def checkpoint_folders(home: Home, asset: str, key: str) -> list[Path]:
+    """Where the checkpoint may lie: here, and where hosts share it."""
+    shared = shared_folder(home, asset, key)
+    return [checkpoint_folder(home, asset, key), *([] if shared is None else [shared])]
+
+
 def records(home: Home, asset: str) -> list[Path]:
     """The records of an asset's complete checkpoints: those here, and those that are only where hosts share them."""
     found = {record.parent.name: record for record in (home.models / asset).glob(f"*/{RECORD}")}

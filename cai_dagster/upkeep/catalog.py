@@ -10,9 +10,10 @@ from pathlib import Path
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import is_begun, reading, rows_of_catalog
 from cai_dagster.lake.connection import LakeError
+from cai_dagster.lake.reader import restore
 from cai_dagster.profiles import active_profile
 from cai_dagster.project import PROJECT
-from cai_dagster.upkeep.findings import RESTORE, Finding, problem, quoted, some_of
+from cai_dagster.upkeep.findings import Finding, problem, quoted, some_of
 
 NAMED = 3  # of many, so many are named
 
@@ -29,7 +30,7 @@ class CatalogFile:
 def examine_catalog(home: Home) -> list[Finding]:
     """What is wrong with the catalog's database; nothing where it is sound, or not begun yet."""
     if home.shared_catalog is None:
-        return examine_database("lake", home.catalog, RESTORE)
+        return examine_database("lake", home.catalog, restore(home))
     try:
         rows_of_catalog(home, "SELECT 1")
     except LakeError as error:

@@ -6,10 +6,6 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 
 MEND = "cai doctor --mend"
-RESTORE = (
-    "put a copy back, or set CAI_HOME to a new folder, copy ledger.sqlite* there and materialize again: no completion "
-    "that is in the ledger is paid for twice."
-)
 
 
 class Level(StrEnum):

@@ -12,9 +12,10 @@ from cai_dagster.calls.ledger import LedgerError, open_ledger
 from cai_dagster.calls.ledger_schema import refusal_of
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import is_begun, reading
+from cai_dagster.lake.reader import restore
 from cai_dagster.upkeep.catalog import NAMED, examine_catalog, examine_database
 from cai_dagster.upkeep.checkpoints import examine_checkpoints
-from cai_dagster.upkeep.findings import RESTORE, Finding, Level, good, problem, some_of
+from cai_dagster.upkeep.findings import Finding, Level, good, problem, some_of
 from cai_dagster.upkeep.leftovers import examine_leftovers
 from cai_dagster.upkeep.salvage import altered_calls
 from cai_dagster.upkeep.tables import examine_files, examine_rows, without_catalog
@@ -28,7 +29,7 @@ def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     """Everything about the tables, the ledger and the checkpoints of a home; `full` reads every row of every table."""
     catalog = examine_catalog(home)
     if home.shared_ledger:
-        ledger = _shared_ledger(home)
+        ledger = _shared_ledger(home, full)
     else:
         ledger = examine_database("ledger", home.ledger, _NO_LEDGER) or _ledger(home, full)
     left = examine_leftovers(home)  # before the lake is opened, which sweeps what dead processes left
@@ -38,19 +39,28 @@ def examine_integrity(home: Home, full: bool = False) -> list[Finding]:
     elif not catalog:
         files = examine_files(home)
         findings += files
-        if not any(finding.remedy == RESTORE for finding in files):
+        if not any(finding.remedy == restore(home) for finding in files):
             findings += examine_rows(home, all(finding.level == Level.good for finding in ledger), full)
     if not any(finding.topic == "ledger" for finding in findings):
         findings.append(good("ledger", "none yet: no model call was ever paid for"))
     return [*findings, *left, *examine_checkpoints(home, full)]
 
 
-def _shared_ledger(home: Home) -> list[Finding]:
+def _shared_ledger(home: Home, full: bool) -> list[Finding]:
     try:
-        calls = sum(open_ledger(home).totals().values())
+        ledger = open_ledger(home)
+        calls = sum(ledger.totals().values())
+        altered = ledger.altered() if full else []
     except LedgerError as error:
         return [problem("ledger", str(error), "start the server, or set CAI_LEDGER to where the ledger is")]
+    if altered:
+        remedy = "Delete them from its table calls, so that they alone are made again; or put a backup back."
+        return [problem("ledger", _told_altered(altered), remedy)]
     return [good("ledger", f"{calls:,} calls in the database that CAI_LEDGER names")]
+
+
+def _told_altered(request_ids: list[str]) -> str:
+    return f"{len(request_ids):,} calls are not as they were written: {some_of(request_ids, NAMED)}"
 
 
 def _ledger(home: Home, full: bool) -> list[Finding]:
@@ -66,6 +76,11 @@ def _ledger(home: Home, full: bool) -> list[Finding]:
         found, _, remedy = refusal.partition("; ")
         return [problem("ledger", found, f"{remedy.capitalize()}.")]
     if full and (altered := altered_calls(home.ledger)):
-        text = f"{len(altered):,} calls are not as they were written: {some_of(altered, NAMED)}"
-        return [problem("ledger", text, "`cai doctor --salvage` leaves them out, so that they alone are made again.")]
+        return [
+            problem(
+                "ledger",
+                _told_altered(altered),
+                "`cai doctor --salvage` leaves them out, so that they alone are made again.",
+            )
+        ]
     return [good("ledger", f"{calls:,} calls, {size / 1e6:,.0f} MB")]

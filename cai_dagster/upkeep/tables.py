@@ -10,12 +10,12 @@ from cai_dagster.home import Home
 from cai_dagster.lake.catalog_database import catalog_named, is_begun, reading
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
-from cai_dagster.lake.reader import has_committed_files
+from cai_dagster.lake.reader import has_committed_files, restore
 from cai_dagster.tables.registry import tables_with
 from cai_dagster.tables.table import Maker
-from cai_dagster.training.checkpoint_folders import checkpoint_folder, folder_of_row
+from cai_dagster.training.checkpoint_folders import RECORD, checkpoint_folder, checkpoint_folders, place_of_row
 from cai_dagster.upkeep.catalog import catalog_files, command_to_materialize, examine_catalog, files_named
-from cai_dagster.upkeep.findings import MEND, RESTORE, Finding, good, problem, quoted, warning
+from cai_dagster.upkeep.findings import MEND, Finding, good, problem, quoted, warning
 
 
 def mend_filters(home: Home) -> list[str]:
@@ -38,7 +38,7 @@ def without_catalog(home: Home) -> Finding:
     """What is said of a home that has no catalog."""
     if has_committed_files(home):
         text = f"the catalog {catalog_named(home)} is gone or empty, but the tables it described are not"
-        return problem("lake", text, RESTORE)
+        return problem("lake", text, restore(home))
     return good("lake", "empty: nothing has been materialized yet")
 
 
@@ -47,10 +47,10 @@ def examine_files(home: Home) -> list[Finding]:
     try:
         named = catalog_files(home)
     except LakeError as error:
-        return [problem("lake", str(error), RESTORE)]
+        return [problem("lake", str(error), restore(home))]
     if not named and has_committed_files(home):
         text = f"the catalog {catalog_named(home)} names none of the files in {home.tables}: it is not theirs"
-        return [problem("lake", text, RESTORE)]
+        return [problem("lake", text, restore(home))]
     sizes = {file: file.stat().st_size for file in home.tables.rglob("*.parquet")}  # one listing of object storage
     lost = [file for file in named if file.path not in sizes and not file.path.exists()]
     cut = [file for file in named if sizes.get(file.path, file.bytes) != file.bytes]
@@ -60,7 +60,7 @@ def examine_files(home: Home) -> list[Finding]:
         old = [file.path for file in files if not file.current]
         if current:
             findings.append(
-                problem("lake", f"files of tables {what}: {files_named(current)} ({len(current):,})", RESTORE)
+                problem("lake", f"files of tables {what}: {files_named(current)} ({len(current):,})", restore(home))
             )
         if old:
             text = f"files of earlier snapshots {what}: {files_named(old)} ({len(old):,})"
@@ -86,13 +86,13 @@ def examine_rows(home: Home, with_ledger: bool, full: bool) -> list[Finding]:
         lake.select("SELECT count(*) FROM lake.materializations", {})
         if hidden := _hidden_rows(lake):
             return hidden  # the looks below filter
-        damaged = (_doubled_rows(lake, home) or _damaged_rows(lake)) if full else []
+        damaged = (_doubled_rows(lake, home) or _damaged_rows(lake, home)) if full else []
         calls = _lost_calls(lake, home) if with_ledger else []
         return [*damaged, *_lost_checkpoints(lake, home), *_remembered(lake, home), *calls]
     except MendableError as error:
         return [problem("lake", str(error), "as it says there")]
     except duckdb.Error as error:
-        return [problem("lake", f"a table cannot be read: {error}", RESTORE)]
+        return [problem("lake", f"a table cannot be read: {error}", restore(home))]
 
 
 def _hidden_rows(lake: Any) -> list[Finding]:
@@ -124,7 +124,7 @@ def _doubled_rows(lake: Any, home: Home) -> list[Finding]:
     ]
 
 
-def _damaged_rows(lake: Any) -> list[Finding]:
+def _damaged_rows(lake: Any, home: Home) -> list[Finding]:
     """Every row is read, and the rows of a table have to be those that their account tells of."""
     from cai_dagster.lake.newest import newest_materializations
     from cai_dagster.lake.snapshots import TableSnapshot
@@ -140,7 +140,7 @@ def _damaged_rows(lake: Any) -> list[Finding]:
         for version in (one for one in told if found.get(one, "empty") != told[one]):
             of_version = f" of {version}" if version else ""
             text = f"the rows of {table.name}{of_version} are not those that were committed: a file is damaged"
-            findings.append(problem("lake", text, RESTORE))
+            findings.append(problem("lake", text, restore(home)))
     return findings
 
 
@@ -205,11 +205,11 @@ def _lost_checkpoints(lake: Any, home: Home) -> list[Finding]:
             continue
         named = f"SELECT constitution_version, checkpoint_key, path FROM lake.{table.name}"
         for row in lake.select(named, {}).iter_rows(named=True):
-            version, folder = row["constitution_version"], folder_of_row(home, table.name, row)
-            if not (folder / "record.json").exists():
+            version, folder = row["constitution_version"], place_of_row(home, table.name, row)
+            if not (folder / RECORD).exists():
                 text = f"{table.name} of {version} names the checkpoint {folder}, which is not there"
                 findings.append(problem("checkpoints", text, command_to_materialize(home, table.name, version)))
-            elif not folder.is_relative_to(home.models):
+            elif folder not in checkpoint_folders(home, table.name, row["checkpoint_key"]):
                 text = f"{table.name} of {version} uses a checkpoint outside this home: {folder}"
                 place = checkpoint_folder(home, table.name, row["checkpoint_key"])
                 room = f"rm -rf {quoted(place)} && mkdir -p {quoted(place.parent)}"

@@ -231,6 +231,45 @@ def test_a_stream_that_is_given_up_leaves_nothing_in_staging(lake: Lake, shared_
     assert folders(shared_home) == before
 
 
+@pytest.mark.parametrize("keys", [1, 4, 1_000])
+def test_parts_have_every_row_of_each_key_once(lake: Lake, shared_home: Home, version: str, keys: int) -> None:
+    rows = [{**row, "pair_id": f"{n % 10:x}", "principle_id": f"{n:04x}"} for n, row in enumerate(judgements(35))]
+    commit(lake, "judgements", random.sample(rows, len(rows)), version)
+    before = folders(shared_home)
+    selects = {"pairs": "SELECT DISTINCT pair_id FROM t", "judgements": "FROM t"}
+    parts = list(lake.parts("pair_id", keys, selects, t=lake.snapshot("judgements", version)))
+    assert [part["pairs"].height for part in parts] == {1: [1] * 10, 4: [4, 4, 2], 1_000: [10]}[keys]
+    for part in parts:
+        assert set(part["pairs"]["pair_id"]) == set(part["judgements"]["pair_id"])
+    read = [principle for part in parts for principle in part["judgements"]["principle_id"]]
+    assert sorted(read) == [row["principle_id"] for row in rows]
+    assert folders(shared_home) == before
+
+
+def test_a_table_without_rows_has_no_parts(lake: Lake, version: str) -> None:
+    commit(lake, "judgements", [], version)
+    assert not list(lake.parts("pair_id", 10, {"rows": "FROM t"}, t=lake.snapshot("judgements", version)))
+
+
+def test_rows_keep_their_order_after_a_scan_in_none(lake: Lake, version: str) -> None:
+    commit(lake, "judgements", judgements(3), version)
+    with lake.scan(lake.snapshot("judgements", version)) as rows:
+        assert rows.collect().height == 3
+    assert lake.select("SELECT current_setting('preserve_insertion_order') AS kept", {}).item()
+
+
+def test_a_sort_that_does_not_fit_in_memory_overflows_into_temporary_files(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    lake = Lake(home)
+    lake.select("SELECT 1", {})
+    (folder,) = (tmp_path / "temporary").glob("*/*")
+    assert lake.select("SELECT current_setting('temp_directory')", {}).item() == str(folder)
+    lake.close()
+    assert not folder.exists()
+
+
 def test_a_stream_of_a_query_that_fails_leaves_nothing_in_staging(lake: Lake, shared_home: Home) -> None:
     import duckdb
 
