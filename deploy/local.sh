@@ -23,8 +23,14 @@ database_port=$(free_port) storage_port=$(free_port)
 
 stop() {
     trap - EXIT
+    trap '' INT TERM
     "${as[@]}" "$postgres/pg_ctl" -D "$folder/postgresql/data" -m fast stop >/dev/null 2>&1 || true
     kill 0
+    for _ in {1..50}; do
+        [ -n "$(jobs -pr)" ] || return 0
+        sleep 0.2
+    done
+    kill -KILL $(jobs -pr) # a code server may miss its signal
 }
 trap stop EXIT
 trap 'exit 130' INT TERM

@@ -37,7 +37,7 @@ from cai_dagster.tables.registry import TABLES
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
-MEGABYTES_A_THREAD = 200  # of DuckDB; what does not fit, such as a large sort, overflows to temporary files
+MEGABYTES_A_THREAD = 160  # of DuckDB for a copy; a sort or join that does not fit overflows to temporary files
 
 
 class SnapshotTables:
@@ -52,7 +52,7 @@ class SnapshotTables:
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
         with full_disk_named(self._home.root):
-            _bound_memory(connection)
+            _overflow_into_scratch(connection)
             attach(connection, self._home)
         return connection
 
@@ -163,18 +163,22 @@ class SnapshotTables:
 
         Where nobody asks for their order, the copy needs half the time and a third of the memory.
         """
-        connection = self._connection
+        _ = self._connection
         with scratch_folder(self._scratch) as folder:
             file = folder / "rows.parquet"
             options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
             with full_disk_named(self._home.root):
                 copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
-                connection.execute(f"SET preserve_insertion_order = {ordered}")
-                try:
-                    retry_conflicts(lambda: connection.execute(copy))
-                finally:
-                    connection.execute("SET preserve_insertion_order = true")
+                retry_conflicts(lambda: self._copy(copy, ordered))
             yield file
+
+    def _copy(self, statement: str, ordered: bool) -> None:
+        try:
+            with _little_memory(self._connection, ordered):
+                self._connection.execute(statement)
+        except duckdb.OutOfMemoryException:  # such as for very long texts
+            self._reconnect()  # DuckLake may keep what failed
+            self._connection.execute(statement)
 
     def count(self, sql: str, /, **tables: Rows) -> int:
         """How many rows a SELECT has."""
@@ -208,10 +212,26 @@ class SnapshotTables:
         del self.__dict__["_connection"]
 
 
-def _bound_memory(connection: duckdb.DuckDBPyConnection) -> None:
-    """Have large sorts and joins overflow to temporary files, which go with the connection."""
+@contextlib.contextmanager
+def _little_memory(connection: duckdb.DuckDBPyConnection, ordered: bool) -> Generator[None]:
+    """Bound the memory of a statement, and let its rows come in any order unless they are `ordered`."""
     (threads,) = connection.execute("SELECT current_setting('threads')::INTEGER").fetchall()[0]
-    connection.execute(f"SET memory_limit = '{MEGABYTES_A_THREAD * threads}MB'")
+    connection.execute(f"SET preserve_insertion_order = {ordered}")
+    try:
+        with contextlib.suppress(duckdb.OutOfMemoryException):  # where as much is taken now
+            connection.execute(f"SET memory_limit = '{MEGABYTES_A_THREAD * threads}MB'")
+        yield
+    finally:
+        connection.execute("RESET memory_limit")
+        connection.execute("SET preserve_insertion_order = true")
+
+
+def _overflow_into_scratch(connection: duckdb.DuckDBPyConnection) -> None:
+    """Have what does not fit in memory overflow into temporary files, which go with the connection.
+
+    What DuckDB has done with goes back to the system at once: polars, which reads its copies, needs the room.
+    """
+    connection.execute("SET allocator_background_threads = true")
     overflow = new_scratch_folder(temporary_scratch())
     weakref.finalize(connection, remove_scratch_folder, overflow)
     connection.execute(f"SET temp_directory = {literal(overflow)}")

@@ -46,7 +46,7 @@ from cai_dagster.training.supervised import dialogues_of, examples_hash, supervi
 if TYPE_CHECKING:
     import polars as pl
 
-ROWS_AT_ONCE = 20_000  # pairs with their judgements, or prompts with their rounds: so many texts are in memory
+ROWS_AT_ONCE = 10_000  # pairs with their judgements, or prompts with their rounds: so many texts are in memory
 
 _JUDGED_PAIRS = {
     "pairs": "FROM response_pairs",

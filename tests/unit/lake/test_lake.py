@@ -11,6 +11,7 @@ import pytest
 
 import cai_dagster.lake.catalog
 import cai_dagster.lake.lake
+import cai_dagster.lake.snapshot_tables
 from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
@@ -256,6 +257,17 @@ def test_rows_keep_their_order_after_a_scan_in_none(lake: Lake, version: str) ->
     with lake.scan(lake.snapshot("judgements", version)) as rows:
         assert rows.collect().height == 3
     assert lake.select("SELECT current_setting('preserve_insertion_order') AS kept", {}).item()
+
+
+def test_rows_that_need_more_memory_than_a_copy_is_given_are_read_all_the_same(
+    lake: Lake, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{**row, "rationale": f"{number:06}" * 2_000} for number, row in enumerate(judgements(2_000))]
+    commit(lake, "judgements", rows, version)
+    monkeypatch.setattr(cai_dagster.lake.snapshot_tables, "MEGABYTES_A_THREAD", 1)
+    streamed = lake.stream("FROM t ORDER BY pair_id", t=lake.snapshot("judgements", version))
+    assert {row["rationale"] for row in streamed} == {row["rationale"] for row in rows}
+    assert "GiB" in lake.select("SELECT current_setting('memory_limit') AS most", {}).item()
 
 
 def test_a_sort_that_does_not_fit_in_memory_overflows_into_temporary_files(
