@@ -113,7 +113,7 @@ def widen_text_bounds(home: Home) -> None:
 def attach_statement(connection: "duckdb.DuckDBPyConnection", home: Home, options: Mapping[str, str]) -> str:
     """The statement that attaches the catalog as `lake`. The password, if any, is a secret of the connection."""
     # A home may be moved: the path that the catalog notes is not taken.
-    options = {"data_path": literal(home.tables), "override_data_path": "true", **options}
+    options = {"data_path": literal(home.tables_named), "override_data_path": "true", **options}
     source = f"sqlite:{home.catalog}"
     if home.shared_catalog is not None:
         import sqlalchemy as sa
