@@ -8,6 +8,8 @@ ids are those of the whole text, several times as fast as the tokenizer finds th
 import json
 import re
 from collections.abc import Sequence
+from functools import cache
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from cai_dagster.errors import RowError
@@ -115,21 +117,20 @@ def _safe_cuts(tokenizer: "Tokenizer") -> list[str]:
     ):
         return []
 
-    def words(text: str) -> list[str]:
-        return [word for word, _ in pre_tokenizer.pre_tokenize_str(text)]
-
-    def ids(*texts: str) -> list[int]:
-        return [one for text in texts for one in tokenizer.encode(text, add_special_tokens=False).ids]
+    @cache
+    def words_and_ids(text: str) -> tuple[list[str], list[int]]:
+        words = [word for word, _ in pre_tokenizer.pre_tokenize_str(text)]
+        return words, tokenizer.encode(text, add_special_tokens=False).ids
 
     def is_safe(pattern: str) -> bool:
-        for before in _BEFORE:
-            for between in (" ", "\n", "\n\n"):
-                for after in _AFTER:
-                    text = before + between + after
-                    pieces = _pieces(text, re.compile(pattern))
-                    apart = [word for piece in pieces for word in words(piece)]
-                    if words(text) != apart or ids(text) != ids(*pieces):
-                        return False
+        cut = re.compile(pattern)
+        for parts in product(_BEFORE, (" ", "\n", "\n\n"), _AFTER):
+            text = "".join(parts)
+            apart = [words_and_ids(piece) for piece in _pieces(text, cut)]
+            words = [word for of_piece, _ in apart for word in of_piece]
+            ids = [one for _, of_piece in apart for one in of_piece]
+            if words_and_ids(text) != (words, ids):
+                return False
         return True
 
     return [pattern for pattern in _WORDS_BEGIN if is_safe(pattern)]
