@@ -20,7 +20,7 @@ import pyarrow.parquet
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.lake.catalog import attach
-from cai_dagster.lake.connection import LakeError, literal, retry_conflicts, started_duckdb
+from cai_dagster.lake.connection import LakeError, is_conflict, literal, retry_conflicts, started_duckdb
 from cai_dagster.lake.newest import newest_materializations
 from cai_dagster.lake.queries import Rows, select_rows, with_tables
 from cai_dagster.lake.scratch import (
@@ -176,8 +176,11 @@ class SnapshotTables:
         try:
             with _little_memory(self._connection, ordered):
                 self._connection.execute(statement)
-        except duckdb.OutOfMemoryException:  # such as for very long texts
-            self._reconnect()  # DuckLake may keep what failed
+        except duckdb.Error as error:
+            if is_conflict(error):
+                raise
+            # Very long texts need more memory. DuckLake says so in several ways and keeps what failed: anew, unbounded.
+            self._reconnect()
             self._connection.execute(statement)
 
     def count(self, sql: str, /, **tables: Rows) -> int:
