@@ -58,15 +58,19 @@ def copy_file(source: Path, destination: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_named(folder: Path) -> Generator[None]:
-    """Raise DiskFullError in place of whatever is raised inside because the file system of `folder` is full."""
+def full_disk_named(*folders: Path) -> Generator[None]:
+    """Raise DiskFullError in place of whatever is raised inside because the file system of a folder is full.
+
+    It names the folder without room; the first, where all have some again.
+    """
     try:
         yield
     except DiskFullError:
         raise
     except Exception as error:
-        if _says_full(error) or not _has_room(folder):
-            raise DiskFullError(folder) from error
+        full = [folder for folder in folders if not _has_room(folder)]
+        if full or _says_full(error):
+            raise DiskFullError([*full, *folders][0]) from error
         raise
 
 

@@ -76,7 +76,7 @@ class Home:
     @property
     def tables(self) -> Path:
         """The Parquet files of the lake; written and removed by DuckLake alone. On object storage a `UPath`."""
-        return _path(shared_place("data")) or self.root / "tables"
+        return _path(self.tables_named)
 
     @property
     def tables_named(self) -> str:
@@ -86,7 +86,7 @@ class Home:
     @property
     def tables_are_local(self) -> bool:
         """Whether the lake's files are on a file system, and not on object storage."""
-        return not (shared_place("data") or "").startswith("s3:")
+        return not self.tables_named.startswith("s3:")
 
     @property
     def staging(self) -> Path:
@@ -120,7 +120,8 @@ class Home:
     @property
     def shared_checkpoints(self) -> Path | None:
         """Where complete checkpoints are for all hosts. On object storage a `UPath`."""
-        return _path(shared_place("checkpoints"))
+        place = shared_place("checkpoints")
+        return _path(place) if place else None
 
     @property
     def model_digests(self) -> Path:
@@ -199,9 +200,9 @@ def _storage_section() -> dict[str, str]:
 
 
 @cache
-def _path(place: str | None) -> Path | None:
-    if place is None or not place.startswith("s3://"):
-        return Path(place) if place else None
+def _path(place: str) -> Path:
+    if not place.startswith("s3://"):
+        return Path(place)
     try:
         import s3fs  # noqa: F401  # pyright: ignore[reportMissingImports, reportUnusedImport, reportMissingTypeStubs]
         from upath import UPath

@@ -82,7 +82,7 @@ def restore(home: Home) -> str:
     if home.shared_catalog:
         places = "name an empty database in CAI_CATALOG and an empty place in CAI_DATA, and the ledger as it is"
         return f"Put a backup back (docs/deploy.md), or {places}: {anew}"
-    return f"Put a copy back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: {anew}"
+    return f"Put a copy of it back, or set CAI_HOME to a new folder and copy ledger.sqlite* there: {anew}"
 
 
 def lost_catalog(home: Home) -> LakeError:

@@ -51,7 +51,7 @@ class SnapshotTables:
         connection = started_duckdb(self._home)
         self._scratch.mkdir(parents=True, exist_ok=True)
         remove_abandoned(self._scratch)
-        with full_disk_named(self._home.root):
+        with full_disk_named(self._home.root, temporary_scratch()):
             _overflow_into_scratch(connection)
             attach(connection, self._home)
         return connection
@@ -167,7 +167,7 @@ class SnapshotTables:
         with scratch_folder(self._scratch) as folder:
             file = folder / "rows.parquet"
             options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
-            with full_disk_named(self._home.root):
+            with full_disk_named(self._home.root, temporary_scratch()):
                 copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
                 retry_conflicts(lambda: self._copy(copy, ordered))
             yield file

@@ -54,13 +54,17 @@ def _shared_ledger(home: Home, full: bool) -> list[Finding]:
     except LedgerError as error:
         return [problem("ledger", str(error), "start the server, or set CAI_LEDGER to where the ledger is")]
     if altered:
-        remedy = "Delete them from its table calls, so that they alone are made again; or put a backup back."
-        return [problem("ledger", _told_altered(altered), remedy)]
+        return [
+            _altered(
+                altered, "Delete them from its table calls, so that they alone are made again; or put a backup back."
+            )
+        ]
     return [good("ledger", f"{calls:,} calls in the database that CAI_LEDGER names")]
 
 
-def _told_altered(request_ids: list[str]) -> str:
-    return f"{len(request_ids):,} calls are not as they were written: {some_of(request_ids, NAMED)}"
+def _altered(request_ids: list[str], remedy: str) -> Finding:
+    text = f"{len(request_ids):,} calls are not as they were written: {some_of(request_ids, NAMED)}"
+    return problem("ledger", text, remedy)
 
 
 def _ledger(home: Home, full: bool) -> list[Finding]:
@@ -76,11 +80,5 @@ def _ledger(home: Home, full: bool) -> list[Finding]:
         found, _, remedy = refusal.partition("; ")
         return [problem("ledger", found, f"{remedy.capitalize()}.")]
     if full and (altered := altered_calls(home.ledger)):
-        return [
-            problem(
-                "ledger",
-                _told_altered(altered),
-                "`cai doctor --salvage` leaves them out, so that they alone are made again.",
-            )
-        ]
+        return [_altered(altered, "`cai doctor --salvage` leaves them out, so that they alone are made again.")]
     return [good("ledger", f"{calls:,} calls, {size / 1e6:,.0f} MB")]

@@ -38,6 +38,15 @@ def test_an_error_that_does_not_say_so_is_recognised_by_the_full_file_system(
         raise RuntimeError("cannot rollback - no transaction is active")
 
 
+def test_of_several_folders_the_one_without_room_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, temporary = tmp_path / "home", tmp_path / "temporary"
+    monkeypatch.setattr(disk, "_has_room", lambda folder: folder != temporary)
+    with pytest.raises(DiskFullError) as raised, full_disk_named(home, temporary):
+        raise RuntimeError("No space left on device")
+    assert str(temporary) in str(raised.value)
+    assert str(home) not in str(raised.value)
+
+
 def test_another_error_stays_what_it_is_and_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="broken"), full_disk_named(tmp_path):
         raise ValueError("broken")
