@@ -53,7 +53,9 @@ def judge_calibration(
     from cai_dagster.evaluation.calibration import calibrate, reliability
     from cai_dagster.pages.plots import reliability_plot
 
-    judged, humans = calibration_judgements.frame(), human_preferences.frame()
+    judged = calibration_judgements.frame()
+    both = {"judged": calibration_judgements, "humans": human_preferences}
+    humans = lake.open().query("FROM humans SEMI JOIN judged USING (pair_id) ORDER BY pair_id", **both)
     seed = active_settings().judge_calibration.sample_seed
     slices = calibrate(judged, humans, constitution.frame(), seed)
     staged = new_rows(context, lake, [calibration_judgements, human_preferences])

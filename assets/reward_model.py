@@ -1,12 +1,14 @@
 """The reward model, trained on labelled pairs, and its evaluation on prompts it never saw."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, stage_rows, work_of
+from assets.common.stage import stage_rows, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint, stage_checkpoint
 from cai_dagster.evaluation.settings import RewardModelEvaluationSettings
@@ -18,6 +20,9 @@ from cai_dagster.training.settings import RewardModelBase, RewardModelSettings
 from resources.accelerator import ACCELERATOR
 from resources.lake import LakeResource, RunTables
 from resources.language_models import LanguageModelResource
+
+if TYPE_CHECKING:
+    from cai_dagster.training.reward_modelling import LabelledPairs
 
 
 @defaults_from(active_settings().reward_model)
@@ -40,30 +45,31 @@ def reward_model(
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
     from cai_dagster.plan.steps import labelled_training_pairs, reward_model_ingredients
-    from cai_dagster.training.reward_modelling import HUMAN, label_tables
+    from cai_dagster.training.reward_modelling import label_tables
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
     given = (preference_pairs, response_pairs, judgements, prompts, constitution)
     read = [table for table in given if table.table in label_tables(config)] + _human_labels(context)
     work = work_of(context, lake, *read, sl_cai_model)
-    pairs = labelled_training_pairs(work, config)
-    _require_pairs(pairs.height, config.min_pairs)
-    ingredients = reward_model_ingredients(work, base, config, pairs)
 
-    def train_into(folder: Path) -> TrainingOutcome:
+    def train_on(pairs: "LabelledPairs", folder: Path) -> TrainingOutcome:
         from cai_dagster.training.launch import RewardModelTraining, train
-        from cai_dagster.training.reward_modelling import token_pairs
+        from cai_dagster.training.reward_modelling import TokenPair, token_pairs
+        from cai_dagster.training.token_files import write_token_rows
 
-        usable = token_pairs(pairs, ChatFormat(base.folder, policy.chat_options), config.max_length)
-        _require_pairs(len(usable), config.min_pairs)
+        tokenized = token_pairs(pairs.rows(), ChatFormat(base.folder, policy.chat_options), config.max_length)
+        usable = write_token_rows(TokenPair, tokenized, folder.parent / "pairs.arrow")
+        _require_pairs(usable.count, config.min_pairs)
         training = RewardModelTraining(base.folder, usable, config, policy.chat_options, folder)
         outcome = train(training, context.log.info)
-        identical = {"identical_after_truncation": pairs.height - len(usable)}
-        return replace(outcome, row_counts={**outcome.row_counts, **identical, **labelled_by})
+        identical = {"identical_after_truncation": pairs.count - usable.count}
+        return replace(outcome, row_counts={**outcome.row_counts, **identical, **pairs.labelled_by()})
 
-    people = int((pairs["labelled_by"] == HUMAN).sum())
-    labelled_by = {"ai_pairs": pairs.height - people, "human_pairs": people}
-    return stage_checkpoint(context, lake, work.staged, ingredients, pairs.height, train_into, labelled_by)
+    with labelled_training_pairs(work, config) as pairs:
+        _require_pairs(pairs.count, config.min_pairs)
+        ingredients = reward_model_ingredients(work, base, config, pairs)
+        train_into = partial(train_on, pairs)
+        return stage_checkpoint(context, lake, work.staged, ingredients, pairs.count, train_into, pairs.labelled_by())
 
 
 def _human_labels(context: dg.AssetExecutionContext) -> list[TableSnapshot]:
@@ -101,11 +107,12 @@ def reward_model_evaluation(
     """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
     from cai_dagster.evaluation.reward_model import evaluate_checkpoint, scores_table
     from cai_dagster.pages.plots import calibration_plot, reward_plot
+    from cai_dagster.plan.steps import held_out_tables
 
     checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(context))
-    tables = {table.table: table.frame() for table in read}
-    staged = new_rows(context, lake, read)
+    work = work_of(context, lake, *read)
+    tables, staged = held_out_tables(work), work.staged
     with ACCELERATOR.reserved(context.log.info):
         scored = evaluate_checkpoint(checkpoint, tables, config, staged.reject, context.log.info)
     if not scored:

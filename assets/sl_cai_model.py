@@ -8,11 +8,10 @@ from assets.common.launchpad import defaults_from
 from assets.common.stage import work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
-from cai_dagster.inputs.settings import Split
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.settings import TrainedRounds, TrainingSettings
+from cai_dagster.training.settings import TrainingSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
 
@@ -33,24 +32,24 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.plan.steps import sl_cai_ingredients
-    from cai_dagster.training.supervised import dialogues_of, supervised_examples, token_rows
+    from cai_dagster.plan.steps import held_out_dialogues, sl_cai_ingredients, supervised_dialogues
 
     base = policy.weights()
-    examples = dialogues_of(sft_dataset.frame())
-    held_out = dialogues_of(
-        supervised_examples(revision_rounds.frame(), prompts.frame(), Split.evaluation, TrainedRounds.final)
-    )
     work = work_of(context, lake, sft_dataset, revision_rounds, prompts)
     ingredients = sl_cai_ingredients(work, base, config)
 
     def train_into(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.launch import SupervisedTraining, train
+        from cai_dagster.training.supervised import TokenRow, token_rows
+        from cai_dagster.training.token_files import write_token_rows
 
         chat_format = policy.chat_format()
-        rows = token_rows(examples, chat_format, config.max_length)
-        unseen = token_rows(held_out, chat_format, config.max_length)
+        learned = token_rows(supervised_dialogues(work), chat_format, config.max_length)
+        held_out = token_rows(held_out_dialogues(work), chat_format, config.max_length)
+        rows = write_token_rows(TokenRow, learned, folder.parent / "rows.arrow")
+        unseen = write_token_rows(TokenRow, held_out, folder.parent / "held_out.arrow")
         training = SupervisedTraining(base.folder, rows, unseen, config, policy.chat_options, folder)
         return train(training, context.log.info)
 
-    return stage_checkpoint(context, lake, work.staged, ingredients, len(examples), train_into)
+    examples = work.lake.count("FROM sft_dataset", **work.tables)
+    return stage_checkpoint(context, lake, work.staged, ingredients, examples, train_into)

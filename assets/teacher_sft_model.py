@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, run_stage
+from assets.common.stage import run_stage, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import stage_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -54,25 +54,29 @@ def teacher_sft_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
-    from cai_dagster.training.supervised import answered_prompts, dialogues_of, examples_hash, token_rows
+    from cai_dagster.plan.steps import teacher_dialogues
+    from cai_dagster.training.supervised import examples_hash
 
-    staged = new_rows(context, lake, [teacher_responses, prompts])
+    work = work_of(context, lake, teacher_responses, prompts)
     base = policy.weights()
-    examples = dialogues_of(answered_prompts(teacher_responses.frame(), prompts.frame()))
     ingredients = Ingredients(
         asset="teacher_sft_model",
         constitution_version=context.partition_key,
         base_model=base.model_id("float32"),
-        rows=examples_hash(examples),
+        rows=examples_hash(teacher_dialogues(work)),
         settings=config.model_dump(),
-        lake_snapshots={table.table: table.snapshot_id for table in (teacher_responses, prompts)},
+        lake_snapshots=work.snapshots,
     )
 
     def train_into(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.launch import SupervisedTraining, train
+        from cai_dagster.training.supervised import TokenRow, token_rows
+        from cai_dagster.training.token_files import write_token_rows
 
-        rows = token_rows(examples, policy.chat_format(), config.max_length)
-        training = SupervisedTraining(base.folder, rows, [], config, policy.chat_options, folder)
+        tokenized = token_rows(teacher_dialogues(work), policy.chat_format(), config.max_length)
+        rows = write_token_rows(TokenRow, tokenized, folder.parent / "rows.arrow")
+        training = SupervisedTraining(base.folder, rows, None, config, policy.chat_options, folder)
         return train(training, context.log.info)
 
-    return stage_checkpoint(context, lake, staged, ingredients, len(examples), train_into)
+    answered = work.lake.count("FROM teacher_responses", **work.tables)
+    return stage_checkpoint(context, lake, work.staged, ingredients, answered, train_into)

@@ -19,6 +19,16 @@ def content_hash(value: Any, digits: int = 64) -> str:
     return hashlib.sha256(_canonical(value)).hexdigest()[:digits]
 
 
+def content_hash_of_list(values: Iterable[Any]) -> str:
+    """`content_hash` of a list of these values, of which one at a time is in memory."""
+    digest = hashlib.sha256(b"[")
+    for number, value in enumerate(values):
+        digest.update(b"," if number else b"")
+        digest.update(_canonical(value))
+    digest.update(b"]")
+    return digest.hexdigest()
+
+
 def unit_interval(*parts: str | int) -> float:
     """A number strictly between 0 and 1 that depends on the parts alone, uniform over them (52 bits)."""
     return _fraction(hashlib.sha256(_canonical(parts)))

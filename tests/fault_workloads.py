@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fault_marks import DONE, WORKING, mark
+from tests.token_rows import on_disk
 
 EVERYTHING = [
     "constitution",
@@ -112,10 +113,10 @@ def run_training(base: str) -> None:
     marked(PreTrainedModel, "save_pretrained", "saving", "saved")
     changes = {"batch_size": 4, "device_batch_size": 4, "max_length": 32, "epochs": 10, "learning_rate": 1e-2}
     settings = TrainingSettings.model_validate(active_settings().sl_cai_model.model_dump() | changes)
-    rows = [TokenRow([1, 60 + number, 70, 71, 2], 2) for number in range(16)]
+    rows = [TokenRow.of([1, 60 + number, 70, 71, 2], 2) for number in range(16)]
 
     def train(folder: Path) -> TrainingOutcome:
-        return train_supervised(Path(base), rows, rows, settings, USUAL, lambda _: None, folder)
+        return train_supervised(Path(base), on_disk(rows), on_disk(rows), settings, USUAL, lambda _: None, folder)
 
     mark(WORKING)
     train_once(

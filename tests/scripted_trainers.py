@@ -14,11 +14,11 @@ import safetensors.numpy
 from cai_dagster.hashing import content_hash, seed_of
 from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
-from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
-from cai_dagster.training.supervised import TokenRow
+from cai_dagster.training.token_files import TokenFile
 from tests.fault_marks import mark
+from tests.token_rows import rows_of
 
 SCORE_BATCH = 8
 SHARDS = 8
@@ -28,43 +28,44 @@ SHARD_VALUES = 20_000
 
 def train_supervised(
     base: Path,
-    rows: Sequence[TokenRow],
-    held_out: Sequence[TokenRow],
+    rows: TokenFile,
+    held_out: TokenFile | None,
     settings: TrainingSettings,
     options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
     """As `trainers.train_supervised`."""
-    curve = _write(folder, [[row.input_ids, row.completion_start] for row in rows], settings)
-    return TrainingOutcome({"trained": len(rows), "held_out": len(held_out)}, {"train_loss": curve[-1][1]}, curve)
+    curve = _write(folder, rows_of(rows), settings)
+    counts = {"trained": rows.count, "held_out": held_out.count if held_out else 0}
+    return TrainingOutcome(counts, {"train_loss": curve[-1][1]}, curve)
 
 
 def train_reward_model(
     base: Path,
-    pairs: Sequence[TokenPair],
+    pairs: TokenFile,
     settings: TrainingSettings,
     options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
     """As `trainers.train_reward_model`."""
-    curve = _write(folder, [[pair.chosen_ids, pair.rejected_ids, pair.p_chosen] for pair in pairs], settings)
-    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve)
+    rows = [[pair["chosen_ids"], pair["rejected_ids"], pair["p_chosen"]] for pair in rows_of(pairs)]
+    curve = _write(folder, rows, settings)
+    return TrainingOutcome({"trained": pairs.count}, {"train_loss": curve[-1][1]}, curve)
 
 
 def train_dpo(
     base: Path,
-    pairs: Sequence[CompletionPair],
+    pairs: TokenFile,
     settings: DpoModelSettings,
     options: ChatOptions,
     report: Callable[[str], None],
     folder: Path,
 ) -> TrainingOutcome:
     """As `policy_trainers.train_dpo`."""
-    rows = [[pair.prompt_ids, pair.chosen_ids, pair.rejected_ids, pair.p_chosen] for pair in pairs]
-    curve = _write(folder, rows, settings)
-    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": curve[-1][1]}, curve, {"margin": curve})
+    curve = _write(folder, rows_of(pairs), settings)
+    return TrainingOutcome({"trained": pairs.count}, {"train_loss": curve[-1][1]}, curve, {"margin": curve})
 
 
 def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: ChatOptions) -> Any:

@@ -168,7 +168,10 @@ def _held_out(
         principle = trained_with["human_principle"] if conditioned else None
         people = human_pairs(tables["human_preferences"], certain, principle=principle)
         parts.append(("labelled_by", HUMAN, people.filter(unseen)))
-    slices = [Slice(kind, value, token_pairs(rows, chat_format, max_length)) for kind, value, rows in parts]
+    slices = [
+        Slice(kind, value, list(token_pairs(rows.iter_rows(named=True), chat_format, max_length)))
+        for kind, value, rows in parts
+    ]
     return [part for part in slices if part.pairs] if slices[0].pairs else []
 
 

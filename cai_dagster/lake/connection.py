@@ -4,6 +4,7 @@
 
 import os
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
@@ -42,11 +43,7 @@ def started_duckdb(home: Home | None = None) -> duckdb.DuckDBPyConnection:
     connection.execute("SET enable_progress_bar = false")  # it would be drawn across the log
     _load(connection, duckdb_extension_ducklake, duckdb_extension_sqlite_scanner)
     if home is not None and home.shared_catalog is not None:
-        try:
-            import duckdb_extension_postgres_scanner
-        except ModuleNotFoundError:
-            raise LakeError("a shared catalog needs: pip install --no-deps -r requirements/postgres.txt") from None
-        _load(connection, duckdb_extension_postgres_scanner)
+        _load(connection, *_installed("a shared catalog", "postgres", "duckdb_extension_postgres_scanner"))
     if home is not None and not home.tables_are_local:
         _use_object_storage(connection)
     return connection
@@ -58,15 +55,19 @@ def _load(connection: duckdb.DuckDBPyConnection, *packages: ModuleType) -> None:
             connection.execute(f"LOAD {literal(file)}")
 
 
+def _installed(what: str, requirements: str, *packages: str) -> list[ModuleType]:
+    try:
+        return [import_module(package) for package in packages]
+    except ModuleNotFoundError:
+        raise LakeError(f"{what} needs: pip install --no-deps -r requirements/{requirements}.txt") from None
+
+
 def _use_object_storage(connection: duckdb.DuckDBPyConnection) -> None:
     """Keys come from the cloud's own chain (environment, files, roles), and an endpoint from AWS_ENDPOINT_URL.
 
     A secret and no settings: DuckLake cleans up on a connection of its own.
     """
-    import duckdb_extension_aws
-    import duckdb_extension_httpfs
-
-    _load(connection, duckdb_extension_httpfs, duckdb_extension_aws)
+    _load(connection, *_installed("data on S3", "s3", "duckdb_extension_httpfs", "duckdb_extension_aws"))
     options = "TYPE s3, PROVIDER credential_chain, REFRESH auto"
     if endpoint := os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"):
         url = urlsplit(endpoint)

@@ -9,7 +9,6 @@ import contextlib
 import weakref
 from collections.abc import Generator, Iterator, Mapping
 from functools import cached_property
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -142,20 +141,47 @@ class SnapshotTables:
             yield pl.scan_parquet(file)
 
     def parts(
-        self, column: str, keys: int, selects: Mapping[str, str], /, **tables: Rows
+        self, column: str, rows: int, selects: Mapping[str, str], /, **tables: Rows
     ) -> Iterator[dict[str, pl.DataFrame]]:
-        """The rows of several SELECTs in parts, each sorted by a column: memory does not grow with their number.
+        """The rows of several SELECTs in parts, in the order of a column: memory does not grow with their number.
 
-        A part has the next `keys` rows of the first SELECT, and all rows of the others with values as they have.
+        The column is an id, a hash: a part has the rows of all SELECTs whose ids have the same first digits. There are
+        as many digits as it takes for the first SELECT to have at most `rows` rows in a part; parts in which it has
+        none are left out.
         """
+        first = next(iter(selects))
+        digits = self._digits(f"SELECT {column} AS id FROM ({selects[first]})", rows, tables)
+        nothing = {name: self.query(f"FROM ({sql}) LIMIT 0", **tables) for name, sql in selects.items()}
         with contextlib.ExitStack() as copies:
-            files = [copies.enter_context(self._copied(f"{sql} ORDER BY {column}", tables)) for sql in selects.values()]
-            frames = dict(zip(selects, map(pl.scan_parquet, files), strict=True))
-            first = frames[next(iter(frames))].select(column).gather_every(keys).unique().sort(column).collect()
-            begins = first[column].to_list()
-            for begin, end in zip_longest(begins, begins[1:]):
-                within = (pl.col(column) >= begin) & (True if end is None else pl.col(column) < end)
-                yield {name: frame.filter(within).collect() for name, frame in frames.items()}
+            folders: dict[str, Path] = {}
+            for name, sql in selects.items():
+                divided = f"SELECT *, 'p' || {column}[:{digits}] AS part FROM ({sql})"
+                folders[name] = copies.enter_context(self._divided(divided, tables))
+            for part in sorted(folder.name for folder in folders[first].glob("*=*")):
+                found = {name: sorted((folder / part).glob("*.parquet")) for name, folder in folders.items()}
+                yield {
+                    name: pl.read_parquet(files, hive_partitioning=False).sort(column) if files else nothing[name]
+                    for name, files in found.items()
+                }
+
+    def _digits(self, ids: str, rows: int, tables: Mapping[str, Rows]) -> int:
+        """How many first digits of the ids at most so many rows share; more than eight say no more."""
+        for digits in range(8):
+            shared = f"SELECT count(*) AS n FROM ({ids}) GROUP BY id[:{digits}]"
+            if (self.query(f"SELECT max(n) AS n FROM ({shared})", **tables).item() or 0) <= rows:
+                return digits
+        return 8
+
+    @contextlib.contextmanager
+    def _divided(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
+        """The rows of a SELECT in a folder with a folder of files for each value of its column `part`."""
+        _ = self._connection
+        with scratch_folder(self._scratch) as folder:
+            options = "FORMAT parquet, PARTITION_BY (part), OVERWRITE"
+            copy = f"COPY ({with_tables(sql, tables)}) TO {literal(folder / 'parts')} ({options})"
+            with full_disk_named(self._home.root, temporary_scratch()):
+                retry_conflicts(lambda: self._copy(copy, ordered=False))
+            yield folder / "parts"
 
     @contextlib.contextmanager
     def _copied(self, sql: str, tables: Mapping[str, Rows], ordered: bool = True) -> Generator[Path]:
@@ -220,6 +246,7 @@ def _little_memory(connection: duckdb.DuckDBPyConnection, ordered: bool) -> Gene
     """Bound the memory of a statement, and let its rows come in any order unless they are `ordered`."""
     (threads,) = connection.execute("SELECT current_setting('threads')::INTEGER").fetchall()[0]
     connection.execute(f"SET preserve_insertion_order = {ordered}")
+    connection.execute(f"SET partitioned_write_flush_threshold = {COPIED_ROWS}")
     try:
         with contextlib.suppress(duckdb.OutOfMemoryException):  # where as much is taken now
             connection.execute(f"SET memory_limit = '{MEGABYTES_A_THREAD * threads}MB'")

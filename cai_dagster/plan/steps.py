@@ -4,13 +4,15 @@ An asset runs a step on snapshots of the tables before it; a plan runs the same 
 A step knows neither Dagster nor whether its inputs are committed.
 """
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cai_dagster.constitution.constitution import Constitution, load_constitution
+from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
 from cai_dagster.inputs.human_preferences import collect_human_preferences
@@ -29,6 +31,7 @@ from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.queries import Rows
+from cai_dagster.lake.scratch import scratch_folder, scratch_of, temporary_scratch
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ChatFormat
@@ -39,19 +42,44 @@ from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revisio
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
 from cai_dagster.training.checkpoints import Ingredients
-from cai_dagster.training.reward_modelling import label_tables, pairs_hash, training_pairs, training_settings
-from cai_dagster.training.settings import RewardModelBase, RewardModelSettings, SftDatasetSettings, TrainingSettings
-from cai_dagster.training.supervised import dialogues_of, examples_hash, supervised_examples
+from cai_dagster.training.reward_modelling import (
+    LabelledPairs,
+    ai_pairs,
+    label_tables,
+    preference_split,
+    training_pairs,
+    training_settings,
+)
+from cai_dagster.training.settings import (
+    DpoModelSettings,
+    RewardModelBase,
+    RewardModelSettings,
+    SftDatasetSettings,
+    TrainedRounds,
+    TrainingSettings,
+)
+from cai_dagster.training.supervised import answered_prompts, dialogues_of, examples_hash, supervised_examples
 
 if TYPE_CHECKING:
     import polars as pl
 
 ROWS_AT_ONCE = 10_000  # pairs with their judgements, or prompts with their rounds: so many texts are in memory
 
+_REVISED_PROMPTS = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
 _JUDGED_PAIRS = {
     "pairs": "FROM response_pairs",
     "judgements": "FROM judgements",
     "prompts": "SELECT pair_id, prompts.* FROM response_pairs JOIN prompts USING (prompt_id)",
+}
+_PREFERENCE_PAIRS = {"preference_pairs": "FROM preference_pairs"}
+_HELD_OUT = {
+    "prompts": "FROM prompts WHERE split = 'evaluation'",
+    "preference_pairs": "FROM preference_pairs WHERE split = 'evaluation'",
+    "human_preferences": "FROM human_preferences WHERE split = 'evaluation'",
+    "response_pairs": "SELECT r.* FROM response_pairs r JOIN prompts USING (prompt_id) WHERE split = 'evaluation'",
+    "judgements": "SELECT j.* FROM judgements j JOIN response_pairs USING (pair_id) JOIN prompts USING (prompt_id)"
+    " WHERE split = 'evaluation'",
+    "constitution": "FROM constitution",
 }
 
 
@@ -142,8 +170,7 @@ def fill_human_preferences(
 
 def fill_sft_dataset(work: Work, settings: SftDatasetSettings) -> int:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`; how many examples there are."""
-    tables = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
-    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, tables, **work.tables):
+    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, _REVISED_PROMPTS, **work.tables):
         work.staged.add_frame(supervised_examples(part["revision_rounds"], part["prompts"], Split.sft, settings.rounds))
     return work.staged.row_count
 
@@ -178,36 +205,108 @@ def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict
     return {"label_policy": policy_text(settings), **not_kept}
 
 
+def supervised_dialogues(work: Work) -> Iterator[Messages]:
+    """What SL-CAI is trained on."""
+    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, {"sft_dataset": "FROM sft_dataset"}, **work.tables):
+        yield from dialogues_of(part["sft_dataset"].sort("prompt_id", "sample", "round").iter_rows(named=True))
+
+
+def held_out_dialogues(work: Work) -> Iterator[Messages]:
+    """The evaluation prompts with their last revisions, whose loss says whether SL-CAI has learned."""
+    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, _REVISED_PROMPTS, **work.tables):
+        last = supervised_examples(part["revision_rounds"], part["prompts"], Split.evaluation, TrainedRounds.final)
+        yield from dialogues_of(last.iter_rows(named=True))
+
+
 def sl_cai_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:
     """What SL-CAI is made of: the base model, sft_dataset and the settings."""
     return Ingredients(
         asset="sl_cai_model",
         constitution_version=work.version,
         base_model=base.model_id("float32"),
-        rows=examples_hash(dialogues_of(work.frame("sft_dataset"))),
+        rows=examples_hash(supervised_dialogues(work)),
         settings=settings.model_dump(),
         lake_snapshots=work.snapshots,
     )
 
 
-def labelled_training_pairs(work: Work, settings: RewardModelSettings) -> "pl.DataFrame":
+def teacher_dialogues(work: Work) -> Iterator[Messages]:
+    """The feedback model's own answers, of the split `sft`."""
+    tables = {"prompts": "FROM prompts", "teacher_responses": "FROM teacher_responses"}
+    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, tables, **work.tables):
+        yield from dialogues_of(answered_prompts(part["teacher_responses"], part["prompts"]).iter_rows(named=True))
+
+
+def labelled_training_pairs(
+    work: Work, settings: RewardModelSettings
+) -> contextlib.AbstractContextManager[LabelledPairs]:
     """The pairs that a reward model is trained on: AI-labelled ones, and human-labelled ones where there are any."""
-    read = [*label_tables(settings), *(["human_preferences"] if "human_preferences" in work.tables else [])]
-    return training_pairs({name: work.frame(name) for name in read}, settings)
+    return _in_a_file(work, _labelled_parts(work, settings))
+
+
+def preference_training_pairs(work: Work) -> contextlib.AbstractContextManager[LabelledPairs]:
+    """The pairs that DPO is trained on: those of preference_pairs."""
+    parts = work.lake.parts("pair_id", ROWS_AT_ONCE, _PREFERENCE_PAIRS, **work.tables)
+    return _in_a_file(work, (preference_split(ai_pairs(part["preference_pairs"])) for part in parts))
+
+
+@contextlib.contextmanager
+def _in_a_file(work: Work, frames: "Iterator[pl.DataFrame]") -> Generator[LabelledPairs]:
+    with scratch_folder(scratch_of(work.home)) as folder:
+        with full_disk_named(work.home.root, temporary_scratch()):
+            pairs = LabelledPairs.written(frames, folder / "pairs")
+        yield pairs
+
+
+def _labelled_parts(work: Work, settings: RewardModelSettings) -> "Iterator[pl.DataFrame]":
+    parts = work.lake.parts
+    if settings.principle_conditioned:
+        constitution = {"constitution": work.frame("constitution")}
+        for part in parts("pair_id", ROWS_AT_ONCE, _JUDGED_PAIRS, **work.tables):
+            judged = {"response_pairs": part["pairs"], "prompts": part["prompts"].unique("prompt_id")}
+            yield training_pairs({**constitution, **judged, "judgements": part["judgements"]}, settings)
+    else:
+        for part in parts("pair_id", ROWS_AT_ONCE, _PREFERENCE_PAIRS, **work.tables):
+            yield training_pairs(part, settings)
+    if "human_preferences" in work.tables and settings.human_weight:
+        for part in parts("pair_id", ROWS_AT_ONCE, {"human_preferences": "FROM human_preferences"}, **work.tables):
+            yield training_pairs(part, settings)
+
+
+def held_out_tables(work: Work) -> "dict[str, pl.DataFrame]":
+    """What a reward model is evaluated on: the rows of evaluation prompts, and the principles."""
+    return {
+        name: work.lake.query(f"{sql} ORDER BY ALL", **work.tables)
+        for name, sql in _HELD_OUT.items()
+        if name in work.tables
+    }
 
 
 def reward_model_ingredients(
-    work: Work, base: Weights, settings: RewardModelSettings, pairs: "pl.DataFrame"
+    work: Work, base: Weights, settings: RewardModelSettings, pairs: LabelledPairs
 ) -> Ingredients:
     """What the reward model is made of: the weights it starts from, its training pairs and the settings."""
     return Ingredients(
         asset="reward_model",
         constitution_version=work.version,
         base_model=base.model_id("float32"),
-        rows=pairs_hash(pairs),
-        settings=training_settings(settings, pairs),
+        rows=pairs.hash(),
+        settings=training_settings(settings, with_people=pairs.labelled_by()["human_pairs"] > 0),
         lake_snapshots=work.snapshots,
-        label_policy=pairs["label_policy"][0] if pairs.height else None,
+        label_policy=pairs.label_policy(),
+    )
+
+
+def dpo_ingredients(work: Work, base: Weights, settings: DpoModelSettings, pairs: LabelledPairs) -> Ingredients:
+    """What the policy of DPO is made of: SL-CAI, the pairs and the settings."""
+    return Ingredients(
+        asset="dpo_model",
+        constitution_version=work.version,
+        base_model=base.model_id("float32"),
+        rows=pairs.hash(),
+        settings=settings.model_dump(),
+        lake_snapshots=work.snapshots,
+        label_policy=pairs.label_policy(),
     )
 
 
@@ -268,8 +367,8 @@ class Training:
 
 
 def _reward_model(work: Work, base: Weights, settings: Settings) -> Ingredients:
-    pairs = labelled_training_pairs(work, settings.reward_model)
-    return reward_model_ingredients(work, base, settings.reward_model, pairs)
+    with labelled_training_pairs(work, settings.reward_model) as pairs:
+        return reward_model_ingredients(work, base, settings.reward_model, pairs)
 
 
 TRAININGS = {

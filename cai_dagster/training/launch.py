@@ -21,10 +21,9 @@ import msgspec
 from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.processes import decoded, encoded
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt
-from cai_dagster.training.reward_modelling import TokenPair
+from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
-from cai_dagster.training.supervised import TokenRow
+from cai_dagster.training.token_files import TokenFile
 
 Report = Callable[[str], None]
 REPORTED, FAILED = "report: ", "failure: "  # how a line of the workers' output begins: for the log, or why one ends
@@ -41,8 +40,8 @@ class SupervisedTraining:
     """As `trainers.train_supervised`."""
 
     base: Path
-    rows: list[TokenRow]
-    held_out: list[TokenRow]
+    rows: TokenFile
+    held_out: TokenFile | None
     settings: TrainingSettings
     options: ChatOptions
     folder: Path
@@ -59,7 +58,7 @@ class RewardModelTraining:
     """As `trainers.train_reward_model`."""
 
     base: Path
-    pairs: list[TokenPair]
+    pairs: TokenFile
     settings: TrainingSettings
     options: ChatOptions
     folder: Path
@@ -76,7 +75,7 @@ class DpoTraining:
     """As `policy_trainers.train_dpo`."""
 
     base: Path
-    pairs: list[CompletionPair]
+    pairs: TokenFile
     settings: DpoModelSettings
     options: ChatOptions
     folder: Path

@@ -26,11 +26,19 @@ from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.library_environment import prepare_vllm
 from cai_dagster.models.messages import Messages
 from cai_dagster.training.checkpoints import Curve, TrainingOutcome
-from cai_dagster.training.policy_optimization import CompletionPair, RewardReading, TrainingPrompt, scored_dialogues
+from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt, scored_dialogues
 from cai_dagster.training.scoring import Scorer
 from cai_dagster.training.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.soft_label_collator import SoftLabelCollator
-from cai_dagster.training.trainers import ProgressCallback, Report, lora_config, save_model, trainer_arguments
+from cai_dagster.training.token_files import TokenFile
+from cai_dagster.training.trainers import (
+    ProgressCallback,
+    Report,
+    dataset_of,
+    lora_config,
+    save_model,
+    trainer_arguments,
+)
 
 Reward = Callable[[Sequence[Messages], Sequence[str]], list[float]]
 """The reward of each completion of each prompt."""
@@ -42,38 +50,32 @@ _RLOO_CURVES = {"reward": "reward", "kl": "kl_per_token", "completions/mean_leng
 
 def train_dpo(
     base: Path,
-    pairs: Sequence[CompletionPair],
+    pairs: TokenFile,
     settings: DpoModelSettings,
     options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
-    """Optimize the policy in `base` on the pairs, with itself as the reference; write it to `folder`.
+    """Optimize the policy in `base` on `pairs` (CompletionPair), with itself as the reference; write it to `folder`.
 
     The curves are the mean margin m (in nats) of the batches and the share of their pairs with m > 0.
     """
     chat_format = ChatFormat(base, options)
     progress = _CurveKeeper(report, _DPO_CURVES)
-    columns = {
-        "prompt_ids": [pair.prompt_ids for pair in pairs],
-        "chosen_ids": [pair.chosen_ids for pair in pairs],
-        "rejected_ids": [pair.rejected_ids for pair in pairs],
-        "p_chosen": [pair.p_chosen for pair in pairs],
-    }
     tokenizer: Any = chat_format.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = SoftLabelDpoTrainer(
         conservative=settings.loss == DpoLoss.conservative,
         model=_policy(base, settings, options),
         args=DPOConfig(
-            **trainer_arguments(settings, len(pairs), folder),
+            **trainer_arguments(settings, pairs.count, folder),
             max_length=None,
             beta=settings.beta,
             loss_type=["robust" if settings.loss == DpoLoss.robust else "sigmoid"],
             label_smoothing=settings.label_smoothing,
             trust_remote_code=options.trust_remote_code,
         ),
-        train_dataset=Dataset.from_dict(columns),
+        train_dataset=dataset_of(pairs),
         data_collator=SoftLabelCollator(DataCollatorForPreference(pad_token_id=padding), ("p_chosen",)),
         processing_class=tokenizer,
         peft_config=lora_config(settings, TaskType.CAUSAL_LM),
@@ -82,7 +84,7 @@ def train_dpo(
     trainer.remove_callback(PrinterCallback)
     metrics = {"train_loss": trainer.train().training_loss, **progress.last()}
     save_model(trainer, chat_format, settings, folder)
-    return TrainingOutcome({"trained": len(pairs)}, metrics, progress.loss_curve, progress.curves)
+    return TrainingOutcome({"trained": pairs.count}, metrics, progress.loss_curve, progress.curves)
 
 
 def train_rlaif(
@@ -160,7 +162,7 @@ def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: Chat
     )
 
     def reward(prompts: Sequence[Messages], completions: Sequence[str]) -> list[float]:
-        return scorer.rewards(scored_dialogues(prompts, completions, chat_format, reading))
+        return scorer.rewards([*scored_dialogues(prompts, completions, chat_format, reading)])
 
     return reward
 

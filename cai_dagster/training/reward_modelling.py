@@ -8,19 +8,23 @@ from both (Bai et al. 2022, section 4.2: human helpfulness beside AI harmlessnes
 
 # pyright: reportMissingTypeStubs=false
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
 
-from cai_dagster.hashing import content_hash
+from cai_dagster.hashing import content_hash_of_list
 from cai_dagster.inputs.settings import Split
 from cai_dagster.judging.label_policies import SOFT_MEAN, label_pairs, preference_rows
 from cai_dagster.judging.questions import quote
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Message, Messages, to_messages
+from cai_dagster.tables.registry import TABLES
 from cai_dagster.training.settings import RewardLabels, RewardModelSettings
 
 if TYPE_CHECKING:
@@ -61,22 +65,28 @@ def label_tables(settings: RewardModelSettings) -> tuple[str, ...]:
 
 
 def training_pairs(tables: Mapping[str, pl.DataFrame], settings: RewardModelSettings) -> pl.DataFrame:
-    """The labelled pairs of the split `preference`: the feedback model's, then people's, each with its loss weight.
+    """Labelled pairs of the split `preference`, each with its loss weight: the feedback model's, or people's.
 
-    `tables`: those that `label_tables` names and, where it has been materialized, `human_preferences`. Columns as in
-    `preference_pairs`, and `labelled_by` (ai or human), `principle_id` and `principle` (null where no principle is
-    part of the input), `margin` and `loss_weight`.
+    `tables`: those that `label_tables` names, or `human_preferences`. Columns as in `preference_pairs`, and
+    `labelled_by` (ai or human), `principle_id` and `principle` (null where no principle is part of the input),
+    `margin` and `loss_weight`.
     """
-    pairs = principle_pairs(tables) if settings.principle_conditioned else ai_pairs(tables["preference_pairs"])
-    if "human_preferences" in tables and settings.human_weight:
+    if "human_preferences" in tables:
         principle = settings.human_principle if settings.principle_conditioned else None
-        people = human_pairs(tables["human_preferences"], settings.human_p_chosen, settings.human_weight, principle)
-        pairs = pl.concat([pairs, people])
-    pairs = pairs.filter(pl.col("split") == Split.preference)
+        people = tables["human_preferences"]
+        pairs = human_pairs(people, settings.human_p_chosen, settings.human_weight, principle)
+    else:
+        pairs = principle_pairs(tables) if settings.principle_conditioned else ai_pairs(tables["preference_pairs"])
+    pairs = preference_split(pairs)
     if settings.labels == RewardLabels.soft:
         return pairs
     strength = 2 * pl.col("p_chosen") - 1
     return pairs.with_columns((settings.margin * strength).alias("margin"), pl.lit(1.0).alias("p_chosen"))
+
+
+def preference_split(pairs: pl.DataFrame) -> pl.DataFrame:
+    """The pairs that may be trained on."""
+    return pairs.filter(pl.col("split") == Split.preference)
 
 
 def ai_pairs(preference_pairs: pl.DataFrame) -> pl.DataFrame:
@@ -132,14 +142,54 @@ def _labelled(pairs: pl.DataFrame) -> pl.DataFrame:
     return pairs.with_columns(added).select(_COLUMNS)
 
 
-def pairs_hash(pairs: pl.DataFrame) -> str:
-    """The training pairs in their order, for the key of a checkpoint."""
-    columns = ["prompt", "chosen", "rejected", "p_chosen"]
-    columns += [name for name, value in _ORDINARY.items() if pairs[name].ne_missing(pl.Series([value])).any()]
-    return content_hash(pairs.select(columns).to_dicts())
+@dataclass(frozen=True)
+class LabelledPairs:
+    """The pairs of a training, in their order, in Parquet files: there may be more than memory holds."""
+
+    files: Path
+
+    @classmethod
+    def written(cls, frames: Iterable[pl.DataFrame], files: Path) -> "LabelledPairs":
+        """The pairs of these frames, which `training_pairs` made, one frame after another, in a folder's files."""
+        nothing = ai_pairs(TABLES["preference_pairs"].schema.to_frame())
+        for number, frame in enumerate(chain([nothing], frames)):
+            frame.write_parquet(files / f"{number:06}.parquet", mkdir=True)
+        return cls(files)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The pairs, a dict each."""
+        for file in sorted(self.files.iterdir()):
+            yield from pl.read_parquet(file).iter_rows(named=True)
+
+    @property
+    def _scanned(self) -> pl.LazyFrame:
+        return pl.scan_parquet(self.files / "*.parquet")
+
+    def labelled_by(self) -> dict[str, int]:
+        """How many pairs the feedback model labelled, and how many people did: `ai_pairs`, `human_pairs`."""
+        people = pl.col("labelled_by") == HUMAN
+        counts = self._scanned.select(ai_pairs=(~people).sum(), human_pairs=people.sum())
+        return counts.collect().row(0, named=True)
+
+    @cached_property
+    def count(self) -> int:
+        """How many pairs there are."""
+        return sum(self.labelled_by().values())
+
+    def label_policy(self) -> str | None:
+        """That of the first pair."""
+        policies = self._scanned.select("label_policy").head(1).collect()["label_policy"].to_list()
+        return policies[0] if policies else None
+
+    def hash(self) -> str:
+        """Of the pairs in their order, for the key of a checkpoint."""
+        special = [pl.col(name).ne_missing(pl.lit(value)).any() for name, value in _ORDINARY.items()]
+        varied = self._scanned.select(special).collect().row(0, named=True)
+        columns = ["prompt", "chosen", "rejected", "p_chosen", *(name for name, varies in varied.items() if varies)]
+        return content_hash_of_list({name: row[name] for name in columns} for row in self.rows())
 
 
-def training_settings(settings: RewardModelSettings, pairs: pl.DataFrame) -> dict[str, Any]:
+def training_settings(settings: RewardModelSettings, with_people: bool) -> dict[str, Any]:
     """The settings that decide the weights, for key and record of a checkpoint.
 
     An option that is off is left out, and so is what concerns human labels where there are none: what changes no
@@ -147,7 +197,7 @@ def training_settings(settings: RewardModelSettings, pairs: pl.DataFrame) -> dic
     """
     values = settings.model_dump()
     silent = {name for name, off in _OPTIONS_OFF.items() if values[name] == off}
-    if not (pairs["labelled_by"] == HUMAN).any():
+    if not with_people:
         silent |= {name for name in values if name.startswith("human_")}
     return {name: value for name, value in values.items() if name not in silent}
 
@@ -166,13 +216,12 @@ def conditioned(prompt: Messages, principle: str | None) -> Messages:
     return (Message(first.role, text), *prompt[1:])
 
 
-def token_pairs(pairs: pl.DataFrame, chat_format: ChatFormat, max_length: int) -> list[TokenPair]:
+def token_pairs(pairs: Iterable[Mapping[str, Any]], chat_format: ChatFormat, max_length: int) -> Iterator[TokenPair]:
     """The labelled pairs cut to `max_length` tokens, without those that have become identical: they teach nothing.
 
     (Their loss is ln 2 whatever the reward: OpenRLHF issue 1311.)
     """
-    tokenized: list[TokenPair] = []
-    for row in pairs.iter_rows(named=True):
+    for row in pairs:
         prompt, chosen, rejected = (to_messages(row[column]) for column in ("prompt", "chosen", "rejected"))
         prompt = conditioned(prompt, row["principle"])
         pair = TokenPair(
@@ -186,8 +235,7 @@ def token_pairs(pairs: pl.DataFrame, chat_format: ChatFormat, max_length: int) -
             prompt_id=row["prompt_id"],
         )
         if pair.chosen_ids != pair.rejected_ids:
-            tokenized.append(pair)
-    return tokenized
+            yield pair
 
 
 def soft_label_loss(margin: "NDArray[np.float64]", p_chosen: "NDArray[np.float64]") -> "NDArray[np.float64]":

@@ -3,12 +3,13 @@
 Bai et al. 2022, section 3: SL-CAI is trained on the revisions of all rounds. It knows no trainer.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
-from cai_dagster.hashing import content_hash
+from cai_dagster.hashing import content_hash_of_list
 from cai_dagster.inputs.settings import Split
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Messages, to_messages
@@ -17,15 +18,15 @@ from cai_dagster.training.settings import TrainedRounds
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A dialogue as tokens; the loss is taken from `completion_start` on."""
+    """A dialogue as tokens; `completion_mask` is 1 where the loss is taken."""
 
     input_ids: list[int]
-    completion_start: int
+    completion_mask: list[int]
 
-    @property
-    def completion_mask(self) -> list[int]:
-        """1 where the loss is taken."""
-        return [int(index >= self.completion_start) for index in range(len(self.input_ids))]
+    @classmethod
+    def of(cls, input_ids: list[int], completion_start: int) -> "TokenRow":
+        """A row of which the tokens from `completion_start` on are learned."""
+        return cls(input_ids, [int(index >= completion_start) for index in range(len(input_ids))])
 
 
 def supervised_examples(
@@ -58,18 +59,17 @@ def answered_prompts(responses: pl.DataFrame, prompts: pl.DataFrame) -> pl.DataF
 
 def examples_hash(dialogues: Iterable[Messages]) -> str:
     """The training rows in their order, for the key of a checkpoint."""
-    return content_hash([[(turn.role, turn.content) for turn in messages] for messages in dialogues])
+    return content_hash_of_list([(turn.role, turn.content) for turn in messages] for messages in dialogues)
 
 
-def token_rows(dialogues: Iterable[Messages], chat_format: ChatFormat, max_length: int) -> list[TokenRow]:
+def token_rows(dialogues: Iterable[Messages], chat_format: ChatFormat, max_length: int) -> Iterator[TokenRow]:
     """The dialogues cut to `max_length` tokens, without those of which nothing to learn is left."""
-    rows = [
-        TokenRow(chat_format.dialogue_ids(messages)[:max_length], chat_format.completion_start(messages))
-        for messages in dialogues
-    ]
-    return [row for row in rows if row.completion_start < len(row.input_ids)]
+    for messages in dialogues:
+        row = TokenRow.of(chat_format.dialogue_ids(messages)[:max_length], chat_format.completion_start(messages))
+        if any(row.completion_mask):
+            yield row
 
 
-def dialogues_of(examples: pl.DataFrame) -> list[Messages]:
-    """The `messages` column as messages."""
-    return [to_messages(turns) for turns in examples["messages"].to_list()]
+def dialogues_of(examples: Iterable[Mapping[str, Any]]) -> Iterator[Messages]:
+    """The `messages` of rows as messages."""
+    return (to_messages(row["messages"]) for row in examples)

@@ -9,10 +9,11 @@ completion would open a turn.
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from peft import LoraConfig, TaskType
@@ -32,10 +33,9 @@ from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.hardware import has_fast_bfloat16
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.reward_modelling import TokenPair
 from cai_dagster.training.settings import Sharding, TrainingSettings
 from cai_dagster.training.soft_label_collator import SoftLabelCollator
-from cai_dagster.training.supervised import TokenRow
+from cai_dagster.training.token_files import TokenFile
 
 Report = Callable[[str], None]
 LOGS_A_TRAINING = 20
@@ -43,18 +43,18 @@ LOGS_A_TRAINING = 20
 
 def train_supervised(
     base: Path,
-    rows: Sequence[TokenRow],
-    held_out: Sequence[TokenRow],
+    rows: TokenFile,
+    held_out: TokenFile | None,
     settings: TrainingSettings,
     options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
-    """Fine-tune a causal model on the completions of `rows`; write it to `folder`.
+    """Fine-tune a causal model on the completions of `rows` (TokenRow); write it to `folder`.
 
     Where there are held-out rows, their mean loss a token before and after is measured.
     """
-    chat_format = ChatFormat(base, options)
+    chat_format, measured = ChatFormat(base, options), held_out if held_out and held_out.count else None
     set_seed(settings.seed)
     model: Any = AutoModelForCausalLM.from_pretrained(
         base, dtype=torch.float32, use_safetensors=True, trust_remote_code=options.trust_remote_code
@@ -62,33 +62,34 @@ def train_supervised(
     progress = ProgressCallback(report)
     trainer = SFTTrainer(
         model=model,
-        args=SFTConfig(**trainer_arguments(settings, len(rows), folder), max_length=None, completion_only_loss=True),
-        train_dataset=_supervised_dataset(rows),
-        eval_dataset=_supervised_dataset(held_out) if held_out else None,
+        args=SFTConfig(**trainer_arguments(settings, rows.count, folder), max_length=None, completion_only_loss=True),
+        train_dataset=dataset_of(rows),
+        eval_dataset=dataset_of(measured) if measured else None,
         processing_class=chat_format.tokenizer,
         peft_config=lora_config(settings, TaskType.CAUSAL_LM),
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
     metrics: dict[str, float] = {}
-    if held_out:
+    if measured:
         metrics["held_out_loss_before"] = trainer.evaluate()["eval_loss"]
     metrics["train_loss"] = trainer.train().training_loss
-    if held_out:
+    if measured:
         metrics["held_out_loss_after"] = trainer.evaluate()["eval_loss"]
     save_model(trainer, chat_format, settings, folder)
-    return TrainingOutcome({"trained": len(rows), "held_out": len(held_out)}, metrics, progress.loss_curve)
+    counts = {"trained": rows.count, "held_out": measured.count if measured else 0}
+    return TrainingOutcome(counts, metrics, progress.loss_curve)
 
 
 def train_reward_model(
     base: Path,
-    pairs: Sequence[TokenPair],
+    pairs: TokenFile,
     settings: TrainingSettings,
     options: ChatOptions,
     report: Report,
     folder: Path,
 ) -> TrainingOutcome:
-    """Train a sequence-classification head (and the weights below it) on labelled pairs; write it to `folder`.
+    """Train a sequence-classification head (and the weights below it) on `pairs` (TokenPair); write it to `folder`.
 
     The loss weights are divided by their mean, so that they say what counts more and not how fast to learn.
     """
@@ -97,21 +98,15 @@ def train_reward_model(
     model: Any = AutoModelForSequenceClassification.from_pretrained(
         base, num_labels=1, dtype=torch.float32, use_safetensors=True, trust_remote_code=options.trust_remote_code
     )
-    mean_weight = sum(pair.loss_weight for pair in pairs) / len(pairs)
     progress = ProgressCallback(report)
-    columns = {
-        "chosen_ids": [pair.chosen_ids for pair in pairs],
-        "rejected_ids": [pair.rejected_ids for pair in pairs],
-        "p_chosen": [pair.p_chosen for pair in pairs],
-        "margin": [pair.margin for pair in pairs],
-        "loss_weight": [pair.loss_weight / mean_weight for pair in pairs],
-    }
+    dataset = dataset_of(pairs)
     tokenizer: Any = chat_format.tokenizer
     padding = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     trainer = SoftLabelRewardTrainer(
+        mean_weight=float(np.mean(dataset.data["loss_weight"])),
         model=model,
-        args=RewardConfig(**trainer_arguments(settings, len(pairs), folder), max_length=None),
-        train_dataset=Dataset.from_dict(columns),
+        args=RewardConfig(**trainer_arguments(settings, pairs.count, folder), max_length=None),
+        train_dataset=dataset,
         data_collator=SoftLabelCollator(DataCollatorForPreference(pad_token_id=padding), ("p_chosen", "loss_weight")),
         processing_class=tokenizer,
         peft_config=lora_config(settings, TaskType.SEQ_CLS),
@@ -120,7 +115,7 @@ def train_reward_model(
     trainer.remove_callback(PrinterCallback)
     loss = trainer.train().training_loss
     save_model(trainer, chat_format, settings, folder)
-    return TrainingOutcome({"trained": len(pairs)}, {"train_loss": loss}, progress.loss_curve)
+    return TrainingOutcome({"trained": pairs.count}, {"train_loss": loss}, progress.loss_curve)
 
 
 class SoftLabelRewardTrainer(RewardTrainer):
@@ -129,11 +124,16 @@ class SoftLabelRewardTrainer(RewardTrainer):
     Of certain labels and equal weights the loss is TRL's own, with its `margin`.
     """
 
+    def __init__(self, mean_weight: float, **arguments: Any) -> None:
+        self._mean_weight = mean_weight
+        super().__init__(**arguments)
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean weighted soft-label Bradley–Terry loss of a batch: its first half is chosen, its second rejected."""
         p_chosen, margin, weight = (inputs.pop(name) for name in ("p_chosen", "margin", "loss_weight"))
+        weight = weight / self._mean_weight
         outputs = model(**inputs, use_cache=False)
         chosen, rejected = torch.chunk(outputs.logits.squeeze(-1), chunks=2)
         ahead = chosen - rejected - margin
@@ -212,10 +212,9 @@ def lora_config(settings: TrainingSettings, task: TaskType) -> LoraConfig | None
     )
 
 
-def _supervised_dataset(rows: Sequence[TokenRow]) -> Dataset:
-    return Dataset.from_dict(
-        {"input_ids": [row.input_ids for row in rows], "completion_mask": [row.completion_mask for row in rows]}
-    )
+def dataset_of(rows: TokenFile) -> Dataset:
+    """The rows of a file, mapped into memory."""
+    return Dataset.from_file(str(rows.path))
 
 
 def save_model(trainer: Any, chat_format: ChatFormat, settings: TrainingSettings, folder: Path) -> None:

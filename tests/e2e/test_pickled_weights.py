@@ -10,11 +10,13 @@ from cai_dagster.models.chat_options import USUAL
 from cai_dagster.models.messages import Message
 from cai_dagster.settings import SETTINGS_FILE, load_settings
 from cai_dagster.training.policy_trainers import _policy
+from cai_dagster.training.reward_modelling import TokenPair
 from cai_dagster.training.scoring import Scorer
 from cai_dagster.training.supervised import TokenRow
 from cai_dagster.training.trainers import train_reward_model, train_supervised
 from tests.labelled_pairs import FORMAT
 from tests.tiny_models import write_tiny_network
+from tests.token_rows import on_disk
 
 SETTINGS = load_settings(SETTINGS_FILE, "demo")
 IDS = FORMAT.dialogue_ids((Message("user", "a"), Message("assistant", "b")))
@@ -41,10 +43,10 @@ def pickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 READERS: dict[str, Callable[[Path], object]] = {
     "scoring": Scorer,
     "supervised training": lambda folder: train_supervised(
-        folder, [TokenRow(IDS, 1)], [], SETTINGS.sl_cai_model, USUAL, print, folder / "trained"
+        folder, on_disk([TokenRow.of(IDS, 1)]), None, SETTINGS.sl_cai_model, USUAL, print, folder / "trained"
     ),
     "reward model training": lambda folder: train_reward_model(
-        folder, [], SETTINGS.reward_model, USUAL, print, folder / "trained"
+        folder, on_disk([TokenPair(IDS, IDS, 1.0, 1, 1)]), SETTINGS.reward_model, USUAL, print, folder / "trained"
     ),
     "policy optimization": lambda folder: _policy(folder, SETTINGS.dpo_model, USUAL),
 }

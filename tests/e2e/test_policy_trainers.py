@@ -13,6 +13,7 @@ from cai_dagster.settings import active_settings
 from cai_dagster.training.policy_optimization import CompletionPair, TrainingPrompt
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings
 from tests.fault_workloads import make_tiny_model
+from tests.token_rows import on_disk
 
 PAIRS = [CompletionPair([5, 30 + number], [40, 41, 42], [50, 51], 0.6 + number / 40) for number in range(8)]
 SMALL = {"batch_size": 4, "device_batch_size": 4, "max_length": 32, "warmup_share": 0.0}
@@ -61,7 +62,7 @@ def test_dpo_moves_the_policy_towards_what_is_preferred(tiny_model: Path, tmp_pa
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss=loss, learning_rate=1e-3, epochs=3, beta=0.1)
-    outcome = train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
+    outcome = train_dpo(tiny_model, on_disk(PAIRS), settings, USUAL, print, tmp_path / "model")
     moved = margins(tmp_path / "model", tiny_model, settings.beta)
     assert (moved > 0).all()
     assert outcome.loss_curve[-1][1] < outcome.loss_curve[0][1]
@@ -75,7 +76,7 @@ def test_conservative_dpo_stops_where_the_margin_says_what_the_label_says(tiny_m
 
     unsure = [CompletionPair(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids, 0.6) for pair in PAIRS]
     settings = dpo(loss="conservative", learning_rate=3e-3, epochs=20, beta=0.1)
-    train_dpo(tiny_model, unsure, settings, USUAL, print, tmp_path / "model")
+    train_dpo(tiny_model, on_disk(unsure), settings, USUAL, print, tmp_path / "model")
     said = 1 / (1 + np.exp(-margins(tmp_path / "model", tiny_model, settings.beta)))
     assert said == pytest.approx(np.full(8, 0.6), abs=0.03)
 
@@ -85,9 +86,9 @@ def test_the_conservative_loss_is_the_cross_entropy_with_the_label(tiny_model: P
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", batch_size=8, device_batch_size=8, epochs=2, learning_rate=1e-3, beta=0.5)
-    outcome = train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
+    outcome = train_dpo(tiny_model, on_disk(PAIRS), settings, USUAL, print, tmp_path / "model")
     once = settings.model_copy(update={"epochs": 1.0, "learning_rate": 1e-3})
-    train_dpo(tiny_model, PAIRS, once, USUAL, print, tmp_path / "once")
+    train_dpo(tiny_model, on_disk(PAIRS), once, USUAL, print, tmp_path / "once")
     margin = margins(tmp_path / "once", tiny_model, 0.5)
     label = np.array([pair.p_chosen for pair in PAIRS])
     expected = (label * np.logaddexp(0, -margin) + (1 - label) * np.logaddexp(0, margin)).mean()
@@ -100,7 +101,7 @@ def test_dpo_with_lora_leaves_an_ordinary_folder(tiny_model: Path, tmp_path: Pat
     from cai_dagster.training.policy_trainers import train_dpo
 
     settings = dpo(loss="conservative", lora_rank=4, learning_rate=1e-2, epochs=5)
-    train_dpo(tiny_model, PAIRS, settings, USUAL, print, tmp_path / "model")
+    train_dpo(tiny_model, on_disk(PAIRS), settings, USUAL, print, tmp_path / "model")
     assert (margins(tmp_path / "model", tiny_model, settings.beta) > 0).all()
     assert not [key for key in safetensors.torch.load_file(tmp_path / "model" / "model.safetensors") if "lora" in key]
 

@@ -31,13 +31,15 @@ from cai_dagster.training.reward_modelling import TokenPair
 from cai_dagster.training.settings import RlaifModelSettings, TrainingSettings
 from cai_dagster.training.supervised import TokenRow
 from tests.tiny_models import write_tiny_network
+from tests.token_rows import on_disk
 
-ROWS = [TokenRow([5 + number, 6, 7, 8 + number % 3, 9, 10], 3) for number in range(16)]
+ROWS = [TokenRow.of([5 + number, 6, 7, 8 + number % 3, 9, 10], 3) for number in range(16)]
 PAIRS = [TokenPair([5 + number, 6, 7], [5 + number, 7, 8], 0.9 - number / 40, 3, 3) for number in range(16)]
 WORKERS_ALONE = """
 import sys
 from pathlib import Path
 from cai_dagster.training.launch import read_job, train
+from tests.token_rows import on_disk
 train(read_job(Path(sys.argv[1])), lambda line: print(line, flush=True))
 """
 
@@ -61,9 +63,14 @@ def trained(training: Training, lines: list[str] | None = None) -> TrainingOutco
 @pytest.mark.parametrize("sharding", ["none", "full"])
 def test_two_processes_train_what_one_does(tiny_model: Path, tmp_path: Path, sharding: str) -> None:
     lines: list[str] = []
-    one = trained(SupervisedTraining(tiny_model, ROWS, ROWS[:4], settings(), USUAL, tmp_path / "1" / "model"))
+    one = trained(
+        SupervisedTraining(tiny_model, on_disk(ROWS), on_disk(ROWS[:4]), settings(), USUAL, tmp_path / "1" / "model")
+    )
     together = settings(processes=2, sharding=sharding)
-    two = trained(SupervisedTraining(tiny_model, ROWS, ROWS[:4], together, USUAL, tmp_path / "2" / "model"), lines)
+    two = trained(
+        SupervisedTraining(tiny_model, on_disk(ROWS), on_disk(ROWS[:4]), together, USUAL, tmp_path / "2" / "model"),
+        lines,
+    )
     assert two.row_counts == one.row_counts
     assert [step for step, _ in two.loss_curve] == [step for step, _ in one.loss_curve]
     assert [loss for _, loss in two.loss_curve] == pytest.approx([loss for _, loss in one.loss_curve], rel=0.02)
@@ -80,7 +87,7 @@ def test_two_processes_train_what_one_does(tiny_model: Path, tmp_path: Path, sha
 
 def test_a_reward_model_and_adapters_train_in_two_processes_too(tiny_model: Path, tmp_path: Path) -> None:
     together = settings(processes=2, lora_rank=4)
-    outcome = trained(RewardModelTraining(tiny_model, PAIRS, together, USUAL, tmp_path / "2" / "model"))
+    outcome = trained(RewardModelTraining(tiny_model, on_disk(PAIRS), together, USUAL, tmp_path / "2" / "model"))
     assert outcome.row_counts == {"trained": 16}
     assert not any("lora" in name for name in weights_of(tmp_path / "2" / "model"))
 
@@ -106,8 +113,8 @@ def test_two_processes_with_a_vllm_each_optimize_a_policy(tmp_path: Path) -> Non
 
 def test_a_job_is_read_as_it_was_written(tiny_model: Path, tmp_path: Path) -> None:
     for training in (
-        SupervisedTraining(tiny_model, ROWS, [], settings(processes=2), USUAL, tmp_path),
-        RewardModelTraining(tiny_model, PAIRS, settings(sharding="full"), USUAL, tmp_path),
+        SupervisedTraining(tiny_model, on_disk(ROWS), None, settings(processes=2), USUAL, tmp_path),
+        RewardModelTraining(tiny_model, on_disk(PAIRS), settings(sharding="full"), USUAL, tmp_path),
         RlaifTraining(
             tiny_model,
             [TrainingPrompt((Message("user", "Why?"),), [1, 2])],
@@ -124,7 +131,7 @@ def test_a_job_is_read_as_it_was_written(tiny_model: Path, tmp_path: Path) -> No
 
 def test_a_process_that_fails_ends_the_training_with_its_words(tmp_path: Path) -> None:
     training = SupervisedTraining(
-        tmp_path / "nothing", ROWS, [], settings(processes=2), USUAL, tmp_path / "m" / "model"
+        tmp_path / "nothing", on_disk(ROWS), None, settings(processes=2), USUAL, tmp_path / "m" / "model"
     )
     with pytest.raises(TrainingProcessError, match="nothing"):
         trained(training)
@@ -134,7 +141,7 @@ def test_the_processes_end_with_the_one_that_started_them(tiny_model: Path, tmp_
     endless = settings(processes=2, epochs=100, batch_size=2, device_batch_size=1)
     folder = tmp_path / "m" / "model"
     folder.mkdir(parents=True)
-    write_job(tmp_path, SupervisedTraining(tiny_model, ROWS * 20, [], endless, USUAL, folder))
+    write_job(tmp_path, SupervisedTraining(tiny_model, on_disk(ROWS * 20), None, endless, USUAL, folder))
     command = [sys.executable, "-c", WORKERS_ALONE, str(tmp_path)]
     parent = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None

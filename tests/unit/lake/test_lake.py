@@ -232,18 +232,24 @@ def test_a_stream_that_is_given_up_leaves_nothing_in_staging(lake: Lake, shared_
     assert folders(shared_home) == before
 
 
-@pytest.mark.parametrize("keys", [1, 4, 1_000])
-def test_parts_have_every_row_of_each_key_once(lake: Lake, shared_home: Home, version: str, keys: int) -> None:
-    rows = [{**row, "pair_id": f"{n % 10:x}", "principle_id": f"{n:04x}"} for n, row in enumerate(judgements(35))]
+@pytest.mark.parametrize(("most", "heights"), [(1, [1] * 20), (15, [1] * 20), (16, [16, 4]), (1_000, [20])])
+def test_parts_have_every_row_of_each_id_once_and_in_order(
+    lake: Lake, shared_home: Home, version: str, most: int, heights: list[int]
+) -> None:
+    rows = [{**row, "pair_id": f"{n % 20:02x}", "principle_id": f"{n:04x}"} for n, row in enumerate(judgements(70))]
     commit(lake, "judgements", random.sample(rows, len(rows)), version)
     before = folders(shared_home)
-    selects = {"pairs": "SELECT DISTINCT pair_id FROM t", "judgements": "FROM t"}
-    parts = list(lake.parts("pair_id", keys, selects, t=lake.snapshot("judgements", version)))
-    assert [part["pairs"].height for part in parts] == {1: [1] * 10, 4: [4, 4, 2], 1_000: [10]}[keys]
+    selects = {"pairs": "SELECT DISTINCT pair_id FROM t", "judgements": "FROM t WHERE pair_id <> '13'"}
+    parts = list(lake.parts("pair_id", most, selects, t=lake.snapshot("judgements", version)))
+    assert [part["pairs"].height for part in parts] == heights
     for part in parts:
-        assert set(part["pairs"]["pair_id"]) == set(part["judgements"]["pair_id"])
-    read = [principle for part in parts for principle in part["judgements"]["principle_id"]]
-    assert sorted(read) == [row["principle_id"] for row in rows]
+        assert set(part["pairs"]["pair_id"]) - {"13"} == set(part["judgements"]["pair_id"])
+        assert part["judgements"].schema == TABLES["judgements"].schema
+    for name, ids in (("pairs", 20), ("judgements", 67)):
+        read = [pair_id for part in parts for pair_id in part[name]["pair_id"]]
+        assert (len(read), read) == (ids, sorted(read))
+    read = {principle for part in parts for principle in part["judgements"]["principle_id"]}
+    assert read == {row["principle_id"] for row in rows if row["pair_id"] != "13"}
     assert folders(shared_home) == before
 
 

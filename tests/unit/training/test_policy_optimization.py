@@ -23,18 +23,16 @@ from tests.scripted_graph import ScriptedChatFormat
 FORMAT: Any = ScriptedChatFormat()
 
 
-def preference_pairs(*texts: tuple[str, str, str]) -> pl.DataFrame:
-    return pl.DataFrame(
-        [
-            {
-                "prompt": [{"role": "user", "content": prompt}],
-                "chosen": [{"role": "assistant", "content": chosen}],
-                "rejected": [{"role": "assistant", "content": rejected}],
-                "p_chosen": 0.75,
-            }
-            for prompt, chosen, rejected in texts
-        ]
-    )
+def preference_pairs(*texts: tuple[str, str, str]) -> list[dict[str, Any]]:
+    return [
+        {
+            "prompt": [{"role": "user", "content": prompt}],
+            "chosen": [{"role": "assistant", "content": chosen}],
+            "rejected": [{"role": "assistant", "content": rejected}],
+            "p_chosen": 0.75,
+        }
+        for prompt, chosen, rejected in texts
+    ]
 
 
 def tokens(text: str) -> list[int]:
@@ -51,8 +49,8 @@ def test_a_pair_is_its_prompt_and_two_completions() -> None:
 @pytest.mark.parametrize(("max_length", "kept"), [(4, 0), (7, 0), (8, 1), (100, 1)])
 def test_pairs_that_are_identical_or_empty_once_cut_are_dropped(max_length: int, kept: int) -> None:
     """The completions begin at token 4 and differ in their fourth."""
-    assert len(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, 7)) == 0
-    assert len(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, max_length)) == kept
+    assert len(list(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, 7))) == 0
+    assert len(list(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, max_length))) == kept
 
 
 def prompts(**texts: str) -> pl.DataFrame:
@@ -74,8 +72,10 @@ def test_the_hash_of_prompts_follows_their_texts_and_not_the_order_of_rows() -> 
 
 def test_a_reward_model_reads_whole_dialogues_as_in_its_training() -> None:
     asked = [(Message("user", "ab"),)]
-    assert scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(100, None)) == [[0, *tokens("ab"), 0, *tokens("xyz")]]
-    assert scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(5, None)) == [[0, *tokens("ab"), 0, ord("x")]]
+    assert list(scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(100, None))) == [
+        [0, *tokens("ab"), 0, *tokens("xyz")]
+    ]
+    assert list(scored_dialogues(asked, ["xyz"], FORMAT, RewardReading(5, None))) == [[0, *tokens("ab"), 0, ord("x")]]
 
 
 def test_a_conditioned_reward_model_reads_one_principle_for_all_answers_to_a_prompt() -> None:

@@ -1,4 +1,6 @@
 import math
+import uuid
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ from cai_dagster.models.messages import Message
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import HOW_FAST, Ingredients
 from cai_dagster.training.reward_modelling import (
+    LabelledPairs,
+    TokenPair,
     ai_pairs,
     conditioned,
     human_pairs,
-    pairs_hash,
     principle_pairs,
     soft_label_loss,
     token_pairs,
@@ -80,14 +83,14 @@ def test_a_huge_margin_gives_a_finite_loss(margin: float) -> None:
 
 
 def test_a_pair_becomes_two_whole_dialogues() -> None:
-    (made,) = token_pairs(ai_pairs(preference_pairs(("ab", "good", "bad"))), FORMAT, 100)
+    (made,) = tokenized(ai_pairs(preference_pairs(("ab", "good", "bad"))), 100)
     assert made.chosen_ids == [0, *map(ord, "ab"), 0, *map(ord, "good")]
     assert made.rejected_ids == [0, *map(ord, "ab"), 0, *map(ord, "bad")]
     assert (made.p_chosen, made.chosen_length, made.rejected_length) == (0.75, 4, 3)
 
 
 def test_pairs_are_cut_and_lengths_are_those_of_the_whole_texts() -> None:
-    (made,) = token_pairs(ai_pairs(preference_pairs(("ab", "good text", "bad"))), FORMAT, 6)
+    (made,) = tokenized(ai_pairs(preference_pairs(("ab", "good text", "bad"))), 6)
     assert made.chosen_ids == [0, *map(ord, "ab"), 0, *map(ord, "go")]
     assert made.rejected_ids == [0, *map(ord, "ab"), 0, *map(ord, "ba")]
     assert (made.chosen_length, made.rejected_length) == (9, 3)
@@ -100,9 +103,20 @@ def test_pairs_identical_after_truncation_are_refused(max_length: int, kept: int
     "same A" and "same B" differ in their token 8 (of 9); "one" and "two" in their first.
     """
     pairs = preference_pairs(("", "sameyA", "sameyB"), ("", "one", "two"))
-    made = token_pairs(ai_pairs(pairs), FORMAT, max_length)
+    made = tokenized(ai_pairs(pairs), max_length)
     assert len(made) == kept
     assert made[-1].chosen_length == 3
+
+
+def tokenized(pairs: pl.DataFrame, max_length: int) -> list[TokenPair]:
+    return list(token_pairs(pairs.iter_rows(named=True), FORMAT, max_length))
+
+
+def trained_on(tables: dict[str, pl.DataFrame], chosen: RewardModelSettings) -> pl.DataFrame:
+    """The feedback model's pairs, then people's."""
+    ai_tables = {name: table for name, table in tables.items() if name != "human_preferences"}
+    people = {name: table for name, table in tables.items() if name == "human_preferences" and chosen.human_weight}
+    return pl.concat([training_pairs(some, chosen) for some in (ai_tables, people) if some])
 
 
 def settings(**changes: Any) -> RewardModelSettings:
@@ -114,9 +128,11 @@ NOBODY = human_preferences()
 
 
 @pytest.mark.parametrize("tables", [{}, {"human_preferences": NOBODY}], ids=["never made", "empty"])
-def test_without_human_labels_pairs_settings_and_key_are_those_of_before(tables: dict[str, pl.DataFrame]) -> None:
+def test_without_human_labels_pairs_settings_and_key_are_those_of_before(
+    tables: dict[str, pl.DataFrame], tmp_path: Path
+) -> None:
     """What the key of a checkpoint was made of before there were human labels, margins and conditioning."""
-    pairs = training_pairs({"preference_pairs": THREE, **tables}, settings())
+    pairs = trained_on({"preference_pairs": THREE, **tables}, settings())
     before = active_settings().reward_model.model_dump(
         include={
             "learning_rate", "epochs", "batch_size", "device_batch_size", "max_length", "warmup_share", "lora_rank",
@@ -126,8 +142,10 @@ def test_without_human_labels_pairs_settings_and_key_are_those_of_before(tables:
     assert pairs.select("prompt", "chosen", "rejected", "p_chosen").equals(
         THREE.select("prompt", "chosen", "rejected", "p_chosen")
     )
-    assert pairs_hash(pairs) == content_hash(THREE.select("prompt", "chosen", "rejected", "p_chosen").to_dicts())
-    found = training_settings(settings(), pairs)
+    written = LabelledPairs.written(pairs.iter_slices(2), tmp_path / "pairs")
+    assert written.hash() == content_hash(THREE.select("prompt", "chosen", "rejected", "p_chosen").to_dicts())
+    assert (written.count, written.labelled_by()) == (3, {"ai_pairs": 3, "human_pairs": 0})
+    found = training_settings(settings(), with_people=False)
     assert {name: value for name, value in found.items() if name not in HOW_FAST} == before
 
 
@@ -142,13 +160,14 @@ def test_without_human_labels_pairs_settings_and_key_are_those_of_before(tables:
         {"principle_conditioned": True},
     ],
 )
-def test_every_option_that_is_on_makes_another_checkpoint(changes: dict[str, Any]) -> None:
+def test_every_option_that_is_on_makes_another_checkpoint(changes: dict[str, Any], tmp_path: Path) -> None:
     tables = judged_tables({("kind", "01"): {"A": 0.6, "B": 0.2}})
     tables |= {"preference_pairs": THREE, "human_preferences": human_preferences((None, None))}
 
     def key(chosen: RewardModelSettings, tables: dict[str, pl.DataFrame]) -> str:
-        pairs = training_pairs(tables, chosen)
-        return Ingredients("reward_model", "v1", "base", pairs_hash(pairs), training_settings(chosen, pairs), {}).key
+        pairs = LabelledPairs.written([trained_on(tables, chosen)], tmp_path / uuid.uuid4().hex)
+        decisive = training_settings(chosen, with_people=pairs.labelled_by()["human_pairs"] > 0)
+        return Ingredients("reward_model", "v1", "base", pairs.hash(), decisive, {}).key
 
     plain = key(settings(), {"preference_pairs": THREE})
     assert key(settings(**changes), tables) != plain
@@ -157,11 +176,11 @@ def test_every_option_that_is_on_makes_another_checkpoint(changes: dict[str, Any
 
 def test_human_and_ai_pairs_are_one_training_set_that_says_who_labelled_what() -> None:
     people = human_preferences((None, None), (3, 1))
-    pairs = training_pairs({"preference_pairs": THREE, "human_preferences": people}, settings(human_weight=2.0))
+    pairs = trained_on({"preference_pairs": THREE, "human_preferences": people}, settings(human_weight=2.0))
     assert pairs["labelled_by"].to_list() == ["ai"] * 3 + ["human"] * 2
     assert pairs["loss_weight"].to_list() == [1.0] * 3 + [2.0] * 2
     assert pairs["p_chosen"].to_list() == [0.75] * 3 + [1.0, 0.75]
-    made = token_pairs(pairs, FORMAT, 100)
+    made = tokenized(pairs, 100)
     assert [pair.loss_weight for pair in made] == [1.0] * 3 + [2.0] * 2
 
 
@@ -170,7 +189,7 @@ def test_only_pairs_of_preference_prompts_are_trained_on() -> None:
         "preference_pairs": pl.concat([THREE, preference_pairs(("s", "g", "h"), split="evaluation")]),
         "human_preferences": human_preferences((None, None), split="sft"),
     }
-    assert training_pairs(tables, settings()).height == 3
+    assert trained_on(tables, settings()).height == 3
 
 
 @pytest.mark.parametrize(
@@ -197,10 +216,10 @@ def test_a_tie_of_votes_is_no_pair() -> None:
 
 def test_hard_labels_are_certain_and_margins_grow_with_the_certainty_given_up() -> None:
     tables = {"preference_pairs": THREE, "human_preferences": human_preferences((None, None), (9, 1))}
-    pairs = training_pairs(tables, settings(labels="hard", margin=3.0))
+    pairs = trained_on(tables, settings(labels="hard", margin=3.0))
     assert (pairs["p_chosen"] == 1).all()
     assert pairs["margin"].to_list() == pytest.approx([1.5, 1.5, 1.5, 3.0, 2.4])
-    assert [pair.margin for pair in token_pairs(pairs, FORMAT, 100)] == pairs["margin"].to_list()
+    assert [pair.margin for pair in tokenized(pairs, 100)] == pairs["margin"].to_list()
 
 
 def test_a_margin_on_soft_labels_is_refused() -> None:
@@ -231,10 +250,8 @@ def test_a_tie_under_one_principle_is_no_pair_under_it() -> None:
 
 def test_a_principle_conditioned_pair_begins_with_its_principle() -> None:
     tables = judged_tables({("kind", "01"): {"A": 0.8, "B": 0.2}})
-    pairs = training_pairs(
-        tables | {"human_preferences": human_preferences((1, 0))}, settings(principle_conditioned=True)
-    )
-    made = ["".join(map(chr, pair.chosen_ids)) for pair in token_pairs(pairs, FORMAT, 1000)]
+    pairs = trained_on(tables | {"human_preferences": human_preferences((1, 0))}, settings(principle_conditioned=True))
+    made = ["".join(map(chr, pair.chosen_ids)) for pair in tokenized(pairs, 1000)]
     assert made == [
         "\0Principle:\n> Which one is more kind?\n\nConversation:\nquestion\0first",
         "\0Principle:\n> Choose the response that people prefer.\n\nConversation:\nhuman question\0good 0",
@@ -270,3 +287,11 @@ def test_no_principle_and_no_text_can_impersonate_the_frame(principle: str, text
     lines, rest = split_frame(message.content)
     assert lines == (principle.splitlines() or [""])
     assert rest == text
+
+
+def test_pairs_in_a_file_are_those_that_were_written_in_their_order(tmp_path: Path) -> None:
+    pairs = LabelledPairs.written([ai_pairs(THREE), ai_pairs(THREE)], tmp_path / "pairs")
+    assert list(pairs.rows()) == ai_pairs(THREE).to_dicts() * 2
+    assert pairs.label_policy() == THREE["label_policy"][0]
+    nothing = LabelledPairs.written([], tmp_path / "nothing")
+    assert (list(nothing.rows()), nothing.count, nothing.label_policy()) == ([], 0, None)

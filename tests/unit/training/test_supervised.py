@@ -95,7 +95,7 @@ def test_examples_fit_their_table_also_when_there_are_none() -> None:
 
 def test_examples_come_back_as_dialogues() -> None:
     examples = supervised_examples(REVISIONS, PROMPTS, Split.preference, TrainedRounds.final)
-    assert dialogues_of(examples)[0] == (
+    assert next(dialogues_of(examples.iter_rows(named=True))) == (
         Message("system", "be brief"),
         Message("user", "prompt b"),
         Message("assistant", "revision b02"),
@@ -108,7 +108,7 @@ def dialogue(question: str, answer: str) -> Messages:
 
 def test_a_token_row_learns_from_the_completion_alone() -> None:
     (row,) = token_rows([dialogue("abc", "xy")], FORMAT, 100)
-    assert row == TokenRow([0, *map(ord, "abc"), 0, *map(ord, "xy")], 5)
+    assert row == TokenRow.of([0, *map(ord, "abc"), 0, *map(ord, "xy")], 5)
     assert row.completion_mask == [0, 0, 0, 0, 0, 1, 1]
 
 
@@ -121,11 +121,11 @@ def test_a_long_dialogue_is_cut_at_its_end() -> None:
 @pytest.mark.parametrize(("max_length", "kept"), [(4, 0), (5, 0), (6, 1)])
 def test_a_row_whose_completion_is_cut_away_is_dropped(max_length: int, kept: int) -> None:
     """The completion begins at token 5: of five tokens none is left to learn, of six one."""
-    rows = token_rows([dialogue("abc", "xy"), dialogue("", "x")], FORMAT, max_length)
+    rows = list(token_rows([dialogue("abc", "xy"), dialogue("", "x")], FORMAT, max_length))
     assert len(rows) == 1 + kept
-    assert rows[-1] == TokenRow([0, 0, ord("x")], 2)
+    assert rows[-1] == TokenRow.of([0, 0, ord("x")], 2)
     assert all(sum(row.completion_mask) > 0 for row in rows)
 
 
 def test_a_row_without_a_completion_is_dropped() -> None:
-    assert token_rows([dialogue("abc", "")], FORMAT, 100) == []
+    assert list(token_rows([dialogue("abc", "")], FORMAT, 100)) == []
