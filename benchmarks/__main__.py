@@ -84,6 +84,7 @@ MEANINGS = {
     ),
     "shared_status_seconds": ("`cai status` there, seconds", "< 2"),
     "labels_peak_memory_gb": ("peak memory of that run, GB", "≤ 1"),
+    "training_rows_peak_memory_gb": ("peak memory of reading the pairs that the reward model trains on, GB", "≤ 1"),
     "ui_seconds": ("the slowest page of the Dagster UI with 200 versions of every asset and check, seconds", "< 5"),
 }
 

@@ -165,30 +165,40 @@ def tables_page() -> str:
     """docs/tables.md: every table of the lake."""
     from cai_dagster.tables.registry import TABLES
 
-    parts = [_WRITTEN.format(source="the declarations in cai_dagster/tables/"), _TABLES]
-    described: list[Table] = []
-    for table in TABLES.values():
-        parts.append(f"## `{table.name}`\n\n{table.row}\n\n{_kind(table)}\n")
+    heads = ("column", "type", "rules", "meaning")
+    rows_of: dict[str, list[_Row]] = {}
+    alike_of: dict[str, str] = {}
+    for name, table in TABLES.items():
         rows = [_described(column, table) for column in table.columns]
-        alike = next(
-            (one for one in described if rows[: len(one.columns)] == [_described(c, one) for c in one.columns]), None
-        )
+        alike = next((one for one, theirs in rows_of.items() if rows[: len(theirs)] == theirs), None)
         if alike:
-            rows = rows[len(alike.columns) :]
+            alike_of[name] = alike
+        rows_of[name] = rows
+    own_of = {name: rows[len(rows_of[alike_of[name]]) if name in alike_of else 0 :] for name, rows in rows_of.items()}
+    shared = _found_often(own_of.values())
+    parts = [_WRITTEN.format(source="the declarations in cai_dagster/tables/"), _TABLES]
+    parts.append(f"## Columns of several tables\n\n{_grid(heads, shared)}")
+    for name, table in TABLES.items():
+        rows = own_of[name]
+        parts.append(f"## `{name}`\n\n{table.row}\n\n{_kind(table)}\n")
+        if name in alike_of:
             more = ", and these:" if rows else "."
-            parts.append(f"It has the columns of [`{alike.name}`](#{alike.name}){more}\n")
-        if rows:
-            parts.append(_grid(("column", "type", "rules", "meaning"), rows))
-        described.append(table)
+            parts.append(f"It has the columns of [`{alike_of[name]}`](#{alike_of[name]}){more}\n")
+        if above := [row[0] for row in rows if row in shared]:
+            parts.append(f"As above: {', '.join(above)}.\n")
+        if own := [row for row in rows if row not in shared]:
+            parts.append(_grid(heads, own))
     return "\n".join(parts)
 
 
 def _found_often(groups: Iterable[Sequence[_Row]]) -> list[_Row]:
-    """The rows that at least FOUND_OFTEN groups have, in the order in which they come first; of one name only one."""
+    """The rows that at least FOUND_OFTEN groups have, in the order in which they come first; of one name the first."""
     counts = Counter(row for rows in groups for row in rows)
-    often = [row for row, count in counts.items() if count >= FOUND_OFTEN]
-    names = Counter(row[0] for row in often)
-    return [row for row in often if names[row[0]] == 1]
+    often: dict[str, _Row] = {}
+    for row, count in counts.items():
+        if count >= FOUND_OFTEN:
+            often.setdefault(row[0], row)
+    return [*often.values()]
 
 
 def monitoring_page() -> str:
@@ -221,9 +231,9 @@ def concepts_page() -> str:
         made = [file.name for file, text in modules.items() if re.search(rf"^def {table.name}\(", text, re.MULTILINE)]
         asset = f"[`assets/{made[0]}`](../assets/{made[0]})" if made else ""
         read = ", ".join(f"`{name}`" for name in table.reads)
-        tables.append((f"[`{table.name}`](tables.md#{table.name})", table.row, table.maker.value, read, asset))
+        tables.append((f"[`{table.name}`](tables.md#{table.name})", table.maker.value, read, asset))
     page = _with_part("concepts.md", "folders", _grid(("folder", "what it holds"), folders))
-    return _with_part("concepts.md", "tables", _grid(("table", "a row", "made", "from", "asset"), tables), page)
+    return _with_part("concepts.md", "tables", _grid(("table", "made", "from", "asset"), tables), page)
 
 
 def floors() -> list[tuple[str, Path]]:
@@ -276,15 +286,22 @@ def _section(model: type[BaseModel], values: Mapping[str, BaseModel], shared: Se
     default = values[DEFAULT_PROFILE]
     others = [profile for profile, found in values.items() if found != default]
     rows: list[Sequence[str]] = []
+    above: list[str] = []
     for name, field in model.model_fields.items():
-        given = [_literal(getattr(default, name))]
-        for profile in others:
-            value = getattr(values[profile], name)
-            given.append("" if value == getattr(default, name) else _literal(value))
-        row = _setting((name, field))
-        allowed, meaning = ("", "as above") if row in shared else row[1:]
-        rows.append((row[0], allowed, *given, meaning))
-    return _grid(("setting", "values", "default", *(f"`{other}`" for other in others), "meaning"), rows)
+        own, row = getattr(default, name), _setting((name, field))
+        changed = {profile: getattr(values[profile], name) for profile in others}
+        given = {profile: _literal(value) if value != own else "" for profile, value in changed.items()}
+        if row in shared:
+            among = "".join(f" ({profile}: {value})" for profile, value in given.items() if value)
+            above.append(f"{row[0]} {_literal(own)}{among}")
+        else:
+            rows.append((row[0], row[1], _literal(own), *given.values(), row[2]))
+    changing = [number for number, _ in enumerate(others, start=3) if any(row[number] for row in rows)]
+    kept = [0, 1, 2, *changing, -1]
+    heads = ("setting", "values", "default", *(f"`{other}`" for other in others), "meaning")
+    parts = [f"As above: {', '.join(above)}.\n"] if above else []
+    parts += [_grid([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])] if rows else []
+    return "\n".join(parts)
 
 
 def _bounds(check: CheckSettings) -> str:

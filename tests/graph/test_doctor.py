@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from cai_dagster.calls.ledger import open_ledger
@@ -21,7 +20,6 @@ from cai_dagster.commands.cli import app
 from cai_dagster.home import Home
 from cai_dagster.lake.connection import LakeError
 from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.postgresql import connections
 from cai_dagster.lake.scratch import LEASE, new_scratch_folder
 from cai_dagster.models.offline import NAME
 from cai_dagster.models.weights import checkpoint_weights
@@ -34,6 +32,7 @@ from cai_dagster.upkeep.findings import Finding, Level, problem
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import leftovers, remove_leftovers
 from resources.lake import open_lake
+from tests.databases import execute
 from tests.hostile import HOSTILE
 from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
 from tests.tiny_models import write_tiny_weights
@@ -144,15 +143,6 @@ def how_to_restore(home: Home) -> str:
 def questions(folder: Path) -> dict[str, Any]:
     """The settings of the runs that made the sound home."""
     return {**SMALL, "prompts": write_prompts(folder / "p.jsonl", [f"question {n}" for n in range(12)])}
-
-
-def execute(home: Home, database: str, *statements: str) -> None:
-    """Change the database of the catalog or of the ledger behind the program's back, wherever it is."""
-    shared = getattr(home, f"shared_{database}")
-    engine = connections(shared) if shared else sa.create_engine(f"sqlite:///{getattr(home, database)}")
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.execute(sa.text(statement))
 
 
 def tables_of(home: Home, table: str) -> list[Path]:

@@ -1,9 +1,8 @@
 """A forgotten prompt is gone from tables, ledger and, with its snapshots, from the disk; and it does not come back."""
 
-import contextlib
+import io
 import json
 import re
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.forget import ForgetError, expire_snapshots, forget, remembered
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.status import State, read_status
+from tests.databases import execute
 from tests.explained_home import copied
 from tests.scripted_graph import bound_of_rejected_rows, materialize, write_prompts
 
@@ -195,11 +195,9 @@ def test_every_version_keeps_its_rows_when_another_is_committed_after_the_snapsh
 
 def test_the_doctor_finds_rows_that_filters_miss_and_mends_them(expired: Home) -> None:
     before = of_versions(expired)
-    with contextlib.closing(sqlite3.connect(expired.catalog)) as connection:  # bounds that the next commit replaces
-        texts = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
-        bounds = "UPDATE ducklake_table_column_stats SET min_value = NULL, max_value = NULL"
-        connection.execute(f"{bounds} WHERE (table_id, column_id) IN ({texts})")
-        connection.commit()
+    texts = "SELECT table_id, column_id FROM ducklake_column WHERE column_type = 'varchar'"
+    bounds = "UPDATE ducklake_table_column_stats SET min_value = NULL, max_value = NULL"
+    execute(expired, "catalog", f"{bounds} WHERE (table_id, column_id) IN ({texts})")  # what the next commit replaces
     for version in ("v2", "v1"):
         commit_again(expired, version, of=version)
     assert of_versions(expired)["v1"] == 2 * before["v1"]  # committing v2 hid the rows that v1 was to replace
@@ -423,7 +421,9 @@ def test_checkpoints_that_saw_it_are_stale_until_they_are_made_again(mine: Home)
 
 def test_a_file_of_a_commit_that_died_goes_with_the_snapshots(mine: Home) -> None:
     orphan = mine.tables / "main" / "prompts" / "of-a-killed-run.parquet"
-    pl.DataFrame({"text": [SECRET]}).write_parquet(orphan)
+    file = io.BytesIO()
+    pl.DataFrame({"text": [SECRET]}).write_parquet(file)
+    orphan.write_bytes(file.getvalue())
     expire_snapshots(mine)
     assert not orphan.exists()
 

@@ -16,8 +16,9 @@ from cai_dagster.upkeep import leftovers as leftover_files
 from cai_dagster.upkeep.findings import Level
 from cai_dagster.upkeep.integrity import examine_integrity
 from cai_dagster.upkeep.leftovers import remove_leftovers
+from tests.databases import execute
 from tests.graph import test_doctor
-from tests.graph.test_doctor import KEY, bad, execute, make_sound, only, pretend_trained
+from tests.graph.test_doctor import KEY, bad, make_sound, only, pretend_trained
 from tests.object_storage import ObjectStorage, share
 from tests.postgresql import PostgreSqlServer
 

@@ -70,6 +70,21 @@ def lake(server: PostgreSqlServer, storage: ObjectStorage, tmp_path_factory: pyt
 config = test_cost_plan.config
 expired = test_forget.expired
 
-# All that take a place where rows are: `home` is empty, `lake` has a version, `explained` and `mine` have two.
-globals().update(run_again.using({"home", "lake"}, test_cost_plan, test_status, test_datasets))
-globals().update(run_again.using({"explained", "mine", "expired"}, test_trace, test_forget))
+# All that take a place where rows are: `home` is empty, `lake` has a version, `mine` has two. (A list of the forgotten
+# that hosts share is read by SQLAlchemy, which a look at a home of its own does not import.)
+LIGHT = {"test_a_look_imports_neither_dagster_nor_polars"}
+globals().update(run_again.using({"home", "lake"}, test_cost_plan, test_status, test_datasets, but=LIGHT))
+FILES = {
+    "test_its_text_is_on_the_disk_until_the_snapshots_expire_and_then_nowhere",  # test_shared_lake looks for it
+    "test_statistics_of_the_catalog_hold_no_text",
+    "test_the_list_of_the_forgotten_is_of_hashes",
+}
+globals().update(run_again.using({"home", "mine", "expired"}, test_forget, but=FILES))
+
+test_a_pair_leads_back = test_trace.test_a_pair_leads_back_to_judgements_responses_requests_and_the_line_of_a_file
+test_a_prompt_is_counted = test_trace.test_a_prompts_rows_are_counted_in_every_table_and_version
+test_a_prompt_leads_forward = test_trace.test_a_prompt_leads_forward_to_the_checkpoints_that_were_trained_on_it
+test_training_rows_are_of_the_snapshot = test_trace.test_training_rows_are_those_of_the_snapshot_and_not_those_of_today
+test_a_request_leads_to_rows = test_trace.test_a_request_leads_to_the_rows_that_hold_its_answer
+test_a_sampled_pair_leads_to_its_checkpoint = test_trace.test_a_sampled_pair_leads_back_to_the_checkpoint_that_wrote_it
+test_every_call_is_found = test_trace.test_every_row_that_names_a_call_is_in_a_table_that_is_searched_for_its_stage

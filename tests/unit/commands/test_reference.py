@@ -21,18 +21,33 @@ PROGRAM = [
 ]
 
 
-def rows(page: str, heading: str) -> dict[str, list[str]]:
+def section_of(page: str, heading: str) -> str:
+    """What stands below a heading."""
+    return page.split(f"## {heading}\n", 1)[1].split("\n## ", 1)[0]
+
+
+def rows_below(page: str, heading: str) -> dict[str, list[str]]:
     """The cells of the table below a heading, by the name in its first column."""
-    section = page.split(f"## `{heading}`\n", 1)[1].split("\n## ", 1)[0]
-    cells = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in section.splitlines() if line.startswith("| `")]
-    return {row[0].strip("`"): row for row in cells}
+    lines = [line for line in section_of(page, heading).splitlines() if line.startswith("| `")]
+    return {row[0].strip("`"): row for row in (re.split(r" (?<!\\)\| ", line[2:-2]) for line in lines)}
+
+
+def rows(page: str, name: str) -> dict[str, list[str]]:
+    """Those of a section's or a table's own."""
+    return rows_below(page, f"`{name}`")
+
+
+def as_above(page: str, name: str) -> list[str]:
+    """What a section or a table has of what is described above."""
+    lines = section_of(page, f"`{name}`").splitlines()
+    return [
+        one for line in lines if line.startswith("As above: ") for one in re.findall(r"(?:^As above: |, )`(\w+)`", line)
+    ]
 
 
 def checks_of_the_page() -> dict[str, list[str]]:
     """The cells of the table of checks, by the check."""
-    section = reference.monitoring_page().split("## The checks\n", 1)[1].split("\n## ", 1)[0]
-    cells = [re.split(r" (?<!\\)\| ", line[2:-2]) for line in section.splitlines() if line.startswith("| `")]
-    return {row[0].strip("`"): row for row in cells}
+    return rows_below(reference.monitoring_page(), "The checks")
 
 
 @pytest.mark.parametrize("name", reference.pages())
@@ -56,14 +71,17 @@ def test_every_setting_has_its_default_and_its_meaning() -> None:
             assert list(found) == list(type(default.checks).model_fields)
             continue
         values = getattr(default, section)
-        assert list(found) == list(type(values).model_fields), field
+        assert {*found, *as_above(page, section)} == set(type(values).model_fields), field
+        assert set(as_above(page, section)) <= set(rows_below(page, "Settings of several sections"))
         assert all(row[-1] for row in found.values()), f"a setting of {section} has no description"
 
 
 def test_a_profile_that_changes_a_setting_is_shown_beside_the_default() -> None:
     row = rows(reference.configuration_page(), "revision_rounds")["rounds"]
     assert row[1:4] == ["integer, ≥ 1, ≤ 16", "`4`", "`2`"]
-    assert rows(reference.configuration_page(), "revision_rounds")["seed"][3] == ""
+    assert rows(reference.configuration_page(), "revision_rounds")["critique_max_tokens"][3] == "`32`"
+    above = section_of(reference.configuration_page(), "`revision_rounds`")
+    assert "As above: `temperature` `1.0` (demo: `0.6`), `top_p` `1.0` (demo: `0.9`), `seed` `0`.\n" in above
 
 
 def test_choices_and_bounds_of_checks_are_written_out() -> None:
@@ -81,7 +99,8 @@ def test_every_column_has_a_meaning() -> None:
     for name, table in TABLES.items():
         found = rows(page, name)
         inherits = "It has the columns of" in page.split(f"## `{name}`\n", 1)[1].split("\n## ", 1)[0]
-        assert inherits or list(found) == list(table.schema)
+        assert inherits or {*found, *as_above(page, name)} == set(table.schema)
+        assert set(as_above(page, name)) <= set(rows_below(page, "Columns of several tables"))
         silent = [column for column, row in found.items() if not row[-1].strip()]
         assert not silent, f"{name}: say in its declaration what {silent} mean"
 

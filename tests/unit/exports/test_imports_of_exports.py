@@ -19,13 +19,7 @@ from cai_dagster.models.reasoning import UnfinishedThoughtError, answer_in_file
 from cai_dagster.settings import active_settings
 
 SETTINGS = active_settings()
-SEEDED = hypothesis_settings(
-    max_examples=60,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+SEEDED = hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 PIECES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20) | st.sampled_from(
     [
         "\n\nHuman: hello", "\n\nAssistant:", "\r\n\r\nHuman: b", "  Human: c", "Human:", "\n\n", " ", "\r",

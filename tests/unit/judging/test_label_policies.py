@@ -3,7 +3,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cai_dagster.judging.label_policies import (
@@ -265,7 +265,6 @@ EVIDENCE = st.dictionaries(st.sampled_from(["p", "q", "r"]), JUDGED, max_size=3)
 TEXTS = st.dictionaries(st.sampled_from(["p", "q", "r"]), st.tuples(*[st.sampled_from(["one", "two"])] * 2))
 
 
-@settings(max_examples=60)
 @given(texts=TEXTS, evidence=EVIDENCE)
 def test_a_pair_is_labelled_or_counted_and_its_label_is_above_one_half(
     texts: dict[str, tuple[str, str]], evidence: dict[str, list[Any]]
@@ -281,7 +280,6 @@ def test_a_pair_is_labelled_or_counted_and_its_label_is_above_one_half(
             assert pair_id in evidence
 
 
-@settings(max_examples=100)
 @given(judged=JUDGED, other_way=st.sampled_from(["order", "letters"]), under=st.sampled_from(POLICIES))
 def test_naming_the_completions_the_other_way_round_leaves_the_label(
     judged: list[Any], other_way: str, under: PreferencePairsSettings
@@ -302,7 +300,6 @@ def test_naming_the_completions_the_other_way_round_leaves_the_label(
         assert second[pair_id] == (chosen, rejected, pytest.approx(p_chosen, abs=1e-12))
 
 
-@settings(max_examples=50)
 @given(judged=JUDGED, random=st.randoms(use_true_random=False), ensemble=st.sampled_from(PrincipleEnsemble))
 def test_the_order_of_the_judgements_does_not_matter_to_the_last_bit(
     judged: list[Any], random: Any, ensemble: PrincipleEnsemble

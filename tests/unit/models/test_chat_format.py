@@ -136,13 +136,7 @@ TEXTS = st.one_of(
 )
 
 
-@hypothesis_settings(
-    max_examples=200,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS)
 def test_no_text_at_all_adds_a_control_token(chat: ChatFormat, base: ChatFormat, text: str) -> None:
     ids = chat.prompt_ids((Message("user", text),))
