@@ -55,7 +55,7 @@ def holders(home: Home, text: str) -> list[str]:
     databases = (*home.root.glob("*.sqlite*"), home.forgotten)
     files = [file for file in (*home.tables.rglob("*"), *databases, *home.staging.rglob("*")) if file.is_file()]
     holding = [file for file in files if text.encode() in _bytes(file) or text in "".join(_values(file))]
-    return [str(file.relative_to(home.root)) for file in holding]
+    return [str(file).removeprefix(f"{home.root}/") for file in holding]
 
 
 def _bytes(file: Path) -> bytes:
@@ -67,7 +67,7 @@ def _bytes(file: Path) -> bytes:
 
 def _values(file: Path) -> Iterator[str]:
     if file.suffix == ".parquet":
-        for row in pq.read_table(file).to_pylist():
+        for row in pq.read_table(io.BytesIO(file.read_bytes())).to_pylist():
             yield json.dumps(row, default=str, ensure_ascii=False)
 
 

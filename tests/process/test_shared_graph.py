@@ -76,7 +76,6 @@ LIGHT = {"test_a_look_imports_neither_dagster_nor_polars"}
 globals().update(run_again.using({"home", "lake"}, test_cost_plan, test_status, test_datasets, but=LIGHT))
 FILES = {
     "test_its_text_is_on_the_disk_until_the_snapshots_expire_and_then_nowhere",  # test_shared_lake looks for it
-    "test_statistics_of_the_catalog_hold_no_text",
     "test_the_list_of_the_forgotten_is_of_hashes",
 }
 globals().update(run_again.using({"home", "mine", "expired"}, test_forget, but=FILES))
