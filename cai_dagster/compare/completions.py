@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from cai_dagster.compare.principles import name_of, slugs_of
-from cai_dagster.compare.version import prompt_texts
-from cai_dagster.constitution.constitution import Constitution
+from cai_dagster.compare.principles import name_of
+from cai_dagster.compare.version import PromptTexts
 
 
 @dataclass(frozen=True)
@@ -39,31 +38,47 @@ class Completions:
     examples: tuple[CompletionExample, ...]
 
 
-def completion_changes(
-    before: pl.DataFrame,
-    after: pl.DataFrame,
-    old: Constitution,
-    new: Constitution,
-    prompts: pl.DataFrame,
-    examples: int,
-) -> Completions:
-    """Whose final revision is another one; examples of as many principles as there are."""
+@dataclass(frozen=True)
+class CompletionRows:
+    """Counts of `Completions`; of each principle the first changed responses, as they come.
+
+    `changed_first`: the columns of the responses' final revisions, of `_first_other_round`, and `principle`.
+    """
+
+    compared: int
+    changed: int
+    changed_first: pl.DataFrame
+
+    def plus(self, before: "CompletionRows | None", examples: int) -> "CompletionRows":
+        """With what came before it."""
+        if before is None:
+            return self
+        first = _first_of_each_principle(pl.concat([before.changed_first, self.changed_first]), examples)
+        return CompletionRows(before.compared + self.compared, before.changed + self.changed, first)
+
+
+def completion_rows(
+    before: pl.DataFrame, after: pl.DataFrame, slugs: Mapping[str, str], examples: int
+) -> CompletionRows:
+    """Whose final revision is another one, of some rounds of both versions."""
     finals = final_revisions(before).join(final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
     changed = finals.filter(pl.col("revision") != pl.col("revision_after"))
-    slugs = slugs_of(old) | slugs_of(new)
     principle = pl.coalesce("principle_id_after", "principle_id").alias("principle")
-    shown = (
-        changed.join(_first_other_round(before, after, slugs), on=["prompt_id", "sample"])
-        .with_columns(principle)
-        .sort("prompt_id", "sample")
-        .with_columns(pl.int_range(pl.len()).over("principle").alias("turn"))
-        .sort("turn", "principle")
-        .head(examples)
-    )
-    texts = prompt_texts(prompts, shown["prompt_id"])
+    others = changed.join(_first_other_round(before, after, slugs), on=["prompt_id", "sample"])
+    first = _first_of_each_principle(others.with_columns(principle).sort("prompt_id", "sample"), examples)
+    return CompletionRows(finals.height, changed.height, first)
+
+
+def completion_changes(
+    rows: CompletionRows, slugs: Mapping[str, str], prompts: PromptTexts, examples: int
+) -> Completions:
+    """Whose final revision is another one; examples of as many principles as there are."""
+    turn = pl.int_range(pl.len()).over("principle").alias("turn")
+    shown = rows.changed_first.with_columns(turn).sort("turn", "principle").head(examples)
+    texts = prompts(shown["prompt_id"].to_list())
     return Completions(
-        compared=finals.height,
-        changed=changed.height,
+        compared=rows.compared,
+        changed=rows.changed,
         examples=tuple(
             CompletionExample(
                 prompt_id=row["prompt_id"],
@@ -78,6 +93,10 @@ def completion_changes(
             for row in shown.iter_rows(named=True)
         ),
     )
+
+
+def _first_of_each_principle(responses: pl.DataFrame, examples: int) -> pl.DataFrame:
+    return responses.filter(pl.int_range(pl.len()).over("principle") < examples)
 
 
 def final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:

@@ -11,12 +11,17 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import polars as pl
-
+from cai_dagster.compare.compared_rows import ComparedRows
 from cai_dagster.compare.completions import Completions, completion_changes
 from cai_dagster.compare.labels import Labels, label_changes
-from cai_dagster.compare.principles import EarlierWording, PrincipleChange, earlier_wordings, principle_changes
-from cai_dagster.compare.rows import TableChange, table_change
+from cai_dagster.compare.principles import (
+    EarlierWording,
+    PrincipleChange,
+    earlier_wordings,
+    principle_changes,
+    slugs_of,
+)
+from cai_dagster.compare.rows import TableChange
 from cai_dagster.compare.runs import CheckChange, CostChange, check_changes, cost_changes
 from cai_dagster.compare.scores import (
     PolicyChange,
@@ -29,7 +34,7 @@ from cai_dagster.compare.scores import (
     win_rates,
 )
 from cai_dagster.compare.settings import ConstitutionDiffSettings
-from cai_dagster.compare.version import COMPARED, VersionTables, both_tables
+from cai_dagster.compare.version import PromptTexts, VersionTables
 
 
 @dataclass(frozen=True)
@@ -64,28 +69,28 @@ class ConstitutionDiff:
 
 
 def compare_versions(
-    before: VersionTables, after: VersionTables, prompts: pl.DataFrame, settings: ConstitutionDiffSettings
+    before: VersionTables,
+    after: VersionTables,
+    rows: ComparedRows,
+    prompts: PromptTexts,
+    settings: ConstitutionDiffSettings,
 ) -> ConstitutionDiff:
     """What the later version changed; `prompts` has the texts of the examples."""
-    rounds = both_tables(before, after, "revision_rounds")
     old, new = before.constitution, after.constitution
+    slugs, (counts_before, counts_after) = slugs_of(old) | slugs_of(new), rows.principles
     few_shot = [name for name in ("dialogues", "comparisons") if getattr(old, name) != getattr(new, name)]
     return ConstitutionDiff(
         before=before.version,
         after=after.version,
-        principles=tuple(principle_changes(before, after)),
+        principles=tuple(principle_changes(old, new, counts_before, counts_after)),
         unchanged_principles=sum(principle in old.principles for principle in new.principles),
         few_shot_changed=tuple(few_shot),
-        earlier_wordings=(*earlier_wordings(before, new), *earlier_wordings(after, old)),
-        tables=tuple(
-            table_change(table, before.tables.get(table), after.tables.get(table))
-            for table in COMPARED
-            if table in before.tables or table in after.tables
-        ),
-        completions=None if rounds is None else completion_changes(*rounds, old, new, prompts, settings.examples),
-        labels=label_changes(before, after, prompts, settings.examples),
+        earlier_wordings=(*earlier_wordings(old, counts_before, new), *earlier_wordings(new, counts_after, old)),
+        tables=tuple(rows.tables.values()),
+        completions=rows.completions and completion_changes(rows.completions, slugs, prompts, settings.examples),
+        labels=rows.labels and label_changes(rows.labels, slugs, prompts),
         checks=tuple(check_changes(before.checks, after.checks)),
-        win_rates=tuple(win_rates(before, after, settings)),
+        win_rates=tuple(win_rates(before, after, rows.revision_pairs, settings)),
         reward_model=tuple(reward_model_changes(before, after)),
         policies=tuple(policy_changes(before, after)),
         costs=tuple(cost_changes(before.costs, after.costs)),

@@ -12,10 +12,13 @@ import numpy as np
 import polars as pl
 
 from cai_dagster.compare.completions import final_revisions
-from cai_dagster.compare.principles import name_of, slugs_of
-from cai_dagster.compare.version import PRINCIPLES_OF, VersionTables, prompt_texts, share_of
+from cai_dagster.compare.principles import name_of
+from cai_dagster.compare.version import PRINCIPLES_OF, PromptTexts, share_of
 from cai_dagster.inputs.pairs import pair_id
 from cai_dagster.judging.label_policies import p_first
+
+LABELLED = ("response_pairs", "judgements", "preference_pairs")
+"""The tables that labels are compared by."""
 
 _NO_LABEL = "none"
 
@@ -56,50 +59,77 @@ class Labels:
     biggest_p_changes: tuple[LabelChange, ...]
 
 
-def label_changes(before: VersionTables, after: VersionTables, prompts: pl.DataFrame, examples: int) -> Labels | None:
-    """The labels of the pairs judged in both versions; None where one of them has no labels yet."""
-    frames = [_labelled(version) for version in (before, after)]
-    if any(frame is None for frame in frames):
-        return None
-    old, new = (frame for frame in frames if frame is not None)
-    both = old.join(new.select("pair_id", "p_0", "label", "principles"), on="pair_id", suffix="_after")
+@dataclass(frozen=True)
+class LabelRows:
+    """The pairs judged in both versions: of each how far P moved and both labels; the most moved with their texts."""
+
+    moves: pl.DataFrame
+    flips: pl.DataFrame
+    biggest: pl.DataFrame
+
+    def plus(self, other: "LabelRows | None", examples: int) -> "LabelRows":
+        """With other pairs."""
+        if other is None:
+            return self
+        flips, biggest = (
+            _most_moved(pl.concat([one, another]), examples)
+            for one, another in ((other.flips, self.flips), (other.biggest, self.biggest))
+        )
+        return LabelRows(pl.concat([other.moves, self.moves]), flips, biggest)
+
+
+def label_rows(before: Mapping[str, pl.DataFrame], after: Mapping[str, pl.DataFrame], examples: int) -> LabelRows:
+    """Of tables of LABELLED, with all that both versions have of some pairs."""
+    new = _labelled(after).select("pair_id", "p_0", "label", "principles")
+    both = _labelled(before).join(new, on="pair_id", suffix="_after")
     both = both.with_columns((pl.col("p_0_after") - pl.col("p_0")).alias("p_change"))
     label, label_after = pl.col("label"), pl.col("label_after")
     flips = both.filter(label != label_after, label != _NO_LABEL, label_after != _NO_LABEL)
     moved = both.filter(pl.col("p_change") != 0)
-    by_change = [pl.col("p_change").abs(), pl.col("pair_id")]
-    first_flips, biggest = (frame.sort(by_change, descending=[True, False]).head(examples) for frame in (flips, moved))
-    texts = prompt_texts(prompts, pl.concat([first_flips["prompt_id"], biggest["prompt_id"]]))
-    pairs = before.tables["response_pairs"].select("pair_id", "completion_0", "completion_1")
-    slugs = slugs_of(before.constitution) | slugs_of(after.constitution)
+    moves = both.select("p_change", "label", "label_after")
+    return LabelRows(moves, _most_moved(flips, examples), _most_moved(moved, examples))
+
+
+def label_changes(rows: LabelRows, slugs: Mapping[str, str], prompts: PromptTexts) -> Labels:
+    """The labels of the pairs judged in both versions."""
+    label, label_after = pl.col("label"), pl.col("label_after")
+    moves = rows.moves
+
+    def counted(*conditions: pl.Expr) -> int:
+        return moves.filter(*conditions).height
+
+    texts = prompts([*rows.flips["prompt_id"], *rows.biggest["prompt_id"]])
     return Labels(
-        pairs=both.height,
-        agreement=share_of(both.filter(label == label_after).height, both.height),
-        cohen_kappa=_cohen_kappa(both["label"], both["label_after"]),
-        flipped=flips.height,
-        gained=both.filter(label == _NO_LABEL, label_after != _NO_LABEL).height,
-        lost=both.filter(label != _NO_LABEL, label_after == _NO_LABEL).height,
-        mean_p_change=float(np.mean(both["p_change"].abs().to_numpy())) if both.height else None,
-        flips=_pair_examples(first_flips, pairs, texts, slugs),
-        biggest_p_changes=_pair_examples(biggest, pairs, texts, slugs),
+        pairs=moves.height,
+        agreement=share_of(counted(label == label_after), moves.height),
+        cohen_kappa=_cohen_kappa(moves["label"], moves["label_after"]),
+        flipped=counted(label != label_after, label != _NO_LABEL, label_after != _NO_LABEL),
+        gained=counted(label == _NO_LABEL, label_after != _NO_LABEL),
+        lost=counted(label != _NO_LABEL, label_after == _NO_LABEL),
+        mean_p_change=float(np.mean(moves["p_change"].abs().to_numpy())) if moves.height else None,
+        flips=_pair_examples(rows.flips, texts, slugs),
+        biggest_p_changes=_pair_examples(rows.biggest, texts, slugs),
     )
 
 
-def pair_ids(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
-    """The ids of the pairs of final revisions as they are now."""
+def revision_pairs(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The ids of the pairs of final revisions that differ: `pair_id`, and `mirrored_id` of the same the other way."""
     both = final_revisions(before).join(final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
     texts = both.filter(pl.col("revision") != pl.col("revision_after"))
-    ids = [pair_id(*row) for row in texts.select("prompt_id", "revision", "revision_after").iter_rows()]
-    return pl.DataFrame({"pair_id": ids}, schema={"pair_id": pl.String}).unique()
+    ids = [
+        {"pair_id": pair_id(prompt, one, other), "mirrored_id": pair_id(prompt, other, one)}
+        for prompt, one, other in texts.select("prompt_id", "revision", "revision_after").iter_rows()
+    ]
+    return pl.DataFrame(ids, schema={"pair_id": pl.String, "mirrored_id": pl.String})
 
 
-def _labelled(version: VersionTables) -> pl.DataFrame | None:
-    """`pair_id`, `prompt_id`, `p_0`, `label`, `principles` (ids) of every judged pair."""
-    pairs, judged, labels = (
-        version.tables.get(table) for table in ("response_pairs", "judgements", "preference_pairs")
-    )
-    if pairs is None or judged is None or labels is None:
-        return None
+def _most_moved(pairs: pl.DataFrame, examples: int) -> pl.DataFrame:
+    return pairs.sort([pl.col("p_change").abs(), pl.col("pair_id")], descending=[True, False]).head(examples)
+
+
+def _labelled(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """`pair_id`, `prompt_id`, both completions, `p_0`, `label`, `principles` (ids) of every judged pair."""
+    pairs, judged, labels = (tables[table] for table in LABELLED)
     chosen = labels.select("pair_id", pl.col("chosen").list.last().struct.field("content").alias("chosen"))
     label = (
         pl.when(pl.col("chosen") == pl.col("completion_0"))
@@ -114,14 +144,13 @@ def _labelled(version: VersionTables) -> pl.DataFrame | None:
         .join(p_first(judged), on="pair_id")
         .join(principles, on="pair_id")
         .join(chosen, on="pair_id", how="left")
-        .select("pair_id", "prompt_id", "p_0", label.alias("label"), "principles")
+        .select("pair_id", "prompt_id", "completion_0", "completion_1", "p_0", label.alias("label"), "principles")
     )
 
 
 def _pair_examples(
-    shown: pl.DataFrame, pairs: pl.DataFrame, prompts: Mapping[str, str], slugs: Mapping[str, str]
+    shown: pl.DataFrame, prompts: Mapping[str, str], slugs: Mapping[str, str]
 ) -> tuple[LabelChange, ...]:
-    rows = shown.join(pairs, on="pair_id", maintain_order="left").iter_rows(named=True)
     return tuple(
         LabelChange(
             pair_id=row["pair_id"],
@@ -136,7 +165,7 @@ def _pair_examples(
             principles_before=tuple(sorted(name_of(principle, slugs) for principle in row["principles"])),
             principles_after=tuple(sorted(name_of(principle, slugs) for principle in row["principles_after"])),
         )
-        for row in rows
+        for row in shown.iter_rows(named=True)
     )
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cai_dagster.compare.version import PRINCIPLES_OF, VersionTables
 from cai_dagster.constitution.constitution import Constitution, Principle
 
 _TEXTS = ("critique_request", "revision_request", "comparison_request")
@@ -52,11 +51,17 @@ class EarlierWording:
     rows: int
 
 
-def principle_changes(before: VersionTables, after: VersionTables) -> list[PrincipleChange]:
+Counts = Mapping[str, Mapping[str, int]]
+"""Table → principle id → rows made under it; a table that was never made is absent."""
+
+
+def principle_changes(
+    before: Constitution, after: Constitution, counts_before: Counts, counts_after: Counts
+) -> list[PrincipleChange]:
     """The principles that differ, those of the later version first and in its order."""
-    old = {principle.slug: principle for principle in before.constitution.principles}
-    new = {principle.slug: principle for principle in after.constitution.principles}
-    drawn_before, drawn_after = _drawn(before, after.constitution), _drawn(after, before.constitution)
+    old = {principle.slug: principle for principle in before.principles}
+    new = {principle.slug: principle for principle in after.principles}
+    drawn_before, drawn_after = _drawn(counts_before, before, after), _drawn(counts_after, after, before)
     changes: list[PrincipleChange] = []
     for slug in [*new, *(slug for slug in old if slug not in new)]:
         one, other = old.get(slug), new.get(slug)
@@ -75,21 +80,15 @@ def principle_changes(before: VersionTables, after: VersionTables) -> list[Princ
     return changes
 
 
-def earlier_wordings(version: VersionTables, other: Constitution) -> list[EarlierWording]:
-    """What of the version's rounds and judgements is of an earlier edition of its constitution."""
-    own, slugs = slugs_of(version.constitution), slugs_of(other)
-    found: list[EarlierWording] = []
-    for table, ids in PRINCIPLES_OF.items():
-        if table not in version.tables:
-            continue
-        principles = version.tables[table].select(ids.alias("principle_id")).explode("principle_id")
-        counted = principles.group_by("principle_id").len().sort("principle_id").iter_rows()
-        found += [
-            EarlierWording(version.version, table, name_of(principle, slugs), rows)
-            for principle, rows in counted
-            if principle not in own
-        ]
-    return found
+def earlier_wordings(own: Constitution, counts: Counts, other: Constitution) -> list[EarlierWording]:
+    """What of a version's rounds and judgements is of an earlier edition of its constitution."""
+    known, slugs = slugs_of(own), slugs_of(other)
+    return [
+        EarlierWording(own.version, table, name_of(principle, slugs), rows)
+        for table, counted in counts.items()
+        for principle, rows in sorted(counted.items())
+        if principle not in known
+    ]
 
 
 def slugs_of(constitution: Constitution) -> dict[str, str]:
@@ -102,14 +101,13 @@ def name_of(principle_id: str, slugs: Mapping[str, str]) -> str:
     return slugs.get(principle_id, f"(an earlier wording, {principle_id[:8]})")
 
 
-def _drawn(version: VersionTables, other: Constitution) -> Counter[str] | None:
+def _drawn(counts: Counts, own: Constitution, other: Constitution) -> Counter[str] | None:
     """Slug → rounds that drew it, be it in a wording that only the other version still has."""
-    rounds = version.tables.get("revision_rounds")
-    if rounds is None:
+    if "revision_rounds" not in counts:
         return None
-    slugs = slugs_of(other) | slugs_of(version.constitution)
+    slugs = slugs_of(other) | slugs_of(own)
     drawn: Counter[str] = Counter()
-    for principle, count in rounds.group_by("principle_id").len().iter_rows():
+    for principle, count in counts["revision_rounds"].items():
         drawn[name_of(principle, slugs)] += count
     return drawn
 

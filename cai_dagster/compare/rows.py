@@ -25,6 +25,14 @@ class TableChange:
     only_before: int | None
     only_after: int | None
 
+    def plus(self, other: "TableChange | None") -> "TableChange":
+        """With the rows that were counted before; what is None in one of both is None in both."""
+        if other is None:
+            return self
+        numbers = {name: value for name, value in vars(self).items() if name != "table"}
+        known = {name: value + getattr(other, name) for name, value in numbers.items() if value is not None}
+        return TableChange(self.table, **{**dict.fromkeys(numbers), **known})
+
 
 def table_change(table: str, before: pl.DataFrame | None, after: pl.DataFrame | None) -> TableChange:
     """How many rows of a table the versions share."""

@@ -3,14 +3,14 @@
 # scikit-learn is typed in part only.
 # pyright: reportMissingTypeStubs=false
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 
-from cai_dagster.compare.labels import pair_ids
 from cai_dagster.compare.settings import ConstitutionDiffSettings
-from cai_dagster.compare.version import Row, VersionTables, both_tables, measured_rows
+from cai_dagster.compare.version import Row, VersionTables, measured_rows
 from cai_dagster.evaluation.intervals import mean_interval
 from cai_dagster.judging.label_policies import p_first
 from cai_dagster.judging.label_statistics import win
@@ -78,14 +78,22 @@ class PolicyChange:
     after: PolicyWinRate | None
 
 
-def win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
+def win_rates(
+    before: VersionTables,
+    after: VersionTables,
+    revision_pairs: Sequence[pl.DataFrame],
+    settings: ConstitutionDiffSettings,
+) -> list[WinRate]:
     """Under each version's principles; none where the revisions of these two versions have not been judged.
 
-    Which of them was judged against the other does not matter. Judgements of revisions that have been replaced since
-    do not count.
+    `revision_pairs` are the ids of their final revisions that differ (`labels.revision_pairs`). Which of them was
+    judged against the other does not matter. Judgements of revisions that have been replaced since do not count.
     """
-    rates = _judged_win_rates(before, after, settings)
-    return rates or [_mirrored(rate) for rate in reversed(_judged_win_rates(after, before, settings))]
+    if not revision_pairs:
+        return []
+    ids = pl.concat(revision_pairs)
+    rates = _judged_win_rates(before, after, ids["pair_id"], settings)
+    return rates or [_mirrored(one) for one in reversed(_judged_win_rates(after, before, ids["mirrored_id"], settings))]
 
 
 def reward_model_changes(before: VersionTables, after: VersionTables) -> list[RewardModelChange]:
@@ -125,13 +133,15 @@ def policy_changes(before: VersionTables, after: VersionTables) -> list[PolicyCh
     return [PolicyChange(policy, old.get(policy), new.get(policy)) for policy in sorted({*old, *new})]
 
 
-def _judged_win_rates(before: VersionTables, after: VersionTables, settings: ConstitutionDiffSettings) -> list[WinRate]:
+def _judged_win_rates(
+    before: VersionTables, after: VersionTables, pair_ids: pl.Series, settings: ConstitutionDiffSettings
+) -> list[WinRate]:
     """The win rates of `after` where it was judged against `before`."""
-    rounds = both_tables(before, after, "revision_rounds")
     judged = after.tables.get("version_judgements")
-    if rounds is None or judged is None:
+    if judged is None:
         return []
-    judged = judged.filter(pl.col("against") == before.version).join(pair_ids(*rounds), on="pair_id", how="semi")
+    as_now = pair_ids.alias("pair_id").to_frame()
+    judged = judged.filter(pl.col("against") == before.version).join(as_now, on="pair_id", how="semi")
     unit = pl.concat_str("judged_by", "prompt_id", "sample", separator="/").alias("pair_id")
     units = judged.with_columns(unit)
     better = (

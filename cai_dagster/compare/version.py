@@ -3,7 +3,7 @@
 # scikit-learn is typed in part only.
 # pyright: reportMissingTypeStubs=false
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,9 @@ PRINCIPLES_OF = {
     "judgements": pl.col("principle_ids"),
 }
 
+PromptTexts = Callable[[Sequence[str]], Mapping[str, str]]
+"""The last turn of each of the prompts of these ids: what is answered."""
+
 COMPARED = ("revision_rounds", "sft_dataset", "response_pairs", "judgements", "preference_pairs")
 """The tables whose rows two versions may share."""
 
@@ -27,7 +30,7 @@ MEASURED = ("version_judgements", "reward_model_evaluation", "policy_evaluation"
 
 @dataclass(frozen=True)
 class VersionTables:
-    """What there is of one version; a table that was never made is absent.
+    """What there is of one version. `tables` are those of MEASURED; one that was never made is absent.
 
     `checks` are each check's latest result, `costs` what each table has cost so far.
     """
@@ -39,24 +42,10 @@ class VersionTables:
     costs: Sequence[Row] = ()
 
 
-def both_tables(before: VersionTables, after: VersionTables, table: str) -> tuple[pl.DataFrame, pl.DataFrame] | None:
-    """A table of both versions; None where one does not have it."""
-    if table not in before.tables or table not in after.tables:
-        return None
-    return before.tables[table], after.tables[table]
-
-
 def measured_rows(version: VersionTables, table: str) -> Iterable[dict[str, Any]]:
     """The rows of a table of measurements; none where it was never made."""
     rows = version.tables.get(table)
     return () if rows is None else rows.iter_rows(named=True)
-
-
-def prompt_texts(prompts: pl.DataFrame, ids: pl.Series) -> dict[str, str]:
-    """The last turn of each prompt: what is answered."""
-    wanted = prompts.filter(pl.col("prompt_id").is_in(ids.unique().to_list()))
-    text = pl.col("messages").list.last().struct.field("content")
-    return dict(wanted.select("prompt_id", text).iter_rows())
 
 
 def share_of(part: int, whole: int) -> float | None:

@@ -7,8 +7,10 @@ independent. It knows no trainer and no table store.
 
 # pyright: reportMissingTypeStubs=false
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,28 +135,48 @@ def evaluate_checkpoint(
     folder = Path(checkpoint["path"])
     trained_with = json.loads(checkpoint["record"])["settings"]
     chat_format, max_length = ChatFormat(folder), int(trained_with["max_length"])
-    slices = _held_out(tables, trained_with, chat_format, max_length)
+    texts: dict[bytes, array[int]] = {}
+    slices = [
+        Slice(kind, value, _packed(token_pairs(rows.iter_rows(named=True), chat_format, max_length), texts))
+        for kind, value, rows in _held_out(tables, trained_with)
+    ]
+    slices = [part for part in slices if part.pairs] if slices[0].pairs else []
     if not slices:
         return []
     reading = Reading(chat_format, max_length, trained_with.get("principle_conditioned", False))
     for file in settings.benchmarks:
         path = PROJECT / Path(file).expanduser()
         subsets, rejected = read_benchmark(path, reading, report)
-        slices += [Slice("benchmark_subset", f"{stem_of(path)}/{subset}", pairs) for subset, pairs in subsets.items()]
+        slices += [
+            Slice("benchmark_subset", f"{stem_of(path)}/{subset}", _packed(pairs, texts))
+            for subset, pairs in subsets.items()
+        ]
         for line in rejected:
             place = Path(file) / line.place if path.is_dir() else Path(file).with_name(line.place)
             reject(str(place), line.reason, line.row)
-    texts = {tuple(ids) for part in slices for pair in part.pairs for ids in (pair.chosen_ids, pair.rejected_ids)}
-    rows = sorted(texts, key=lambda ids: (len(ids), ids))
-    rewards = dict(zip(rows, score_texts(folder, rows, SCORE_BATCH, report), strict=True))
+    rows = sorted(texts.values(), key=lambda ids: (len(ids), ids))
+    rewards = dict(zip(map(_digest, rows), score_texts(folder, rows, SCORE_BATCH, report), strict=True))
     scored = [ScoredSlice(part, _scores_of(part, rewards, settings)) for part in slices]
     return scored + benchmark_scores([one for one in scored if one.part.kind == "benchmark_subset"])
 
 
+def _packed(pairs: Iterable[TokenPair], texts: "dict[bytes, array[int]]") -> list[TokenPair]:
+    """The pairs with the tokens of each text once, in four bytes a token: there are many; `texts` has them all."""
+
+    def once(ids: Sequence[int]) -> "array[int]":
+        return texts.setdefault(_digest(ids), array("i", ids))
+
+    return [replace(pair, chosen_ids=once(pair.chosen_ids), rejected_ids=once(pair.rejected_ids)) for pair in pairs]
+
+
+def _digest(ids: Sequence[int]) -> bytes:
+    return hashlib.blake2b(array("i", ids), digest_size=16).digest()
+
+
 def _held_out(
-    tables: Mapping[str, pl.DataFrame], trained_with: Mapping[str, Any], chat_format: ChatFormat, max_length: int
-) -> list[Slice]:
-    """The slices of evaluation prompts that hold a pair, shown to the model as it was trained."""
+    tables: Mapping[str, pl.DataFrame], trained_with: Mapping[str, Any]
+) -> list[tuple[str, str | None, pl.DataFrame]]:
+    """Kind and value of each slice of evaluation prompts, and its pairs, shown to the model as it was trained."""
     conditioned = trained_with.get("principle_conditioned", False)
     unseen = pl.col("split") == Split.evaluation
     by_principle = principle_pairs(tables).filter(unseen)
@@ -168,17 +190,13 @@ def _held_out(
         principle = trained_with["human_principle"] if conditioned else None
         people = human_pairs(tables["human_preferences"], certain, principle=principle)
         parts.append(("labelled_by", HUMAN, people.filter(unseen)))
-    slices = [
-        Slice(kind, value, list(token_pairs(rows.iter_rows(named=True), chat_format, max_length)))
-        for kind, value, rows in parts
-    ]
-    return [part for part in slices if part.pairs] if slices[0].pairs else []
+    return parts
 
 
 def _scores_of(
-    part: Slice, rewards: Mapping[tuple[int, ...], float], settings: RewardModelEvaluationSettings
+    part: Slice, rewards: Mapping[bytes, float], settings: RewardModelEvaluationSettings
 ) -> RewardModelScores:
-    both = [(rewards[tuple(pair.chosen_ids)], rewards[tuple(pair.rejected_ids)]) for pair in part.pairs]
+    both = [(rewards[_digest(pair.chosen_ids)], rewards[_digest(pair.rejected_ids)]) for pair in part.pairs]
     return with_intervals(part.pairs, np.array(both, dtype=np.float64), settings.resamples, settings.seed)
 
 

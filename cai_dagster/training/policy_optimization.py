@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 class CompletionPair:
     """A preference pair as tokens: what both completions answer, the completions, and P(chosen)."""
 
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
+    prompt_ids: Sequence[int]
+    chosen_ids: Sequence[int]
+    rejected_ids: Sequence[int]
     p_chosen: float
 
 

@@ -8,7 +8,7 @@ from both (Bai et al. 2022, section 4.2: human helpfulness beside AI harmlessnes
 
 # pyright: reportMissingTypeStubs=false
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -49,8 +49,8 @@ class TokenPair:
     loss against those of others.
     """
 
-    chosen_ids: list[int]
-    rejected_ids: list[int]
+    chosen_ids: Sequence[int]
+    rejected_ids: Sequence[int]
     p_chosen: float
     chosen_length: int
     rejected_length: int

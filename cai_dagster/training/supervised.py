@@ -3,7 +3,7 @@
 Bai et al. 2022, section 3: SL-CAI is trained on the revisions of all rounds. It knows no trainer.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +20,8 @@ from cai_dagster.training.settings import TrainedRounds
 class TokenRow:
     """A dialogue as tokens; `completion_mask` is 1 where the loss is taken."""
 
-    input_ids: list[int]
-    completion_mask: list[int]
+    input_ids: Sequence[int]
+    completion_mask: Sequence[int]
 
     @classmethod
     def of(cls, input_ids: list[int], completion_start: int) -> "TokenRow":

@@ -8,7 +8,7 @@ a batch, and the processes of one training share the file. It imports no `datase
 # pyright: reportMissingTypeStubs=false
 # pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import pyarrow as pa
 
 _ROWS_AT_ONCE = 1_000
-_COLUMN_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), list[int]: pa.list_(pa.int32())}
+_COLUMN_TYPES = {int: pa.int64(), float: pa.float64(), str: pa.string(), Sequence[int]: pa.list_(pa.int32())}
 
 
 @dataclass(frozen=True)

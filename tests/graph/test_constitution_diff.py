@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cai_dagster.commands import cli
+from cai_dagster.compare import version_tables
 from cai_dagster.compare.version_tables import VersionsError, diff_versions
 from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import Account
@@ -73,6 +75,24 @@ def test_a_version_is_judged_against_the_one_before_and_compared(home: Home, con
     )
     again = materialize(["version_judgements"], config, version="v2")
     assert metadata(again, "version_judgements")["ledger_misses"] == 0
+
+
+def test_versions_are_compared_alike_in_many_parts_and_in_one(
+    home: Home, config: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    materialize(COMPARISON, config, version="v2")
+    lake = open_lake(home)
+    settings = SETTINGS.model_copy(update={"examples": 4})
+    in_one = diff_versions(lake, "v1", "v2", PROJECT / "constitutions", settings)
+    monkeypatch.setattr(version_tables, "ROWS_AT_ONCE", 40)
+    in_many = diff_versions(lake, "v1", "v2", PROJECT / "constitutions", settings)
+    assert in_one.labels is not None
+    assert in_many.labels is not None
+    assert in_many.labels.mean_p_change == pytest.approx(in_one.labels.mean_p_change)
+    labels = replace(in_many.labels, mean_p_change=in_one.labels.mean_p_change)
+    assert replace(in_many, labels=labels) == in_one
+    assert in_one.completions is not None
+    assert len(in_one.completions.examples) == 4
 
 
 def test_reward_models_and_policies_are_read_from_the_lake(home: Home) -> None:

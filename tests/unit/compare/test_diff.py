@@ -1,7 +1,9 @@
 """Two versions beside each other, by hand: what is edited, shared, flipped, preferred; and how it is shown."""
 
 import math
+import random
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from html import unescape
 from html.parser import HTMLParser
@@ -12,12 +14,20 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from cai_dagster.compare.compared_rows import ComparedRows
 from cai_dagster.compare.completions import CompletionExample, Completions
 from cai_dagster.compare.diff import ConstitutionDiff, compare_versions
 from cai_dagster.compare.labels import LabelChange, Labels
 from cai_dagster.compare.principles import EarlierWording, PrincipleChange, TextChange
 from cai_dagster.compare.runs import Cost, CostChange
-from cai_dagster.compare.scores import PolicyChange, PolicyWinRate, RewardModelChange, RewardModelScore, win_rates
+from cai_dagster.compare.scores import (
+    PolicyChange,
+    PolicyWinRate,
+    RewardModelChange,
+    RewardModelScore,
+    WinRate,
+    win_rates,
+)
 from cai_dagster.compare.version import VersionTables
 from cai_dagster.compare.views import markdown_summary, page, print_diff
 from cai_dagster.constitution.constitution import Comparison, Constitution, Principle
@@ -79,8 +89,25 @@ def version(name: str, *principles: Principle, **tables: pl.DataFrame) -> Versio
     return VersionTables(name, Constitution(name, principles), tables)
 
 
+def prompt_texts(ids: Sequence[str]) -> dict[str, str]:
+    wanted = PROMPTS.filter(pl.col("prompt_id").is_in(ids))
+    return {row["prompt_id"]: row["messages"][-1]["content"] for row in wanted.iter_rows(named=True)}
+
+
+def compared(before: VersionTables, after: VersionTables) -> ComparedRows:
+    """All rows at once."""
+    made = (before.tables.keys(), after.tables.keys())
+    rows = ComparedRows(before.constitution, after.constitution, made, SETTINGS.examples)
+    rows.add(before.tables, after.tables)
+    return rows
+
+
 def diff_of(before: VersionTables, after: VersionTables) -> ConstitutionDiff:
-    return compare_versions(before, after, PROMPTS, SETTINGS)
+    return compare_versions(before, after, compared(before, after), prompt_texts, SETTINGS)
+
+
+def rates_of(before: VersionTables, after: VersionTables) -> list[WinRate]:
+    return win_rates(before, after, compared(before, after).revision_pairs, SETTINGS)
 
 
 def test_principles_are_the_same_where_their_slugs_are() -> None:
@@ -270,6 +297,26 @@ def test_labels_that_flipped_were_gained_or_lost_and_how_far_p_moved() -> None:
     assert [one.pair_id for one in labels.biggest_p_changes] == ["1", "3", "0"]
 
 
+def test_labels_that_are_added_up_in_parts_are_those_of_all_at_once() -> None:
+    draw = random.Random(0)
+    before, after = (
+        labelled(name, KIND, {number: draw.randint(1, 9) / 10 for number in range(16)}) for name in ("v1", "v2")
+    )
+    rows = ComparedRows(
+        before.constitution, after.constitution, (before.tables.keys(), after.tables.keys()), SETTINGS.examples
+    )
+    for ids in ("01234", "567", "8", "9abcde", "f"):
+        rows.add(*({name: of_pairs(table, ids) for name, table in one.tables.items()} for one in (before, after)))
+    in_parts = compare_versions(before, after, rows, prompt_texts, SETTINGS)
+    assert in_parts.labels is not None
+    assert len(in_parts.labels.flips) == len(in_parts.labels.biggest_p_changes) == SETTINGS.examples
+    assert in_parts == diff_of(before, after)
+
+
+def of_pairs(table: pl.DataFrame, ids: str) -> pl.DataFrame:
+    return table.filter(pl.col("pair_id").is_in(list(ids)))
+
+
 def test_kappa_is_agreement_beyond_chance() -> None:
     before = labelled("v1", KIND, {0: 0.9, 1: 0.9, 2: 0.1, 3: 0.1})
     after = labelled("v2", KINDER, {0: 0.9, 1: 0.1, 2: 0.1, 3: 0.1})
@@ -321,7 +368,7 @@ def test_a_win_is_the_later_versions_over_both_orders_under_each_versions_princi
         *((0, "v1", 0.2, 0.9), (1, "v1", 0.6, 0.6), (2, "v1", 0.9, 0.2)),
         *((0, "v2", 0.1, 0.9), (1, "v2", 0.3, 0.9), (2, "v2", 0.9, 0.2)),
     )
-    by_old, by_new = win_rates(*two_versions(judged), SETTINGS)
+    by_old, by_new = rates_of(*two_versions(judged))
     assert (by_old.judged_by, by_old.pairs, by_old.prompts) == ("v1", 3, 3)
     assert by_old.win_rate == pytest.approx((1 + 0.5 + 0) / 3)  # a judge that follows the position makes a tie
     assert by_old.p_better == pytest.approx((0.85 + 0.5 + 0.15) / 3)
@@ -350,12 +397,12 @@ def test_what_was_judged_one_way_is_told_the_other_way_too() -> None:
 
 
 def test_judgements_of_other_versions_or_of_replaced_revisions_do_not_count() -> None:
-    assert not win_rates(*two_versions(judged_revisions((0, "v0", 0.2, 0.9), against="v0")), SETTINGS)
+    assert not rates_of(*two_versions(judged_revisions((0, "v0", 0.2, 0.9), against="v0")))
     before, after = two_versions(judged_revisions((0, "v1", 0.2, 0.9), (1, "v1", 0.2, 0.9)))
     replaced = before.tables["revision_rounds"].with_columns(
         pl.when(pl.col("prompt_id") == "0").then(pl.lit("newer")).otherwise("revision").alias("revision")
     )
-    (rate,) = win_rates(replace(before, tables={"revision_rounds": replaced}), after, SETTINGS)
+    (rate,) = rates_of(replace(before, tables={"revision_rounds": replaced}), after)
     assert (rate.pairs, rate.low) == (1, None)
 
 
