@@ -107,14 +107,14 @@ def reward_model_evaluation(
     """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
     from cai_dagster.evaluation.reward_model import evaluate_checkpoint, scores_table
     from cai_dagster.pages.plots import calibration_plot, reward_plot
-    from cai_dagster.plan.steps import held_out_tables
+    from cai_dagster.plan.steps import held_out_parts
 
     checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(context))
     work = work_of(context, lake, *read)
-    tables, staged = held_out_tables(work), work.staged
+    staged = work.staged
     with ACCELERATOR.reserved(context.log.info):
-        scored = evaluate_checkpoint(checkpoint, tables, config, staged.reject, context.log.info)
+        scored = evaluate_checkpoint(checkpoint, held_out_parts(work), config, staged.reject, context.log.info)
     if not scored:
         raise dg.Failure(
             "reward_model_evaluation: no preference pair belongs to an evaluation prompt. Add prompts, or lower "

@@ -118,16 +118,16 @@ class ScoredSlice:
 
 def evaluate_checkpoint(
     checkpoint: Mapping[str, Any],
-    tables: Mapping[str, pl.DataFrame],
+    parts: Iterable[Mapping[str, pl.DataFrame]],
     settings: RewardModelEvaluationSettings,
     reject: Callable[[str, str, Mapping[str, Any]], None],
     report: Callable[[str], None],
 ) -> list[ScoredSlice]:
     """Score a row of `reward_model` on the pairs of evaluation prompts, and on the benchmarks of the settings.
 
-    `tables`: preference_pairs, response_pairs, judgements, prompts, constitution and, where it has been materialized,
-    human_preferences. The first slice is all that the feedback model labelled; the list is empty where there is none
-    of that. A line of a benchmark that is no pair goes to `reject`, with its place and the reason. Raises
+    `parts` have all tables of some pairs (preference_pairs, response_pairs, judgements, prompts, constitution), or rows
+    of human_preferences. The first slice is all that the feedback model labelled; the list is empty where there is
+    none of that. A line of a benchmark that is no pair goes to `reject`, with its place and the reason. Raises
     BenchmarkError when a benchmark cannot be read.
     """
     from cai_dagster.training.scoring import SCORE_BATCH, score_texts
@@ -136,13 +136,14 @@ def evaluate_checkpoint(
     trained_with = json.loads(checkpoint["record"])["settings"]
     chat_format, max_length = ChatFormat(folder), int(trained_with["max_length"])
     texts: dict[bytes, array[int]] = {}
-    slices = [
-        Slice(kind, value, _packed(token_pairs(rows.iter_rows(named=True), chat_format, max_length), texts))
-        for kind, value, rows in _held_out(tables, trained_with)
-    ]
-    slices = [part for part in slices if part.pairs] if slices[0].pairs else []
-    if not slices:
+    found: dict[tuple[str, str | None], list[TokenPair]] = {}
+    for tables in parts:
+        for kind, value, rows in _held_out(tables, trained_with):
+            pairs = token_pairs(rows.iter_rows(named=True), chat_format, max_length)
+            found.setdefault((kind, value), []).extend(_packed(pairs, texts))
+    if not found.get(("all", None)):
         return []
+    slices = [Slice(*name, pairs) for name, pairs in found.items() if pairs]
     reading = Reading(chat_format, max_length, trained_with.get("principle_conditioned", False))
     for file in settings.benchmarks:
         path = PROJECT / Path(file).expanduser()
@@ -179,17 +180,19 @@ def _held_out(
     """Kind and value of each slice of evaluation prompts, and its pairs, shown to the model as it was trained."""
     conditioned = trained_with.get("principle_conditioned", False)
     unseen = pl.col("split") == Split.evaluation
+    if "human_preferences" in tables:
+        if conditioned and "human_principle" not in trained_with:
+            return []
+        certain = trained_with.get("human_p_chosen", 1.0)
+        principle = trained_with["human_principle"] if conditioned else None
+        people = human_pairs(tables["human_preferences"], certain, principle=principle)
+        return [("labelled_by", HUMAN, people.filter(unseen))]
     by_principle = principle_pairs(tables).filter(unseen)
     shown = by_principle if conditioned else by_principle.with_columns(pl.lit(None, dtype=pl.String).alias("principle"))
     everything = shown if conditioned else ai_pairs(tables["preference_pairs"]).filter(unseen)
     parts: list[tuple[str, str | None, pl.DataFrame]] = [("all", None, everything)]
     for slug, principle_id in tables["constitution"].sort("slug").select("slug", "principle_id").iter_rows():
         parts.append(("principle", slug, shown.filter(pl.col("principle_id") == principle_id)))
-    if "human_preferences" in tables and (not conditioned or "human_principle" in trained_with):
-        certain = trained_with.get("human_p_chosen", 1.0)
-        principle = trained_with["human_principle"] if conditioned else None
-        people = human_pairs(tables["human_preferences"], certain, principle=principle)
-        parts.append(("labelled_by", HUMAN, people.filter(unseen)))
     return parts
 
 

@@ -36,6 +36,7 @@ from cai_dagster.tables.registry import TABLES
 
 STREAM_ROWS = 1_024
 COPIED_ROWS = 16_384  # in a row group: what is read at once of a copy
+_MOST_DIGITS = 8  # of an id, by which parts are told apart
 MEGABYTES_A_THREAD = 160  # of DuckDB for a copy; a sort or join that does not fit overflows to temporary files
 
 
@@ -145,32 +146,51 @@ class SnapshotTables:
     ) -> Iterator[dict[str, pl.DataFrame]]:
         """The rows of several SELECTs in parts, in the order of a column: memory does not grow with their number.
 
-        The column is an id, a hash: a part has the rows of all SELECTs whose ids have the same first digits. There are
-        as many digits as it takes for the first SELECT to have at most `rows` rows in a part; parts in which it has
-        none are left out.
+        The column is an id, a hash. A part has about `rows` rows of the first SELECT at most, and all rows of the
+        others whose ids begin as those do; what no row of the first SELECT begins like is left out.
         """
         first = next(iter(selects))
-        digits = self._digits(f"SELECT {column} AS id FROM ({selects[first]})", rows, tables)
+        digits, part_of = self._part_of_beginnings(f"SELECT {column} AS id FROM ({selects[first]})", rows, tables)
+        if not part_of:
+            return
         nothing = {name: self.query(f"FROM ({sql}) LIMIT 0", **tables) for name, sql in selects.items()}
+        numbered = ", ".join(f"({literal(beginning)}, {part})" for beginning, part in part_of.items())
+        parts = f"JOIN (VALUES {numbered}) parts(beginning, part) ON selected.{column}[:{digits}] = parts.beginning"
         with contextlib.ExitStack() as copies:
-            folders: dict[str, Path] = {}
-            for name, sql in selects.items():
-                divided = f"SELECT *, 'p' || {column}[:{digits}] AS part FROM ({sql})"
-                folders[name] = copies.enter_context(self._divided(divided, tables))
-            for part in sorted(folder.name for folder in folders[first].glob("*=*")):
-                found = {name: sorted((folder / part).glob("*.parquet")) for name, folder in folders.items()}
+            folders = {
+                name: copies.enter_context(
+                    self._divided(f"SELECT selected.*, parts.part FROM ({sql}) selected {parts}", tables)
+                )
+                for name, sql in selects.items()
+            }
+            for part in sorted(set(part_of.values())):
+                found = {name: sorted(folder.glob(f"part={part}/*.parquet")) for name, folder in folders.items()}
                 yield {
                     name: pl.read_parquet(files, hive_partitioning=False).sort(column) if files else nothing[name]
                     for name, files in found.items()
                 }
 
-    def _digits(self, ids: str, rows: int, tables: Mapping[str, Rows]) -> int:
-        """How many first digits of the ids at most so many rows share; more than eight say no more."""
-        for digits in range(8):
-            shared = f"SELECT count(*) AS n FROM ({ids}) GROUP BY id[:{digits}]"
-            if (self.query(f"SELECT max(n) AS n FROM ({shared})", **tables).item() or 0) <= rows:
-                return digits
-        return 8
+    def _part_of_beginnings(self, ids: str, rows: int, tables: Mapping[str, Rows]) -> tuple[int, dict[str, int]]:
+        """How many first digits of ids tell parts apart, and the part of each beginning of so many digits.
+
+        Beginnings that follow each other are one part as long as they have at most `rows` rows together.
+        """
+
+        def counted(digits: int) -> pl.DataFrame:
+            shared = f"SELECT id[:{digits}] AS beginning, count(*) AS n FROM ({ids}) GROUP BY 1 ORDER BY 1"
+            return self.query(shared, **tables)
+
+        digits, found = 0, counted(0)
+        while digits < _MOST_DIGITS and any(count > rows for count in found["n"]):
+            digits += 1
+            found = counted(digits)
+        part_of: dict[str, int] = {}
+        part, held = 0, 0
+        for beginning, count in found.iter_rows():
+            if held and held + count > rows:
+                part, held = part + 1, 0
+            part_of[beginning], held = part, held + count
+        return digits, part_of
 
     @contextlib.contextmanager
     def _divided(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
@@ -247,6 +267,7 @@ def _little_memory(connection: duckdb.DuckDBPyConnection, ordered: bool) -> Gene
     (threads,) = connection.execute("SELECT current_setting('threads')::INTEGER").fetchall()[0]
     connection.execute(f"SET preserve_insertion_order = {ordered}")
     connection.execute(f"SET partitioned_write_flush_threshold = {COPIED_ROWS}")
+    connection.execute("SET partitioned_write_max_open_files = 1000")  # what is opened again is another file
     try:
         with contextlib.suppress(duckdb.OutOfMemoryException):  # where as much is taken now
             connection.execute(f"SET memory_limit = '{MEGABYTES_A_THREAD * threads}MB'")

@@ -72,14 +72,12 @@ _JUDGED_PAIRS = {
     "prompts": "SELECT pair_id, prompts.* FROM response_pairs JOIN prompts USING (prompt_id)",
 }
 _PREFERENCE_PAIRS = {"preference_pairs": "FROM preference_pairs"}
+_OF_HELD_OUT = "JOIN prompts USING (prompt_id) WHERE split = 'evaluation'"
 _HELD_OUT = {
-    "prompts": "FROM prompts WHERE split = 'evaluation'",
+    "response_pairs": f"SELECT p.* FROM response_pairs p {_OF_HELD_OUT}",
+    "judgements": f"SELECT j.* FROM judgements j JOIN response_pairs USING (pair_id) {_OF_HELD_OUT}",
+    "prompts": f"SELECT pair_id, prompts.* FROM response_pairs {_OF_HELD_OUT}",
     "preference_pairs": "FROM preference_pairs WHERE split = 'evaluation'",
-    "human_preferences": "FROM human_preferences WHERE split = 'evaluation'",
-    "response_pairs": "SELECT r.* FROM response_pairs r JOIN prompts USING (prompt_id) WHERE split = 'evaluation'",
-    "judgements": "SELECT j.* FROM judgements j JOIN response_pairs USING (pair_id) JOIN prompts USING (prompt_id)"
-    " WHERE split = 'evaluation'",
-    "constitution": "FROM constitution",
 }
 
 
@@ -273,13 +271,14 @@ def _labelled_parts(work: Work, settings: RewardModelSettings) -> "Iterator[pl.D
             yield training_pairs(part, settings)
 
 
-def held_out_tables(work: Work) -> "dict[str, pl.DataFrame]":
-    """What a reward model is evaluated on: the rows of evaluation prompts, and the principles."""
-    return {
-        name: work.lake.query(f"{sql} ORDER BY ALL", **work.tables)
-        for name, sql in _HELD_OUT.items()
-        if name in work.tables
-    }
+def held_out_parts(work: Work) -> "Iterator[dict[str, pl.DataFrame]]":
+    """What a reward model is evaluated on, a part at a time: all tables of some held-out pairs, or people's pairs."""
+    constitution = work.frame("constitution")
+    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, _HELD_OUT, **work.tables):
+        yield {**part, "prompts": part["prompts"].unique("prompt_id"), "constitution": constitution}
+    if "human_preferences" in work.tables:
+        people = {"human_preferences": "FROM human_preferences WHERE split = 'evaluation'"}
+        yield from work.lake.parts("pair_id", ROWS_AT_ONCE, people, **work.tables)
 
 
 def reward_model_ingredients(

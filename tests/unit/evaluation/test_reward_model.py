@@ -151,13 +151,19 @@ SETTINGS = RewardModelEvaluationSettings(resamples=100, seed=0, benchmarks=[])
 UNJUDGED = judged_tables({})
 
 
+def parts_of(tables: Mapping[str, pl.DataFrame]) -> list[dict[str, pl.DataFrame]]:
+    """The tables of the feedback model's pairs, and people's."""
+    people = {name: table for name, table in tables.items() if name == "human_preferences"}
+    return [{name: table for name, table in tables.items() if name not in people}, *([people] if people else [])]
+
+
 def measured(
     tables: Mapping[str, pl.DataFrame], made_with: Mapping[str, Any] | None = None, **settings: Any
 ) -> dict[tuple[str, str | None], RewardModelScores]:
     """Scores by slice; no line of a benchmark is rejected."""
     scored = evaluate_checkpoint(
         checkpoint(**(made_with or {})),
-        {**UNJUDGED, **tables},
+        parts_of({**UNJUDGED, **tables}),
         SETTINGS.model_copy(update=settings),
         lambda *row: pytest.fail(str(row)),
         lambda message: None,
@@ -248,7 +254,7 @@ def test_a_line_of_a_benchmark_that_is_no_pair_is_set_aside_with_its_place(
     rejected: list[tuple[str, str]] = []
     evaluate_checkpoint(
         checkpoint(),
-        {**UNJUDGED, "preference_pairs": HELD_OUT},
+        [{**UNJUDGED, "preference_pairs": HELD_OUT}],
         SETTINGS.model_copy(update={"benchmarks": [str(file)]}),
         lambda row_id, reason, row: rejected.append((row_id, reason)),
         lambda message: None,

@@ -232,7 +232,9 @@ def test_a_stream_that_is_given_up_leaves_nothing_in_staging(lake: Lake, shared_
     assert folders(shared_home) == before
 
 
-@pytest.mark.parametrize(("most", "heights"), [(1, [1] * 20), (15, [1] * 20), (16, [16, 4]), (1_000, [20])])
+@pytest.mark.parametrize(
+    ("most", "heights"), [(1, [1] * 20), (3, [3] * 6 + [2]), (15, [15, 5]), (16, [16, 4]), (1_000, [20])]
+)
 def test_parts_have_every_row_of_each_id_once_and_in_order(
     lake: Lake, shared_home: Home, version: str, most: int, heights: list[int]
 ) -> None:
