@@ -106,7 +106,8 @@ def label_changes(rows: LabelRows, slugs: Mapping[str, str], prompts: PromptText
         flipped=counted(label != label_after, label != _NO_LABEL, label_after != _NO_LABEL),
         gained=counted(label == _NO_LABEL, label_after != _NO_LABEL),
         lost=counted(label != _NO_LABEL, label_after == _NO_LABEL),
-        mean_p_change=float(np.mean(moves["p_change"].abs().to_numpy())) if moves.height else None,
+        # Sorted: the order of the pairs decides nothing.
+        mean_p_change=float(np.mean(np.sort(moves["p_change"].abs().to_numpy()))) if moves.height else None,
         flips=_pair_examples(rows.flips, texts, slugs),
         biggest_p_changes=_pair_examples(rows.biggest, texts, slugs),
     )
