@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from cai_dagster.errors import RowError
+from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.cells import category_in, count_in, score_in
 from cai_dagster.inputs.decontamination import NO_EVALUATION_SETS, EvaluationSets
 from cai_dagster.inputs.files import Expected, SourceRow, source_rows
@@ -188,20 +189,36 @@ def collect_human_preferences(
     forgotten: Set[str] = NONE_FORGOTTEN,
     report: ImportReport | None = None,
 ) -> tuple[list[dict[str, Any]], list[RejectedPair]]:
-    """Rows of `human_preferences`, each pair once, and the rows that are none; `splits` divides the prompts.
+    """What `read_human_preferences` keeps and rejects, as lists."""
+    rows: list[dict[str, Any]] = []
+    rejected: list[RejectedPair] = []
+    read_human_preferences(settings, splits, rows.append, rejected.append, evaluation_sets, forgotten, report)
+    return rows, rejected
 
-    Raises SourceFileError for a file that cannot be read or has no such columns.
+
+def read_human_preferences(
+    settings: HumanPreferencesSettings,
+    splits: PromptsSettings,
+    keep: Callable[[dict[str, Any]], None],
+    reject: Callable[[RejectedPair], None],
+    evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
+    forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
+) -> None:
+    """Keep rows of `human_preferences`, each pair once, and reject the rows that are none.
+
+    `splits` divides the prompts. Raises SourceFileError for a file that cannot be read or has no such columns.
     """
-    pairs: dict[str, dict[str, Any]] = {}
+    known: dict[str, tuple[str, str]] = {}  # of each pair, where it was read and the hash of the one preferred
 
     def add(pair: PreferencePair, row: Mapping[str, Any], source: str) -> None:
-        known = pairs.get(pair.pair_id)
-        if known is not None:
-            _refuse_again(pair, known)
+        preferred = content_hash(pair.chosen)
+        if pair.pair_id in known:
+            _refuse_again(preferred, *known[pair.pair_id])
         refuse_by_scores(row, settings.score_chosen_column, settings.score_rejected_column)
         evaluation_sets.refuse(pair.prompt)
         category = settings.category_column if settings.category_column in row else "subset"
-        pairs[pair.pair_id] = {
+        made = {
             "pair_id": pair.pair_id,
             "prompt_id": pair.prompt_id,
             "prompt": [{"role": message.role, "content": message.content} for message in pair.prompt],
@@ -215,10 +232,12 @@ def collect_human_preferences(
             "source": source,
             "split": split_of(pair.prompt_id, splits),
         }
+        known[pair.pair_id] = (source, preferred)
+        keep(made)
 
-    made = read_pairs(settings, "human_preferences", add, forgotten, report)
-    rejected = [one for one in made if one is not None]
-    return list(pairs.values()), rejected
+    for one in read_pairs(settings, "human_preferences", add, forgotten, report):
+        if one is not None:
+            reject(one)
 
 
 def refuse_by_scores(row: Mapping[str, Any], chosen: str, rejected: str) -> None:
@@ -233,7 +252,7 @@ def refuse_by_scores(row: Mapping[str, Any], chosen: str, rejected: str) -> None
         raise ContradictedPairError(f"{shown}: the scores say the opposite of the columns")
 
 
-def _refuse_again(pair: PreferencePair, known: Mapping[str, Any]) -> None:
-    if known["chosen"][0]["content"] == pair.chosen:
-        raise DuplicatePairError(f"the same pair is at {known['source']}")
-    raise ContradictedPairError(f"{known['source']}, which is kept, has the same pair and prefers the other completion")
+def _refuse_again(preferred: str, source: str, preferred_there: str) -> None:
+    if preferred == preferred_there:
+        raise DuplicatePairError(f"the same pair is at {source}")
+    raise ContradictedPairError(f"{source}, which is kept, has the same pair and prefers the other completion")

@@ -3,8 +3,7 @@
 Whom the data set prefers plays no part: the judge sees two completions. It knows no judge.
 """
 
-from collections.abc import Mapping, Set
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Set
 from typing import Any
 
 from cai_dagster.calls.requests import Completion
@@ -25,27 +24,21 @@ class UnknownPromptError(RowError):
     code = "unknown_prompt"
 
 
-@dataclass(frozen=True)
-class ImportedPairs:
-    """Rows of `response_pairs`, the rows that are none, and how many pairs were left to the split `sft`."""
-
-    rows: list[dict[str, Any]]
-    rejected: list[RejectedPair]
-    of_sft_prompts: int
-
-
 def import_pairs(
     settings: PreferenceFilesSettings,
     splits: Mapping[str, str],
+    keep: Callable[[dict[str, Any]], None],
+    reject: Callable[[RejectedPair], None],
     forgotten: Set[str] = NONE_FORGOTTEN,
     report: ImportReport | None = None,
-) -> ImportedPairs:
-    """The pairs of the sources whose prompts are in `splits` (prompt id → split), each pair once.
+) -> int:
+    """Keep rows of `response_pairs`: the pairs of the sources whose prompts are in `splits`, each pair once.
 
-    As for pairs from other sources, prompts of the split `sft` are left out. Raises SourceFileError for a file that
-    cannot be read or has no such columns.
+    `splits` has the split of each prompt id. Rows that are no such pairs are rejected. As for pairs from other sources,
+    prompts of the split `sft` are left out; how many pairs they have is returned. Raises SourceFileError for a file
+    that cannot be read or has no such columns.
     """
-    pairs: dict[str, dict[str, Any]] = {}
+    known: set[str] = set()
     of_sft_prompts = 0
 
     def add(pair: PreferencePair, _row: Mapping[str, Any], source: str) -> None:
@@ -63,7 +56,11 @@ def import_pairs(
         texts = in_hash_order(pair.chosen, pair.rejected)
         thoughts = {pair.chosen: pair.chosen_reasoning, pair.rejected: pair.rejected_reasoning}
         first, second = (Completion(text, FINISH_REASON, content_hash(text), thoughts[text]) for text in texts)
-        pairs[pair.pair_id] = pair_row(pair.prompt_id, "imported", first, second)
+        if pair.pair_id not in known:
+            known.add(pair.pair_id)
+            keep(pair_row(pair.prompt_id, "imported", first, second))
 
-    rejected = [one for one in read_pairs(settings, "response_pairs", add, forgotten, report) if one is not None]
-    return ImportedPairs(list(pairs.values()), rejected, of_sft_prompts)
+    for one in read_pairs(settings, "response_pairs", add, forgotten, report):
+        if one is not None:
+            reject(one)
+    return of_sft_prompts

@@ -77,9 +77,10 @@ class StagedRows:
     def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Stage rows given as mappings; the constitution version is filled in."""
         version = {"constitution_version": self.constitution_version} if self.table.versioned else {}
-        self._rows.extend({**row, **version} for row in rows)
-        if len(self._rows) >= CHUNK_ROWS:
-            self._flush_rows()
+        for row in rows:
+            self._rows.append({**row, **version})
+            if len(self._rows) >= CHUNK_ROWS:
+                self._flush_rows()
 
     def add_frame(self, frame: pl.DataFrame) -> None:
         """Stage a frame that has the table's columns (any order; the constitution version is filled in)."""

@@ -15,10 +15,10 @@ from cai_dagster.constitution.constitution import Constitution, load_constitutio
 from cai_dagster.disk import full_disk_named
 from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
-from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.human_preferences import RejectedPair, read_human_preferences
 from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.imported_pairs import import_pairs
-from cai_dagster.inputs.prompts import collect_prompts, prompt_row
+from cai_dagster.inputs.prompts import RejectedPrompt, collect_prompts, prompt_row
 from cai_dagster.inputs.settings import (
     DecontaminationSettings,
     HumanPreferencesSettings,
@@ -95,6 +95,14 @@ class Work:
         """All rows of a table that it reads, ordered by the table's key."""
         return self.lake.read(self.tables[table])
 
+    def keep(self, row: dict[str, Any]) -> None:
+        """Stage a row."""
+        self.staged.add([row])
+
+    def reject(self, row: RejectedPair | RejectedPrompt) -> None:
+        """Set a row of a source aside."""
+        self.staged.reject(row.source, row.reason, row.row)
+
     @property
     def snapshots(self) -> dict[str, int]:
         """The snapshot of each table that is committed."""
@@ -147,7 +155,7 @@ def fill_prompts(
     )
     work.staged.add(prompt_row(prompt, settings) for prompt in collected)
     for row in rejected:
-        work.staged.reject(row.source, row.reason, row.row)
+        work.reject(row)
     return sum(len(prompt.sources) - 1 for prompt in collected)
 
 
@@ -160,10 +168,7 @@ def fill_human_preferences(
 ) -> None:
     """Every human-labelled pair of the sources once. Raises SourceFileError as `fill_prompts`."""
     sets = evaluation_sets(decontamination)
-    pairs, rejected = collect_human_preferences(settings, splits, sets, forgotten_prompts(work.home), report)
-    work.staged.add(pairs)
-    for row in rejected:
-        work.staged.reject(row.source, row.reason, row.row)
+    read_human_preferences(settings, splits, work.keep, work.reject, sets, forgotten_prompts(work.home), report)
 
 
 def fill_sft_dataset(work: Work, settings: SftDatasetSettings) -> int:
@@ -185,11 +190,7 @@ def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings, report: I
     Raises SourceFileError as `fill_prompts`.
     """
     splits = dict(work.frame("prompts").select("prompt_id", "split").iter_rows())
-    imported = import_pairs(settings, splits, forgotten_prompts(work.home), report)
-    work.staged.add(imported.rows)
-    for pair in imported.rejected:
-        work.staged.reject(pair.source, pair.reason, pair.row)
-    return imported.of_sft_prompts
+    return import_pairs(settings, splits, work.keep, work.reject, forgotten_prompts(work.home), report)
 
 
 def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict[str, Any]:

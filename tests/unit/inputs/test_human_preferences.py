@@ -11,7 +11,7 @@ import pytest
 
 from cai_dagster.inputs.decontamination import EvaluationSets, evaluation_sets
 from cai_dagster.inputs.files import SourceFileError
-from cai_dagster.inputs.human_preferences import collect_human_preferences
+from cai_dagster.inputs.human_preferences import RejectedPair, collect_human_preferences
 from cai_dagster.inputs.imported_pairs import import_pairs
 from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.settings import active_settings
@@ -99,13 +99,15 @@ def test_pairs_are_imported_for_known_prompts_without_their_preference(tmp_path:
     )
     ids = {row["prompt"][0]["content"]: row["prompt_id"] for row in collect(file)[0]}
     settings = SETTINGS.response_pairs.model_copy(update={"sources": [str(file)]})
-    imported = import_pairs(settings, {ids["Hi?"]: "preference", ids["Ho?"]: "sft"})
-    (row,) = imported.rows
+    rows: list[dict[str, Any]] = []
+    rejected: list[RejectedPair] = []
+    splits = {ids["Hi?"]: "preference", ids["Ho?"]: "sft"}
+    assert import_pairs(settings, splits, rows.append, rejected.append) == 1
+    (row,) = rows
     assert (row["source"], row["prompt_id"], row["finish_reason_0"]) == ("imported", ids["Hi?"], "imported")
     assert {row["completion_0"], row["completion_1"]} == {"good", "bad"}
     assert row["pair_id"] == collect(file)[0][0]["pair_id"]
-    assert imported.of_sft_prompts == 1
-    (unknown,) = imported.rejected
+    (unknown,) = rejected
     assert unknown.reason.startswith(
         "unknown_prompt: the prompt is not in the table prompts; add the file of a.jsonl:3"
     )

@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -302,3 +303,20 @@ def test_rows_that_start_again_leave_nothing_of_those_before(tmp_path: Path) -> 
     staged.close()
     assert [row["sample"] for row in rows_of(staged)] == [3]
     assert (staged.row_count, staged.rejected_count, staged.reasons) == (1, 0, {})
+
+
+def test_rows_are_written_while_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added may be more than memory holds."""
+    monkeypatch.setattr(cai_dagster.lake.staging, "CHUNK_ROWS", 10)
+    staged = StagedRows(tmp_path, "initial_responses", None)
+    seen: list[int] = []
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in range(35):
+            seen.append(len(staged.parts))
+            yield {**RESPONSE, "prompt_id": f"{number:x}"}
+
+    staged.add(rows())
+    assert seen == [number // 10 for number in range(35)]
+    staged.close()
+    assert staged.row_count == 35
