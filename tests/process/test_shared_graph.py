@@ -78,7 +78,7 @@ FILES = {
     "test_its_text_is_on_the_disk_until_the_snapshots_expire_and_then_nowhere",  # test_shared_lake looks for it
     "test_the_list_of_the_forgotten_is_of_hashes",
 }
-globals().update(run_again.using({"home", "mine", "expired"}, test_forget, but=FILES))
+globals().update(run_again.using({"mine", "expired"}, test_forget, but=FILES))
 
 test_a_pair_leads_back = test_trace.test_a_pair_leads_back_to_judgements_responses_requests_and_the_line_of_a_file
 test_a_prompt_is_counted = test_trace.test_a_prompts_rows_are_counted_in_every_table_and_version
