@@ -285,23 +285,25 @@ def _section(model: type[BaseModel], values: Mapping[str, BaseModel], shared: Se
     """The settings of a section; a column for each profile that changes one of them."""
     default = values[DEFAULT_PROFILE]
     others = [profile for profile, found in values.items() if found != default]
-    rows: list[Sequence[str]] = []
     above: list[str] = []
+    own: list[tuple[_Row, str, dict[str, str]]] = []  # the setting, its default, what profiles change it to
     for name, field in model.model_fields.items():
-        own, row = getattr(default, name), _setting((name, field))
-        changed = {profile: getattr(values[profile], name) for profile in others}
-        given = {profile: _literal(value) if value != own else "" for profile, value in changed.items()}
+        row, value = _setting((name, field)), getattr(default, name)
+        given = {profile: getattr(values[profile], name) for profile in others}
+        changed = {profile: _literal(other) for profile, other in given.items() if other != value}
         if row in shared:
-            among = "".join(f" ({profile}: {value})" for profile, value in given.items() if value)
-            above.append(f"{row[0]} {_literal(own)}{among}")
+            among = "".join(f" ({profile}: {other})" for profile, other in changed.items())
+            above.append(f"{row[0]} {_literal(value)}{among}")
         else:
-            rows.append((row[0], row[1], _literal(own), *given.values(), row[2]))
-    changing = [number for number, _ in enumerate(others, start=3) if any(row[number] for row in rows)]
-    kept = [0, 1, 2, *changing, -1]
-    heads = ("setting", "values", "default", *(f"`{other}`" for other in others), "meaning")
+            own.append((row, _literal(value), changed))
+    shown = [profile for profile in others if any(profile in changed for _, _, changed in own)]
+    heads = ("setting", "values", "default", *(f"`{profile}`" for profile in shown), "meaning")
+    rows = [
+        (name, allowed, value, *(changed.get(profile, "") for profile in shown), meaning)
+        for (name, allowed, meaning), value, changed in own
+    ]
     parts = [f"As above: {', '.join(above)}.\n"] if above else []
-    parts += [_grid([heads[i] for i in kept], [[row[i] for i in kept] for row in rows])] if rows else []
-    return "\n".join(parts)
+    return "\n".join([*parts, *([_grid(heads, rows)] if rows else [])])
 
 
 def _bounds(check: CheckSettings) -> str:

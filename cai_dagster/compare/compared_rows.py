@@ -15,8 +15,6 @@ from cai_dagster.tables.registry import TABLES
 
 Tables = Mapping[str, pl.DataFrame]
 
-_BOTH = (0, 1)  # the version before, the version after
-
 
 class ComparedRows:
     """The rows of two versions, as far as they were added.
@@ -30,8 +28,7 @@ class ComparedRows:
     ) -> None:
         self.made = made
         self._slugs, self._examples = slugs_of(old) | slugs_of(new), examples
-        none = {table: TABLES[table].schema.to_frame() for table in (*COMPARED, "prompts")}
-        nothing = [{table: none[table] for table in COMPARED if table in tables} for tables in made]
+        nothing = [{name: TABLES[name].schema.to_frame() for name in COMPARED if name in tables} for tables in made]
         self.tables: dict[str, TableChange] = {}
         self.principles = tuple({table: Counter[str]() for table in PRINCIPLES_OF if table in one} for one in nothing)
         self.completions: CompletionRows | None = None
@@ -45,8 +42,8 @@ class ComparedRows:
             if table in before or table in after:
                 change = table_change(table, before.get(table), after.get(table))
                 self.tables[table] = change.plus(self.tables.get(table))
-        for side, tables in zip(_BOTH, (before, after), strict=True):
-            for table, counted in self.principles[side].items():
+        for principles, tables in zip(self.principles, (before, after), strict=True):
+            for table, counted in principles.items():
                 if table in tables:
                     counted.update(_counts(tables[table], table))
         if "revision_rounds" in before and "revision_rounds" in after:

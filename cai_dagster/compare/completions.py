@@ -11,6 +11,8 @@ import polars as pl
 from cai_dagster.compare.principles import name_of
 from cai_dagster.compare.version import PromptTexts
 
+REVISION_CHANGED = pl.col("revision") != pl.col("revision_after")
+
 
 @dataclass(frozen=True)
 class CompletionExample:
@@ -61,8 +63,8 @@ def completion_rows(
     before: pl.DataFrame, after: pl.DataFrame, slugs: Mapping[str, str], examples: int
 ) -> CompletionRows:
     """Whose final revision is another one, of some rounds of both versions."""
-    finals = final_revisions(before).join(final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
-    changed = finals.filter(pl.col("revision") != pl.col("revision_after"))
+    finals = final_revisions(before, after)
+    changed = finals.filter(REVISION_CHANGED)
     principle = pl.coalesce("principle_id_after", "principle_id").alias("principle")
     others = changed.join(_first_other_round(before, after, slugs), on=["prompt_id", "sample"])
     first = _first_of_each_principle(others.with_columns(principle).sort("prompt_id", "sample"), examples)
@@ -99,10 +101,11 @@ def _first_of_each_principle(responses: pl.DataFrame, examples: int) -> pl.DataF
     return responses.filter(pl.int_range(pl.len()).over("principle") < examples)
 
 
-def final_revisions(rounds: pl.DataFrame) -> pl.DataFrame:
-    """The last round of each response: `prompt_id`, `sample`, `revision`."""
+def final_revisions(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The last rounds of the responses that both have: `prompt_id`, `sample`, `revision`, `revision_after`."""
     last = pl.col("round") == pl.col("round").max().over("prompt_id", "sample")
-    return rounds.filter(last).select("prompt_id", "sample", "revision")
+    one, other = (rounds.filter(last).select("prompt_id", "sample", "revision") for rounds in (before, after))
+    return one.join(other, on=["prompt_id", "sample"], suffix="_after")
 
 
 def _first_other_round(before: pl.DataFrame, after: pl.DataFrame, slugs: Mapping[str, str]) -> pl.DataFrame:

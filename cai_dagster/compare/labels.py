@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from cai_dagster.compare.completions import final_revisions
+from cai_dagster.compare.completions import REVISION_CHANGED, final_revisions
 from cai_dagster.compare.principles import name_of
 from cai_dagster.compare.version import PRINCIPLES_OF, PromptTexts, share_of
 from cai_dagster.inputs.pairs import pair_id
@@ -21,6 +21,8 @@ LABELLED = ("response_pairs", "judgements", "preference_pairs")
 """The tables that labels are compared by."""
 
 _NO_LABEL = "none"
+_LABEL, _LABEL_AFTER = pl.col("label"), pl.col("label_after")
+_FLIPPED = (_LABEL != _LABEL_AFTER) & (_LABEL != _NO_LABEL) & (_LABEL_AFTER != _NO_LABEL)
 
 
 @dataclass(frozen=True)
@@ -83,29 +85,26 @@ def label_rows(before: Mapping[str, pl.DataFrame], after: Mapping[str, pl.DataFr
     new = _labelled(after).select("pair_id", "p_0", "label", "principles")
     both = _labelled(before).join(new, on="pair_id", suffix="_after")
     both = both.with_columns((pl.col("p_0_after") - pl.col("p_0")).alias("p_change"))
-    label, label_after = pl.col("label"), pl.col("label_after")
-    flips = both.filter(label != label_after, label != _NO_LABEL, label_after != _NO_LABEL)
-    moved = both.filter(pl.col("p_change") != 0)
     moves = both.select("p_change", "label", "label_after")
+    flips, moved = both.filter(_FLIPPED), both.filter(pl.col("p_change") != 0)
     return LabelRows(moves, _most_moved(flips, examples), _most_moved(moved, examples))
 
 
 def label_changes(rows: LabelRows, slugs: Mapping[str, str], prompts: PromptTexts) -> Labels:
     """The labels of the pairs judged in both versions."""
-    label, label_after = pl.col("label"), pl.col("label_after")
     moves = rows.moves
 
-    def counted(*conditions: pl.Expr) -> int:
-        return moves.filter(*conditions).height
+    def counted(condition: pl.Expr) -> int:
+        return moves.filter(condition).height
 
     texts = prompts([*rows.flips["prompt_id"], *rows.biggest["prompt_id"]])
     return Labels(
         pairs=moves.height,
-        agreement=share_of(counted(label == label_after), moves.height),
+        agreement=share_of(counted(_LABEL == _LABEL_AFTER), moves.height),
         cohen_kappa=_cohen_kappa(moves["label"], moves["label_after"]),
-        flipped=counted(label != label_after, label != _NO_LABEL, label_after != _NO_LABEL),
-        gained=counted(label == _NO_LABEL, label_after != _NO_LABEL),
-        lost=counted(label != _NO_LABEL, label_after == _NO_LABEL),
+        flipped=counted(_FLIPPED),
+        gained=counted((_LABEL == _NO_LABEL) & (_LABEL_AFTER != _NO_LABEL)),
+        lost=counted((_LABEL != _NO_LABEL) & (_LABEL_AFTER == _NO_LABEL)),
         # Sorted: the order of the pairs decides nothing.
         mean_p_change=float(np.mean(np.sort(moves["p_change"].abs().to_numpy()))) if moves.height else None,
         flips=_pair_examples(rows.flips, texts, slugs),
@@ -115,8 +114,7 @@ def label_changes(rows: LabelRows, slugs: Mapping[str, str], prompts: PromptText
 
 def revision_pairs(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
     """The ids of the pairs of final revisions that differ: `pair_id`, and `mirrored_id` of the same the other way."""
-    both = final_revisions(before).join(final_revisions(after), on=["prompt_id", "sample"], suffix="_after")
-    texts = both.filter(pl.col("revision") != pl.col("revision_after"))
+    texts = final_revisions(before, after).filter(REVISION_CHANGED)
     ids = [
         {"pair_id": pair_id(prompt, one, other), "mirrored_id": pair_id(prompt, other, one)}
         for prompt, one, other in texts.select("prompt_id", "revision", "revision_after").iter_rows()

@@ -20,6 +20,7 @@ from cai_dagster.lake.connection import literal
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.newest import in_commit_order, newest_check_results
 from cai_dagster.lake.snapshots import FORGET_RUN, TableSnapshot
+from cai_dagster.tables.registry import TABLES
 
 ROWS_AT_ONCE = 20_000  # of both versions: so many texts are in memory
 
@@ -28,11 +29,8 @@ _COUNTED = (
     "constitution_version = $version AND table_name NOT IN ('cost_plan', 'version_judgements', 'constitution_diff') "
     f"AND run_id <> '{FORGET_RUN}'"
 )
-
-
 _COMPARED_BY = {
-    "prompt_id": ("revision_rounds", "sft_dataset"),
-    "pair_id": ("response_pairs", "judgements", "preference_pairs"),
+    column: [table for table in COMPARED if column in TABLES[table].key] for column in ("prompt_id", "pair_id")
 }
 """The tables of COMPARED by the id that rows of both versions share."""
 

@@ -8,7 +8,7 @@ It writes nothing but the copies that a slow reader reads. `lake.Lake`, which co
 import contextlib
 import weakref
 from collections.abc import Generator, Iterator, Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -153,20 +153,23 @@ class SnapshotTables:
         digits, part_of = self._part_of_beginnings(f"SELECT {column} AS id FROM ({selects[first]})", rows, tables)
         if not part_of:
             return
-        nothing = {name: self.query(f"FROM ({sql}) LIMIT 0", **tables) for name, sql in selects.items()}
+
+        @cache
+        def nothing(name: str) -> pl.DataFrame:
+            return self.query(f"FROM ({selects[name]}) LIMIT 0", **tables)
+
         numbered = ", ".join(f"({literal(beginning)}, {part})" for beginning, part in part_of.items())
         parts = f"JOIN (VALUES {numbered}) parts(beginning, part) ON selected.{column}[:{digits}] = parts.beginning"
         with contextlib.ExitStack() as copies:
-            folders = {
-                name: copies.enter_context(
-                    self._divided(f"SELECT selected.*, parts.part FROM ({sql}) selected {parts}", tables)
-                )
-                for name, sql in selects.items()
-            }
+            folders: dict[str, Path] = {}
+            for name, sql in selects.items():
+                numbered_rows = f"SELECT selected.*, parts.part FROM ({sql}) selected {parts}"
+                copy = self._copied(numbered_rows, tables, ordered=False, options="PARTITION_BY (part), OVERWRITE")
+                folders[name] = copies.enter_context(copy)
             for part in sorted(set(part_of.values())):
                 found = {name: sorted(folder.glob(f"part={part}/*.parquet")) for name, folder in folders.items()}
                 yield {
-                    name: pl.read_parquet(files, hive_partitioning=False).sort(column) if files else nothing[name]
+                    name: pl.read_parquet(files, hive_partitioning=False).sort(column) if files else nothing(name)
                     for name, files in found.items()
                 }
 
@@ -193,30 +196,25 @@ class SnapshotTables:
         return digits, part_of
 
     @contextlib.contextmanager
-    def _divided(self, sql: str, tables: Mapping[str, Rows]) -> Generator[Path]:
-        """The rows of a SELECT in a folder with a folder of files for each value of its column `part`."""
-        _ = self._connection
-        with scratch_folder(self._scratch) as folder:
-            options = "FORMAT parquet, PARTITION_BY (part), OVERWRITE"
-            copy = f"COPY ({with_tables(sql, tables)}) TO {literal(folder / 'parts')} ({options})"
-            with full_disk_named(self._home.root, temporary_scratch()):
-                retry_conflicts(lambda: self._copy(copy, ordered=False))
-            yield folder / "parts"
-
-    @contextlib.contextmanager
-    def _copied(self, sql: str, tables: Mapping[str, Rows], ordered: bool = True) -> Generator[Path]:
+    def _copied(
+        self,
+        sql: str,
+        tables: Mapping[str, Rows],
+        ordered: bool = True,
+        options: str = f"ROW_GROUP_SIZE {COPIED_ROWS}",
+    ) -> Generator[Path]:
         """The rows of a SELECT in a file: a result read slowly would hold the catalog's read lock for hours.
 
-        Where nobody asks for their order, the copy needs half the time and a third of the memory.
+        Where nobody asks for their order, the copy needs half the time and a third of the memory. With PARTITION_BY
+        among the options it is a folder of files.
         """
         _ = self._connection
         with scratch_folder(self._scratch) as folder:
-            file = folder / "rows.parquet"
-            options = f"FORMAT parquet, ROW_GROUP_SIZE {COPIED_ROWS}"
+            rows = folder / "rows.parquet"
+            copy = f"COPY ({with_tables(sql, tables)}) TO {literal(rows)} (FORMAT parquet, {options})"
             with full_disk_named(self._home.root, temporary_scratch()):
-                copy = f"COPY ({with_tables(sql, tables)}) TO {literal(file)} ({options})"
                 retry_conflicts(lambda: self._copy(copy, ordered))
-            yield file
+            yield rows
 
     def _copy(self, statement: str, ordered: bool) -> None:
         try:

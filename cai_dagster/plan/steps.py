@@ -67,7 +67,7 @@ ROWS_AT_ONCE = 10_000  # pairs with their judgements, or prompts with their roun
 
 _REVISED_PROMPTS = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
 _JUDGED_PAIRS = {
-    "pairs": "FROM response_pairs",
+    "response_pairs": "FROM response_pairs",
     "judgements": "FROM judgements",
     "prompts": "SELECT pair_id, prompts.* FROM response_pairs JOIN prompts USING (prompt_id)",
 }
@@ -193,12 +193,17 @@ def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings, report: I
     return import_pairs(settings, splits, work.keep, work.reject, forgotten_prompts(work.home), report)
 
 
+def _judged_parts(work: Work, selects: Mapping[str, str]) -> "Iterator[dict[str, pl.DataFrame]]":
+    """Pairs with their judgements and prompts, a part at a time; each prompt of a part once."""
+    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, selects, **work.tables):
+        yield {**part, "prompts": part["prompts"].unique("prompt_id")}
+
+
 def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict[str, Any]:
     """Pairs with chosen, rejected and P(chosen); what was not kept, by reason."""
     not_kept: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, _JUDGED_PAIRS, **work.tables):
-        pairs, judgements = part["pairs"].lazy(), part["judgements"].lazy()
-        prompts = part["prompts"].unique("prompt_id").lazy()
+    for part in _judged_parts(work, _JUDGED_PAIRS):
+        pairs, judgements, prompts = (part[table].lazy() for table in _JUDGED_PAIRS)
         work.staged.add_frame(preference_rows(label_pairs(pairs, judgements, settings), prompts).collect())
         not_kept.update(disregarded(pairs, judgements, settings))
     return {"label_policy": policy_text(settings), **not_kept}
@@ -261,9 +266,8 @@ def _labelled_parts(work: Work, settings: RewardModelSettings) -> "Iterator[pl.D
     parts = work.lake.parts
     if settings.principle_conditioned:
         constitution = {"constitution": work.frame("constitution")}
-        for part in parts("pair_id", ROWS_AT_ONCE, _JUDGED_PAIRS, **work.tables):
-            judged = {"response_pairs": part["pairs"], "prompts": part["prompts"].unique("prompt_id")}
-            yield training_pairs({**constitution, **judged, "judgements": part["judgements"]}, settings)
+        for part in _judged_parts(work, _JUDGED_PAIRS):
+            yield training_pairs({**constitution, **part}, settings)
     else:
         for part in parts("pair_id", ROWS_AT_ONCE, _PREFERENCE_PAIRS, **work.tables):
             yield training_pairs(part, settings)
@@ -275,8 +279,8 @@ def _labelled_parts(work: Work, settings: RewardModelSettings) -> "Iterator[pl.D
 def held_out_parts(work: Work) -> "Iterator[dict[str, pl.DataFrame]]":
     """What a reward model is evaluated on, a part at a time: all tables of some held-out pairs, or people's pairs."""
     constitution = work.frame("constitution")
-    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, _HELD_OUT, **work.tables):
-        yield {**part, "prompts": part["prompts"].unique("prompt_id"), "constitution": constitution}
+    for part in _judged_parts(work, _HELD_OUT):
+        yield {**part, "constitution": constitution}
     if "human_preferences" in work.tables:
         people = {"human_preferences": "FROM human_preferences WHERE split = 'evaluation'"}
         yield from work.lake.parts("pair_id", ROWS_AT_ONCE, people, **work.tables)

@@ -54,11 +54,8 @@ def _shared_ledger(home: Home, full: bool) -> list[Finding]:
     except LedgerError as error:
         return [problem("ledger", str(error), "start the server, or set CAI_LEDGER to where the ledger is")]
     if altered:
-        return [
-            _altered(
-                altered, "Delete them from its table calls, so that they alone are made again; or put a backup back."
-            )
-        ]
+        remedy = "Delete them from its table calls, so that they alone are made again; or put a backup back."
+        return [_altered(altered, remedy)]
     return [good("ledger", f"{calls:,} calls in the database that CAI_LEDGER names")]
 
 
