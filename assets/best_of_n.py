@@ -3,7 +3,7 @@
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, run_stage, stage_rows
+from assets.common.stage import run_stage, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -46,15 +46,19 @@ def best_of_n(
     """The candidate of each prompt that the reward model prefers, beside what a random one would have had."""
     import polars as pl
 
+    from cai_dagster.recipes.best_of_n import ANSWERED_CANDIDATES
     from cai_dagster.recipes.best_of_n import best_of_n as pick
-    from cai_dagster.training.policy_optimization import rewards_of
+    from cai_dagster.training.policy_optimization import answers_with_rewards
 
-    staged = new_rows(context, lake, [best_of_n_candidates, prompts])
+    work = work_of(context, lake, best_of_n_candidates, prompts)
     checkpoint = checkpoint_in_use(reward_model)
-    candidates = best_of_n_candidates.frame()
+    parts = (part["answers"] for part in work.parts("prompt_id", {"answers": ANSWERED_CANDIDATES}))
+    total = work.lake.count(ANSWERED_CANDIDATES, **work.tables)
+    rewards: list[pl.DataFrame] = []
     with ACCELERATOR.reserved(context.log.info):
-        rewards = rewards_of(checkpoint, candidates, prompts.frame(), constitution.frame(), context.log.info)
-    picked = pick(candidates, rewards).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
-    means = picked.select(pl.col("reward", "mean_reward").mean()).row(0, named=True)
-    staged.add_frame(picked)
-    return stage_rows(context, lake, staged, {name: value for name, value in means.items() if value is not None})
+        for scored in answers_with_rewards(checkpoint, parts, total, constitution.frame(), context.log.info):
+            picked = pick(scored).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
+            work.staged.add_frame(picked)
+            rewards.append(picked.select("reward", "mean_reward"))
+    means = pl.concat(rewards).mean().row(0, named=True) if rewards else {}
+    return stage_rows(context, lake, work.staged, means)

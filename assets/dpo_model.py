@@ -39,7 +39,7 @@ def dpo_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """sl_cai_model optimized by DPO on the pairs of the split `preference`."""
-    from cai_dagster.plan.steps import dpo_ingredients, preference_training_pairs
+    from cai_dagster.plan.trainings import dpo_ingredients, preference_training_pairs
 
     base = current_checkpoint(sl_cai_model)
     work = work_of(context, lake, preference_pairs, sl_cai_model)

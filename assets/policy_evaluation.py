@@ -3,10 +3,12 @@
 Whichever policies have been materialized for a version are compared; the others are named as absent.
 """
 
+from itertools import tee
+
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows, run_stage, run_stages, stage_rows
+from assets.common.stage import run_stage, run_stages, stage_rows, work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint
 from cai_dagster.constitution.constitution import Constitution
@@ -14,7 +16,7 @@ from cai_dagster.evaluation.settings import PolicyEvaluationSettings
 from cai_dagster.judging.settings import JudgementsSettings
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import policy_judgements_stage, policy_responses_stage
-from cai_dagster.recipes.policies import CHECKPOINTS, POLICIES
+from cai_dagster.recipes.policies import ANSWERED_PROMPTS, CHECKPOINTS, POLICIES
 from cai_dagster.recipes.settings import PolicyResponsesSettings
 from cai_dagster.settings import active_settings
 from resources.accelerator import ACCELERATOR
@@ -95,20 +97,24 @@ def policy_evaluation(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """Win rates with intervals, mean reward, length and refusals of every policy there is."""
-    from cai_dagster.evaluation.policies import evaluate_policies, markdown_table, win_rate_plot
-    from cai_dagster.training.policy_optimization import rewards_of
+    from cai_dagster.evaluation.policies import Measured, evaluate_policies, markdown_table, win_rate_plot
+    from cai_dagster.training.policy_optimization import answers_with_rewards
 
-    staged = new_rows(context, lake, [policy_responses, prompts])
-    responses = policy_responses.frame()
+    work = work_of(context, lake, policy_responses, policy_judgements, prompts)
     checkpoint = checkpoint_in_use(reward_model)
+    total = work.lake.count(ANSWERED_PROMPTS["answers"], **work.tables)
+    judged, answered = tee(work.parts("prompt_id", ANSWERED_PROMPTS))
     with ACCELERATOR.reserved(context.log.info):
-        rewards = rewards_of(checkpoint, responses, prompts.frame(), constitution.frame(), context.log.info)
-    scores = evaluate_policies(responses, policy_judgements.frame(), rewards, config)
-    staged.add(score.to_row() for score in scores)
+        scored = answers_with_rewards(
+            checkpoint, (part["answers"] for part in answered), total, constitution.frame(), context.log.info
+        )
+        measured = [Measured.of(answers, part["judgements"]) for answers, part in zip(scored, judged, strict=True)]
+    scores = evaluate_policies(measured, config)
+    work.staged.add(score.to_row() for score in scores)
     metadata = {
         "policies": dg.MetadataValue.md(markdown_table(scores)),
         "win_rates": dg.MetadataValue.md(win_rate_plot(scores)),
-        "absent_policies": [name for name in POLICIES if name not in set(responses["policy"])],
+        "absent_policies": [name for name in POLICIES if name not in {score.policy for score in scores}],
         "reward_model": checkpoint["checkpoint_key"],
     }
-    return stage_rows(context, lake, staged, metadata)
+    return stage_rows(context, lake, work.staged, metadata)

@@ -44,7 +44,7 @@ def reward_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """A sequence classifier with one output, trained on P(chosen) of the pairs in the split `preference`."""
-    from cai_dagster.plan.steps import labelled_training_pairs, reward_model_ingredients
+    from cai_dagster.plan.trainings import labelled_training_pairs, reward_model_ingredients
     from cai_dagster.training.reward_modelling import label_tables
 
     base = current_checkpoint(sl_cai_model) if config.base == RewardModelBase.sl_cai_model else policy.weights()
@@ -107,7 +107,7 @@ def reward_model_evaluation(
     """The reward model against the labels of evaluation prompts, whole and in slices, beside trivial baselines."""
     from cai_dagster.evaluation.reward_model import evaluate_checkpoint, scores_table
     from cai_dagster.pages.plots import calibration_plot, reward_plot
-    from cai_dagster.plan.steps import held_out_parts
+    from cai_dagster.plan.trainings import held_out_parts
 
     checkpoint = checkpoint_in_use(reward_model)
     read = (preference_pairs, response_pairs, judgements, prompts, constitution, *_human_labels(context))

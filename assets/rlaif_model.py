@@ -5,14 +5,13 @@ from pathlib import Path
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
-from assets.common.stage import new_rows
+from assets.common.stage import work_of
 from assets.common.table_asset import table_asset
 from assets.common.training import checkpoint_in_use, current_checkpoint, require, stage_checkpoint
-from cai_dagster.hashing import content_hash
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.settings import RlaifModelSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -37,36 +36,27 @@ def rlaif_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """sl_cai_model optimized by RLOO for the reward of its own answers to the prompts of the split `preference`."""
-    import polars as pl
+    from cai_dagster.plan.trainings import rlaif_ingredients, rlaif_prompts
+    from cai_dagster.training.policy_optimization import reward_reading
 
-    from cai_dagster.training.policy_optimization import prompts_hash, reward_reading
-
-    staged = new_rows(context, lake, [constitution, prompts, reward_model, sl_cai_model])
+    work = work_of(context, lake, constitution, prompts, reward_model, sl_cai_model)
     base = current_checkpoint(sl_cai_model)
     judge = checkpoint_in_use(reward_model)
     reading = reward_reading(judge, constitution.frame())
-    principles = [one.id for one in reading.principles.principles] if reading.principles else []
-    answered = prompts.frame().filter(pl.col("split") == "preference")
-    ingredients = Ingredients(
-        asset="rlaif_model",
-        constitution_version=context.partition_key,
-        base_model=base.model_id("float32"),
-        rows=content_hash([prompts_hash(answered), judge["checkpoint_key"], *principles]),
-        settings={**config.model_dump(), "generation": "vllm" if config.draws_with_vllm else "transformers"},
-        lake_snapshots={
-            table.table: table.snapshot_id for table in (constitution, prompts, reward_model, sl_cai_model)
-        },
-    )
 
     def train(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.launch import RlaifTraining
         from cai_dagster.training.launch import train as run_training
-        from cai_dagster.training.policy_optimization import training_prompts
+        from cai_dagster.training.policy_optimization import TrainingPrompt, training_prompts
+        from cai_dagster.training.token_files import write_token_rows
 
         chat_format = ChatFormat(base.folder, policy.chat_options)
-        usable = training_prompts(answered, chat_format, config.max_length, config.max_tokens)
-        require("rlaif_model", len(usable), "min_prompts", config.min_prompts, _TOO_FEW)
+        answered = training_prompts(rlaif_prompts(work), chat_format, config.max_length, config.max_tokens)
+        usable = write_token_rows(TrainingPrompt, answered, folder.parent / "prompts.arrow")
+        require("rlaif_model", usable.count, "min_prompts", config.min_prompts, _TOO_FEW)
         training = RlaifTraining(base.folder, usable, Path(judge["path"]), reading, config, policy.chat_options, folder)
         return run_training(training, context.log.info)
 
-    return stage_checkpoint(context, lake, staged, ingredients, max(1, answered.height), train)
+    ingredients = rlaif_ingredients(work, base, config, judge["checkpoint_key"], reading)
+    rows = max(1, work.lake.count("FROM prompts WHERE split = 'preference'", prompts=prompts))
+    return stage_checkpoint(context, lake, work.staged, ingredients, rows, train)

@@ -32,7 +32,7 @@ def sl_cai_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on sft_dataset; the loss on revisions of evaluation prompts says whether it learned."""
-    from cai_dagster.plan.steps import held_out_dialogues, sl_cai_ingredients, supervised_dialogues
+    from cai_dagster.plan.trainings import held_out_dialogues, sl_cai_ingredients, supervised_dialogues
 
     base = policy.weights()
     work = work_of(context, lake, sft_dataset, revision_rounds, prompts)

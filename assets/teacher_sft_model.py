@@ -54,7 +54,7 @@ def teacher_sft_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
-    from cai_dagster.plan.steps import teacher_dialogues
+    from cai_dagster.plan.trainings import teacher_dialogues
     from cai_dagster.training.supervised import examples_hash
 
     work = work_of(context, lake, teacher_responses, prompts)

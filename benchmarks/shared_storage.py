@@ -27,7 +27,8 @@ LABEL = f"""from cai_dagster.commands.dagster_process import materialize
 materialize('key:"preference_pairs"', {VERSION!r})"""
 TRAINING_ROWS = f"""from cai_dagster.home import Home
 from cai_dagster.lake.lake import Lake
-from cai_dagster.plan.steps import Work, labelled_training_pairs
+from cai_dagster.plan.trainings import labelled_training_pairs
+from cai_dagster.plan.work import Work
 from cai_dagster.settings import active_settings
 home = Home.from_environment()
 lake = Lake(home)

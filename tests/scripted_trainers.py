@@ -13,8 +13,9 @@ import safetensors.numpy
 
 from cai_dagster.hashing import content_hash, seed_of
 from cai_dagster.models.chat_options import ChatOptions
+from cai_dagster.models.messages import messages_from_json
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt
+from cai_dagster.training.policy_optimization import RewardReading
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.token_files import TokenFile
 from tests.fault_marks import mark
@@ -75,7 +76,7 @@ def reward_of_checkpoint(checkpoint: Path, reading: RewardReading, options: Chat
 
 def train_rlaif(
     base: Path,
-    prompts: Sequence[TrainingPrompt],
+    prompts: TokenFile,
     reward: Any,
     settings: RlaifModelSettings,
     options: ChatOptions,
@@ -83,20 +84,25 @@ def train_rlaif(
     folder: Path,
 ) -> TrainingOutcome:
     """As `policy_trainers.train_rlaif`."""
-    assert reward([prompts[0].messages], ["four"]) == [4]
-    curve = _write(folder, [prompt.prompt_ids for prompt in prompts], settings)
+    rows = rows_of(prompts)
+    assert reward([messages_from_json(rows[0]["messages"])], ["four"]) == [4]
+    curve = _write(folder, [row["prompt"] for row in rows], settings)
     curves = {"reward": curve, "kl_per_token": curve, "completion_tokens": curve}
-    return TrainingOutcome({"trained": len(prompts)}, {"train_loss": curve[-1][1]}, curve, curves)
+    return TrainingOutcome({"trained": prompts.count}, {"train_loss": curve[-1][1]}, curve, curves)
 
 
-def score_texts(
-    checkpoint: Path, rows: Sequence[Sequence[int]], batch_size: int, report: Callable[[str], None]
-) -> list[float]:
-    """As `scoring.score_texts`: a reward that depends on the weights and the row."""
-    mark("scoring")
-    weights = [content_hash(file.read_bytes().hex()) for file in sorted(checkpoint.glob("*.safetensors"))]
-    time.sleep(STEP_SECONDS)
-    return [seed_of(0, *weights, content_hash(list(row))) / 2**62 for row in rows]
+class Scorer:
+    """As `scoring.Scorer`: a reward that depends on the weights and the row."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        """Read the weights."""
+        self._weights = [content_hash(file.read_bytes().hex()) for file in sorted(checkpoint.glob("*.safetensors"))]
+
+    def score(self, rows: Sequence[Sequence[int]], *_: Any) -> list[float]:
+        """The reward of each row."""
+        mark("scoring")
+        time.sleep(STEP_SECONDS)
+        return [seed_of(0, *self._weights, content_hash(list(row))) / 2**62 for row in rows]
 
 
 def _write(folder: Path, rows: list[Any], settings: TrainingSettings) -> list[tuple[int, float]]:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from cai_dagster.lake.staging import StagedRows
-    from cai_dagster.plan.steps import Work
+    from cai_dagster.plan.work import Work
 
 Metadata = dict[str, Any]
 PROGRESS_TAG, PAID_TAG = "cai/progress", "cai/calls_paid"
@@ -148,7 +148,7 @@ def stage_frame(
 
 def work_of(context: dg.AssetExecutionContext, lake: LakeResource, *tables: TableSnapshot) -> "Work":
     """What a step of this asset works with: the tables it reads, and an empty set of rows to fill."""
-    from cai_dagster.plan.steps import Work
+    from cai_dagster.plan.work import Work
 
     snapshots = {table.table: table for table in tables}
     version = constitution_version(context) or ""

@@ -27,11 +27,11 @@ def calls_to_retry(lake: Lake, table: str, reason: str, constitution_version: st
     if table not in TABLES or not TABLES[table].call_columns:
         made_of_calls = [one.name for one in TABLES.values() if one.call_columns]
         raise RetryError(f"{table} is not made of calls; --table takes {', '.join(made_of_calls)}")
-    rows = lake.snapshot(table, constitution_version).frame()
+    rows = lake.snapshot(table, constitution_version)
     found: dict[str, list[str]] = {}
     for column in ends:
-        ended = rows.select(column, column.replace("finish_reason", "request_id")).drop_nulls()
-        for end, request_id in ended.iter_rows():
+        columns = f"{column} AS ended, {column.replace('finish_reason', 'request_id')} AS request_id"
+        for end, request_id in lake.query(f"SELECT {columns} FROM rows", rows=rows).drop_nulls().iter_rows():
             found.setdefault(end, []).append(request_id)
     for text in lake.rejected(table, constitution_version)["reason"]:
         found.setdefault(text.split(":", 1)[0], []).extend(_REQUEST.findall(text))

@@ -51,27 +51,56 @@ class PolicyScore:
         return asdict(self)
 
 
-def evaluate_policies(
-    responses: pl.DataFrame, judgements: pl.DataFrame, rewards: Sequence[float], settings: PolicyEvaluationSettings
-) -> list[PolicyScore]:
-    """Each policy against every other and against all of them; `rewards` has one for each row of `responses`."""
-    duels = both_ways(compare(responses, judgements))
-    alone = responses.with_columns(pl.Series("reward", rewards, dtype=pl.Float64))
+@dataclass(frozen=True)
+class Measured:
+    """What is kept of answers when their texts have been read.
+
+    `answers`: `policy`, `prompt_id`, `reward`, `length` (characters), `refusal`. `compared`: as `compare` makes it.
+    """
+
+    answers: pl.DataFrame
+    compared: pl.DataFrame
+
+    @classmethod
+    def of(cls, responses: pl.DataFrame, judgements: pl.DataFrame) -> "Measured":
+        """Of responses with a `reward`, and the judgements of the same prompts."""
+        refusals = [is_refusal(text) for text in responses["completion"]]
+        answers = responses.select(
+            *("policy", "prompt_id", "reward"),
+            pl.col("completion").str.len_chars().alias("length"),
+            pl.Series("refusal", refusals, dtype=pl.Boolean),
+        )
+        return cls(answers, compare(responses, judgements))
+
+    @classmethod
+    def together(cls, parts: "Sequence[Measured]") -> "Measured":
+        """Several parts as one, in the order of policies and prompts."""
+        return cls(
+            pl.concat([part.answers for part in parts]).sort("policy", "prompt_id"),
+            pl.concat([part.compared for part in parts]).sort("policy_0", "policy_1", "prompt_id"),
+        )
+
+
+def evaluate_policies(parts: Sequence[Measured], settings: PolicyEvaluationSettings) -> list[PolicyScore]:
+    """Each policy against every other and against all of them."""
+    if not parts:
+        return []
+    measured = Measured.together(parts)
+    duels = both_ways(measured.compared)
     scores: list[PolicyScore] = []
     for policy in sorted(set(duels["policy"])):
         own = duels.filter(pl.col("policy") == policy)
-        answers = alone.filter(pl.col("policy") == policy)
+        answers = measured.answers.filter(pl.col("policy") == policy)
         reward_low, reward_high = _interval(answers["reward"].to_numpy(), settings)
         against_all = _score(policy, ALL, own, settings)
-        texts: list[str] = answers["completion"].to_list()
-        measured = {
+        alone = {
             "mean_reward": float(np.mean(answers["reward"].to_numpy())),
             "mean_reward_low": reward_low,
             "mean_reward_high": reward_high,
-            "mean_length": float(np.mean([len(text) for text in texts])),
-            "refusal_rate": float(np.mean([is_refusal(text) for text in texts])),
+            "mean_length": float(np.mean(answers["length"].to_numpy())),
+            "refusal_rate": float(np.mean(answers["refusal"].to_numpy())),
         }
-        scores.append(PolicyScore(**{**against_all.to_row(), **measured}))  # pyright: ignore[reportArgumentType]
+        scores.append(PolicyScore(**{**against_all.to_row(), **alone}))  # pyright: ignore[reportArgumentType]
         for opponent in sorted(set(own["opponent"])):
             scores.append(_score(policy, opponent, own.filter(pl.col("opponent") == opponent), settings))  # noqa: PERF401
     return scores

@@ -130,7 +130,7 @@ def evaluate_checkpoint(
     none of that. A line of a benchmark that is no pair goes to `reject`, with its place and the reason. Raises
     BenchmarkError when a benchmark cannot be read.
     """
-    from cai_dagster.training.scoring import SCORE_BATCH, score_texts
+    from cai_dagster.training.scoring import SCORE_BATCH, Scorer
 
     folder = Path(checkpoint["path"])
     trained_with = json.loads(checkpoint["record"])["settings"]
@@ -156,7 +156,7 @@ def evaluate_checkpoint(
             place = Path(file) / line.place if path.is_dir() else Path(file).with_name(line.place)
             reject(str(place), line.reason, line.row)
     rows = sorted(texts.values(), key=lambda ids: (len(ids), ids))
-    rewards = dict(zip(map(_digest, rows), score_texts(folder, rows, SCORE_BATCH, report), strict=True))
+    rewards = dict(zip(map(_digest, rows), Scorer(folder).score(rows, SCORE_BATCH, report), strict=True))
     scored = [ScoredSlice(part, _scores_of(part, rewards, settings)) for part in slices]
     return scored + benchmark_scores([one for one in scored if one.part.kind == "benchmark_subset"])
 

@@ -4,8 +4,11 @@ A row that cannot be a prompt is returned with its reason, never dropped. It kno
 has is asked of the caller.
 """
 
+import json
 from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from cai_dagster.errors import RowError
@@ -19,7 +22,7 @@ from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.inputs.preference_rows import JUDGEBENCH, RANKED, layout_of_row, split_pair
 from cai_dagster.inputs.settings import LastAnswer, PromptsSettings
 from cai_dagster.lake.forgotten_prompts import FORGOTTEN
-from cai_dagster.models.messages import Messages
+from cai_dagster.models.messages import Messages, messages_from_json, messages_to_json
 
 NONE_FORGOTTEN: frozenset[str] = frozenset()
 _SPLIT_SALT = "split-395"  # never change it: every prompt would change sides
@@ -63,6 +66,50 @@ class RejectedPrompt:
     row: Mapping[str, Any]
 
 
+def read_prompts(
+    settings: PromptsSettings,
+    count_tokens: Callable[[Messages], int],
+    keep: Callable[[Prompt], None],
+    reject: Callable[[RejectedPrompt], None],
+    evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
+    forgotten: Set[str] = NONE_FORGOTTEN,
+    report: ImportReport | None = None,
+    scratch: Path | None = None,
+) -> None:
+    """Keep every prompt of the sources once, in the order of first appearance, and reject the rows that are none.
+
+    A row with two completions is a preference pair: its prompt is what they share. A prompt that overlaps with one of
+    the evaluation sets is rejected, and so is one whose id is in `forgotten`: without its text. `report` is told of
+    every row. Texts wait in a file in `scratch` until all places of their prompt are known.
+
+    Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
+    """
+    places: dict[str, list[str]] = {}
+    report = ImportReport() if report is None else report
+    report.columns_read = _columns_of(settings)
+    with TemporaryFile("w+", encoding="utf-8", dir=scratch) as texts:
+        for row in source_rows(settings.sources, _expected(settings)):
+            try:
+                if row.problem is not None:
+                    raise BadPromptError(row.problem)
+                prompt, read_as = _prompt(row.cells, settings)
+                prompt_id = prompt.id
+                refuse_forgotten(prompt_id, forgotten)
+                if prompt_id not in places:
+                    _refuse_long(prompt.messages, count_tokens, settings.longest_prompt)
+                    evaluation_sets.refuse(prompt.messages)
+                    texts.write(json.dumps([prompt_id, messages_to_json(prompt.messages), prompt.category]) + "\n")
+                places.setdefault(prompt_id, []).append(row.place)
+                report.kept(row, read_as)
+            except RowError as error:
+                shown = dict[str, Any]() if isinstance(error, ForgottenPromptError) else row.cells
+                reject(RejectedPrompt(row.place, str(error), shown))
+                report.refused(row, str(error))
+        texts.seek(0)
+        for prompt_id, messages, category in map(json.loads, texts):
+            keep(Prompt(messages_from_json(messages), category, places[prompt_id]))
+
+
 def collect_prompts(
     settings: PromptsSettings,
     count_tokens: Callable[[Messages], int],
@@ -70,36 +117,11 @@ def collect_prompts(
     forgotten: Set[str] = NONE_FORGOTTEN,
     report: ImportReport | None = None,
 ) -> tuple[list[Prompt], list[RejectedPrompt]]:
-    """Every prompt of the sources once, in the order of their first appearance, and the rows that are none.
-
-    A row with two completions is a preference pair: its prompt is what they share. A prompt that overlaps with one of
-    the evaluation sets is rejected, and so is one whose id is in `forgotten`: without its text. `report` is told of
-    every row.
-
-    Raises SourceFileError for a source that does not exist, has no readable format or has none of the columns.
-    """
-    prompts: dict[str, Prompt] = {}
+    """As `read_prompts`: the prompts, and the rows that are none."""
+    kept: list[Prompt] = []
     rejected: list[RejectedPrompt] = []
-    report = ImportReport() if report is None else report
-    report.columns_read = _columns_of(settings)
-    for row in source_rows(settings.sources, _expected(settings)):
-        try:
-            if row.problem is not None:
-                raise BadPromptError(row.problem)
-            prompt, read_as = _prompt(row.cells, settings)
-            refuse_forgotten(prompt.id, forgotten)
-            known = prompts.get(prompt.id)
-            if known is None:
-                _refuse_long(prompt.messages, count_tokens, settings.longest_prompt)
-                evaluation_sets.refuse(prompt.messages)
-                known = prompts[prompt.id] = prompt
-            known.sources.append(row.place)
-            report.kept(row, read_as)
-        except RowError as error:
-            shown = dict[str, Any]() if isinstance(error, ForgottenPromptError) else row.cells
-            rejected.append(RejectedPrompt(row.place, str(error), shown))
-            report.refused(row, str(error))
-    return list(prompts.values()), rejected
+    read_prompts(settings, count_tokens, kept.append, rejected.append, evaluation_sets, forgotten, report)
+    return kept, rejected
 
 
 def refuse_forgotten(prompt_id: str, forgotten: Set[str]) -> None:

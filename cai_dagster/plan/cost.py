@@ -28,7 +28,9 @@ from cai_dagster.models.weights import Weights, checkpoint_weights
 from cai_dagster.plan.counting import CountedCalls, NewCalls, PlannedModel, counting_model
 from cai_dagster.plan.estimates import Estimates
 from cai_dagster.plan.stages import STAGES, Asked, Stage
-from cai_dagster.plan.steps import STEPS, TRAININGS, Training, Work
+from cai_dagster.plan.steps import STEPS
+from cai_dagster.plan.trainings import TRAININGS, Training
+from cai_dagster.plan.work import Work
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings

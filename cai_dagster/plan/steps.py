@@ -1,24 +1,21 @@
-"""The steps between the stages: how tables that no model writes are filled, and what a training is made of.
+"""How tables that no model writes are filled.
 
 An asset runs a step on snapshots of the tables before it; a plan runs the same step on the rows that it has planned.
 A step knows neither Dagster nor whether its inputs are committed.
 """
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cai_dagster.constitution.constitution import Constitution, load_constitution
-from cai_dagster.disk import full_disk_named
-from cai_dagster.home import Home
 from cai_dagster.inputs.decontamination import evaluation_sets
-from cai_dagster.inputs.human_preferences import RejectedPair, read_human_preferences
+from cai_dagster.inputs.human_preferences import read_human_preferences
 from cai_dagster.inputs.import_report import ImportReport
 from cai_dagster.inputs.imported_pairs import import_pairs
-from cai_dagster.inputs.prompts import RejectedPrompt, collect_prompts, prompt_row
+from cai_dagster.inputs.prompts import Prompt, prompt_row, read_prompts
 from cai_dagster.inputs.settings import (
     DecontaminationSettings,
     HumanPreferencesSettings,
@@ -29,84 +26,15 @@ from cai_dagster.inputs.settings import (
 from cai_dagster.judging.label_policies import REASONS, disregarded, label_pairs, policy_text, preference_rows
 from cai_dagster.judging.settings import PreferencePairsSettings
 from cai_dagster.lake.forgotten_prompts import forgotten_prompts
-from cai_dagster.lake.lake import Lake
-from cai_dagster.lake.queries import Rows
-from cai_dagster.lake.scratch import scratch_folder, scratch_of, temporary_scratch
-from cai_dagster.lake.snapshots import TableSnapshot
-from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Messages
-from cai_dagster.models.weights import Weights
+from cai_dagster.plan.work import JUDGED_PAIRS, Work
 from cai_dagster.project import CONSTITUTIONS
 from cai_dagster.recipes.response_pairs import FIRST_AND_LAST_RESPONSES, revision_pair
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings
-from cai_dagster.training.checkpoints import Ingredients
-from cai_dagster.training.reward_modelling import (
-    LabelledPairs,
-    ai_pairs,
-    label_tables,
-    preference_split,
-    training_pairs,
-    training_settings,
-)
-from cai_dagster.training.settings import (
-    DpoModelSettings,
-    RewardModelBase,
-    RewardModelSettings,
-    SftDatasetSettings,
-    TrainedRounds,
-    TrainingSettings,
-)
-from cai_dagster.training.supervised import answered_prompts, dialogues_of, examples_hash, supervised_examples
-
-if TYPE_CHECKING:
-    import polars as pl
-
-ROWS_AT_ONCE = 10_000  # pairs with their judgements, or prompts with their rounds: so many texts are in memory
-
-_REVISED_PROMPTS = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
-_JUDGED_PAIRS = {
-    "response_pairs": "FROM response_pairs",
-    "judgements": "FROM judgements",
-    "prompts": "SELECT pair_id, prompts.* FROM response_pairs JOIN prompts USING (prompt_id)",
-}
-_PREFERENCE_PAIRS = {"preference_pairs": "FROM preference_pairs"}
-_OF_HELD_OUT = "JOIN prompts USING (prompt_id) WHERE split = 'evaluation'"
-_HELD_OUT = {
-    "response_pairs": f"SELECT p.* FROM response_pairs p {_OF_HELD_OUT}",
-    "judgements": f"SELECT j.* FROM judgements j JOIN response_pairs USING (pair_id) {_OF_HELD_OUT}",
-    "prompts": f"SELECT pair_id, prompts.* FROM response_pairs {_OF_HELD_OUT}",
-    "preference_pairs": "FROM preference_pairs WHERE split = 'evaluation'",
-}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a step reads and fills: the tables before it, committed or staged, and the rows of its own table."""
-
-    home: Home
-    lake: Lake
-    version: str
-    tables: Mapping[str, Rows]
-    staged: StagedRows
-
-    def frame(self, table: str) -> "pl.DataFrame":
-        """All rows of a table that it reads, ordered by the table's key."""
-        return self.lake.read(self.tables[table])
-
-    def keep(self, row: dict[str, Any]) -> None:
-        """Stage a row."""
-        self.staged.add([row])
-
-    def reject(self, row: RejectedPair | RejectedPrompt) -> None:
-        """Set a row of a source aside."""
-        self.staged.reject(row.source, row.reason, row.row)
-
-    @property
-    def snapshots(self) -> dict[str, int]:
-        """The snapshot of each table that is committed."""
-        return {name: rows.snapshot_id for name, rows in self.tables.items() if isinstance(rows, TableSnapshot)}
+from cai_dagster.training.settings import SftDatasetSettings
+from cai_dagster.training.supervised import REVISED_PROMPTS, supervised_examples
 
 
 def fill_constitution(work: Work, file: Path) -> Constitution:
@@ -146,17 +74,18 @@ def fill_prompts(
     def tokens(messages: Messages) -> int:
         return len(chat_format.prompt_ids(messages))
 
-    collected, rejected = collect_prompts(
-        settings.model_copy(update={"longest_prompt": longest}),
-        tokens,
-        evaluation_sets(decontamination),
-        forgotten_prompts(work.home),
-        report,
-    )
-    work.staged.add(prompt_row(prompt, settings) for prompt in collected)
-    for row in rejected:
-        work.reject(row)
-    return sum(len(prompt.sources) - 1 for prompt in collected)
+    duplicates = 0
+
+    def keep(prompt: Prompt) -> None:
+        nonlocal duplicates
+        duplicates += len(prompt.sources) - 1
+        work.keep(prompt_row(prompt, settings))
+
+    fitting = settings.model_copy(update={"longest_prompt": longest})
+    sets, forgotten = evaluation_sets(decontamination), forgotten_prompts(work.home)
+    with work.scratch() as folder:
+        read_prompts(fitting, tokens, keep, work.reject, sets, forgotten, report, folder)
+    return duplicates
 
 
 def fill_human_preferences(
@@ -173,7 +102,7 @@ def fill_human_preferences(
 
 def fill_sft_dataset(work: Work, settings: SftDatasetSettings) -> int:
     """(x, y^n), or (x, y^i) of every round, for the prompts of the split `sft`; how many examples there are."""
-    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, _REVISED_PROMPTS, **work.tables):
+    for part in work.parts("prompt_id", REVISED_PROMPTS):
         work.staged.add_frame(supervised_examples(part["revision_rounds"], part["prompts"], Split.sft, settings.rounds))
     return work.staged.row_count
 
@@ -189,129 +118,19 @@ def fill_imported_pairs(work: Work, settings: PreferenceFilesSettings, report: I
 
     Raises SourceFileError as `fill_prompts`.
     """
-    splits = dict(work.frame("prompts").select("prompt_id", "split").iter_rows())
+    prompts = work.lake.query("SELECT prompt_id, split FROM prompts", prompts=work.tables["prompts"])
+    splits: dict[str, str] = dict(prompts.iter_rows())
     return import_pairs(settings, splits, work.keep, work.reject, forgotten_prompts(work.home), report)
-
-
-def _judged_parts(work: Work, selects: Mapping[str, str]) -> "Iterator[dict[str, pl.DataFrame]]":
-    """Pairs with their judgements and prompts, a part at a time; each prompt of a part once."""
-    for part in work.lake.parts("pair_id", ROWS_AT_ONCE, selects, **work.tables):
-        yield {**part, "prompts": part["prompts"].unique("prompt_id")}
 
 
 def fill_preference_pairs(work: Work, settings: PreferencePairsSettings) -> dict[str, Any]:
     """Pairs with chosen, rejected and P(chosen); what was not kept, by reason."""
     not_kept: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
-    for part in _judged_parts(work, _JUDGED_PAIRS):
-        pairs, judgements, prompts = (part[table].lazy() for table in _JUDGED_PAIRS)
+    for part in work.judged_parts(JUDGED_PAIRS):
+        pairs, judgements, prompts = (part[table].lazy() for table in JUDGED_PAIRS)
         work.staged.add_frame(preference_rows(label_pairs(pairs, judgements, settings), prompts).collect())
         not_kept.update(disregarded(pairs, judgements, settings))
     return {"label_policy": policy_text(settings), **not_kept}
-
-
-def supervised_dialogues(work: Work) -> Iterator[Messages]:
-    """What SL-CAI is trained on."""
-    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, {"sft_dataset": "FROM sft_dataset"}, **work.tables):
-        yield from dialogues_of(part["sft_dataset"].sort("prompt_id", "sample", "round").iter_rows(named=True))
-
-
-def held_out_dialogues(work: Work) -> Iterator[Messages]:
-    """The evaluation prompts with their last revisions, whose loss says whether SL-CAI has learned."""
-    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, _REVISED_PROMPTS, **work.tables):
-        last = supervised_examples(part["revision_rounds"], part["prompts"], Split.evaluation, TrainedRounds.final)
-        yield from dialogues_of(last.iter_rows(named=True))
-
-
-def sl_cai_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:
-    """What SL-CAI is made of: the base model, sft_dataset and the settings."""
-    return Ingredients(
-        asset="sl_cai_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=examples_hash(supervised_dialogues(work)),
-        settings=settings.model_dump(),
-        lake_snapshots=work.snapshots,
-    )
-
-
-def teacher_dialogues(work: Work) -> Iterator[Messages]:
-    """The feedback model's own answers, of the split `sft`."""
-    tables = {"prompts": "FROM prompts", "teacher_responses": "FROM teacher_responses"}
-    for part in work.lake.parts("prompt_id", ROWS_AT_ONCE, tables, **work.tables):
-        yield from dialogues_of(answered_prompts(part["teacher_responses"], part["prompts"]).iter_rows(named=True))
-
-
-def labelled_training_pairs(
-    work: Work, settings: RewardModelSettings
-) -> contextlib.AbstractContextManager[LabelledPairs]:
-    """The pairs that a reward model is trained on: AI-labelled ones, and human-labelled ones where there are any."""
-    return _in_a_file(work, _labelled_parts(work, settings))
-
-
-def preference_training_pairs(work: Work) -> contextlib.AbstractContextManager[LabelledPairs]:
-    """The pairs that DPO is trained on: those of preference_pairs."""
-    parts = work.lake.parts("pair_id", ROWS_AT_ONCE, _PREFERENCE_PAIRS, **work.tables)
-    return _in_a_file(work, (preference_split(ai_pairs(part["preference_pairs"])) for part in parts))
-
-
-@contextlib.contextmanager
-def _in_a_file(work: Work, frames: "Iterator[pl.DataFrame]") -> Generator[LabelledPairs]:
-    with scratch_folder(scratch_of(work.home)) as folder:
-        with full_disk_named(work.home.root, temporary_scratch()):
-            pairs = LabelledPairs.written(frames, folder / "pairs")
-        yield pairs
-
-
-def _labelled_parts(work: Work, settings: RewardModelSettings) -> "Iterator[pl.DataFrame]":
-    parts = work.lake.parts
-    if settings.principle_conditioned:
-        constitution = {"constitution": work.frame("constitution")}
-        for part in _judged_parts(work, _JUDGED_PAIRS):
-            yield training_pairs({**constitution, **part}, settings)
-    else:
-        for part in parts("pair_id", ROWS_AT_ONCE, _PREFERENCE_PAIRS, **work.tables):
-            yield training_pairs(part, settings)
-    if "human_preferences" in work.tables and settings.human_weight:
-        for part in parts("pair_id", ROWS_AT_ONCE, {"human_preferences": "FROM human_preferences"}, **work.tables):
-            yield training_pairs(part, settings)
-
-
-def held_out_parts(work: Work) -> "Iterator[dict[str, pl.DataFrame]]":
-    """What a reward model is evaluated on, a part at a time: all tables of some held-out pairs, or people's pairs."""
-    constitution = work.frame("constitution")
-    for part in _judged_parts(work, _HELD_OUT):
-        yield {**part, "constitution": constitution}
-    if "human_preferences" in work.tables:
-        people = {"human_preferences": "FROM human_preferences WHERE split = 'evaluation'"}
-        yield from work.lake.parts("pair_id", ROWS_AT_ONCE, people, **work.tables)
-
-
-def reward_model_ingredients(
-    work: Work, base: Weights, settings: RewardModelSettings, pairs: LabelledPairs
-) -> Ingredients:
-    """What the reward model is made of: the weights it starts from, its training pairs and the settings."""
-    return Ingredients(
-        asset="reward_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=pairs.hash(),
-        settings=training_settings(settings, with_people=pairs.labelled_by()["human_pairs"] > 0),
-        lake_snapshots=work.snapshots,
-        label_policy=pairs.label_policy(),
-    )
-
-
-def dpo_ingredients(work: Work, base: Weights, settings: DpoModelSettings, pairs: LabelledPairs) -> Ingredients:
-    """What the policy of DPO is made of: SL-CAI, the pairs and the settings."""
-    return Ingredients(
-        asset="dpo_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=pairs.hash(),
-        settings=settings.model_dump(),
-        lake_snapshots=work.snapshots,
-        label_policy=pairs.label_policy(),
-    )
 
 
 @dataclass(frozen=True)
@@ -353,40 +172,3 @@ STEPS = {
     ),
 }
 """The step of each table that no model writes; of response_pairs, where no pair is sampled."""
-
-
-@dataclass(frozen=True)
-class Training:
-    """How a plan finds the checkpoint that a run would find or train.
-
-    `most_rows` is a SELECT of the rows that it is trained on at most; `minimum` the setting that says how many there
-    have to be, and its value.
-    """
-
-    reads: Callable[[Settings], tuple[str, ...]]
-    ingredients: Callable[[Work, Weights, Settings], Ingredients]
-    most_rows: str
-    minimum: Callable[[Settings], tuple[str, int]]
-    starts_from_sl_cai_model: Callable[[Settings], bool] = field(default=lambda _: False)
-
-
-def _reward_model(work: Work, base: Weights, settings: Settings) -> Ingredients:
-    with labelled_training_pairs(work, settings.reward_model) as pairs:
-        return reward_model_ingredients(work, base, settings.reward_model, pairs)
-
-
-TRAININGS = {
-    "sl_cai_model": Training(
-        lambda _: ("sft_dataset",),
-        lambda work, base, s: sl_cai_ingredients(work, base, s.sl_cai_model),
-        "SELECT 1 FROM sft_dataset",
-        lambda s: ("sft_dataset.min_rows", s.sft_dataset.min_rows),
-    ),
-    "reward_model": Training(
-        lambda s: (*label_tables(s.reward_model), "human_preferences"),
-        _reward_model,
-        "SELECT 1 FROM response_pairs JOIN prompts USING (prompt_id) WHERE split = 'preference'",
-        lambda s: ("reward_model.min_pairs", s.reward_model.min_pairs),
-        lambda s: s.reward_model.base == RewardModelBase.sl_cai_model,
-    ),
-}

@@ -4,7 +4,6 @@ The cheapest policy improvement there is: no training, n times the sampling (Nak
 its divergence from the sampled policy is at most log n − (n − 1)/n nats). It knows no reward model: rewards come in.
 """
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from cai_dagster.calls.requests import LanguageModel, Request, Slot
@@ -15,6 +14,9 @@ if TYPE_CHECKING:
     import polars as pl
 
 STAGE = "best_of_n_candidates"
+
+ANSWERED_CANDIDATES = "SELECT c.*, messages FROM best_of_n_candidates c JOIN prompts USING (prompt_id)"
+"""The candidates with the prompts that they answer."""
 
 
 async def sample_candidates(
@@ -37,16 +39,15 @@ async def sample_candidates(
     return candidates
 
 
-def best_of_n(candidates: "pl.DataFrame", rewards: Sequence[float]) -> "pl.DataFrame":
-    """The candidate of each prompt with the highest reward, the first of those that are equal.
+def best_of_n(candidates: "pl.DataFrame") -> "pl.DataFrame":
+    """The candidate of each prompt with the highest `reward`, the first of those that are equal.
 
-    `rewards` has one for each row of `candidates`. Adds `n`, `reward` and `mean_reward` (over the n candidates).
+    Adds `n` and `mean_reward` (over the n candidates).
     """
     import polars as pl
 
     return (
-        candidates.with_columns(pl.Series("reward", rewards, dtype=pl.Float64))
-        .with_columns(
+        candidates.with_columns(
             pl.len().over("prompt_id").alias("n"),
             pl.col("reward").mean().over("prompt_id").alias("mean_reward"),
         )

@@ -40,6 +40,13 @@ COMPARED = """
 """Each two policies on each prompt that both have answered; the same answer twice needs no judge: it is a tie."""
 
 
+ANSWERED_PROMPTS = {
+    "answers": "SELECT responses.*, messages FROM policy_responses responses JOIN prompts USING (prompt_id)",
+    "judgements": "FROM policy_judgements",
+}
+"""The answers with the prompts that they answer, and what was said of them."""
+
+
 def given_answers(policy: str, most: int) -> str:
     """The SELECT that finds a policy's answers to the evaluation prompts in its table; empty for a checkpoint."""
     if policy in CHECKPOINTS:

@@ -21,7 +21,7 @@ import msgspec
 from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.processes import decoded, encoded
 from cai_dagster.training.checkpoints import TrainingOutcome
-from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt
+from cai_dagster.training.policy_optimization import RewardReading
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.token_files import TokenFile
 
@@ -92,7 +92,7 @@ class RlaifTraining:
     """As `policy_trainers.train_rlaif`, rewarded by the checkpoint `reward_model`, which reads as `reading` says."""
 
     base: Path
-    prompts: list[TrainingPrompt]
+    prompts: TokenFile
     reward_model: Path
     reading: RewardReading
     settings: RlaifModelSettings

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 from cai_dagster.constitution.constitution import Constitution
 from cai_dagster.hashing import content_hash
 from cai_dagster.models.chat_format import ChatFormat
-from cai_dagster.models.messages import Message, Messages, to_messages
+from cai_dagster.models.messages import Message, Messages, messages_to_json, to_messages
 from cai_dagster.training.reward_modelling import conditioned
 
 if TYPE_CHECKING:
@@ -65,28 +65,20 @@ def completion_pairs(
 
 @dataclass(frozen=True)
 class TrainingPrompt:
-    """A prompt to be answered in training: its messages, and its tokens up to where the answer begins."""
+    """A prompt to be answered in training: its tokens up to where the answer begins, and its messages as JSON."""
 
-    messages: Messages
-    prompt_ids: list[int]
+    prompt: Sequence[int]
+    messages: str
 
 
 def training_prompts(
-    prompts: "pl.DataFrame", chat_format: ChatFormat, max_length: int, max_tokens: int
-) -> list[TrainingPrompt]:
-    """The `prompts` in the order of their ids, without those that leave no room for `max_tokens` in `max_length`."""
-    made: list[TrainingPrompt] = []
-    for turns in prompts.sort("prompt_id")["messages"].to_list():
-        messages = to_messages(turns)
+    prompts: Iterable[Messages], chat_format: ChatFormat, max_length: int, max_tokens: int
+) -> Iterator[TrainingPrompt]:
+    """The `prompts` in their order, without those that leave no room for `max_tokens` in `max_length`."""
+    for messages in prompts:
         prompt_ids = chat_format.prompt_ids(messages)
         if len(prompt_ids) + max_tokens <= max_length:
-            made.append(TrainingPrompt(messages, prompt_ids))
-    return made
-
-
-def prompts_hash(prompts: "pl.DataFrame") -> str:
-    """The training prompts in the order of their ids, for the key of a checkpoint."""
-    return content_hash(prompts.sort("prompt_id")["messages"].to_list())
+            yield TrainingPrompt(prompt_ids, messages_to_json(messages))
 
 
 @dataclass(frozen=True)
@@ -124,21 +116,28 @@ def scored_dialogues(
         yield chat_format.dialogue_ids(dialogue)[: reading.max_length]
 
 
-def rewards_of(
+def answers_with_rewards(
     checkpoint: Mapping[str, Any],
-    answers: "pl.DataFrame",
-    prompts: "pl.DataFrame",
+    parts: "Iterable[pl.DataFrame]",
+    total: int,
     constitution: "pl.DataFrame",
     report: Callable[[str], None],
-) -> list[float]:
-    """The reward of each row's `completion` to the prompt that its `prompt_id` names, by a row of `reward_model`."""
-    from cai_dagster.training.scoring import SCORE_BATCH, score_texts
+) -> "Iterator[pl.DataFrame]":
+    """Each part with the `reward` of its rows' `completion` to their `messages`, by a row of `reward_model`.
 
-    messages = dict(prompts.select("prompt_id", "messages").iter_rows())
-    asked = [to_messages(messages[prompt_id]) for prompt_id in answers["prompt_id"]]
+    The parts have `total` rows together.
+    """
+    import polars as pl
+
+    from cai_dagster.training.scoring import SCORE_BATCH, Scorer
+
     folder = Path(checkpoint["path"])
-    reading = reward_reading(checkpoint, constitution)
-    completions = answers["completion"].to_list()
-    # As arrays: a list of numbers takes eight times as much.
-    rows = [array("i", ids) for ids in scored_dialogues(asked, completions, ChatFormat(folder), reading)]
-    return score_texts(folder, rows, SCORE_BATCH, report)
+    scorer, chat_format, reading = Scorer(folder), ChatFormat(folder), reward_reading(checkpoint, constitution)
+    scored = 0
+    for part in parts:
+        asked = [to_messages(turns) for turns in part["messages"]]
+        dialogues = scored_dialogues(asked, part["completion"].to_list(), chat_format, reading)
+        # As arrays: a list of numbers takes eight times as much.
+        rewards = scorer.score([array("i", ids) for ids in dialogues], SCORE_BATCH, report, scored, total)
+        scored += part.height
+        yield part.with_columns(pl.Series("reward", rewards, dtype=pl.Float64))

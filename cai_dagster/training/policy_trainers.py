@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import TaskType
 from transformers import AutoModelForCausalLM, PrinterCallback, set_seed
 from trl.trainer.dpo_config import DPOConfig
@@ -24,9 +23,9 @@ from trl.trainer.rloo_trainer import RLOOTrainer
 from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.chat_options import ChatOptions
 from cai_dagster.models.library_environment import prepare_vllm
-from cai_dagster.models.messages import Messages
+from cai_dagster.models.messages import Messages, messages_from_json
 from cai_dagster.training.checkpoints import Curve, TrainingOutcome
-from cai_dagster.training.policy_optimization import RewardReading, TrainingPrompt, scored_dialogues
+from cai_dagster.training.policy_optimization import RewardReading, scored_dialogues
 from cai_dagster.training.scoring import Scorer
 from cai_dagster.training.settings import DpoLoss, DpoModelSettings, RlaifModelSettings, TrainingSettings
 from cai_dagster.training.soft_label_collator import SoftLabelCollator
@@ -89,7 +88,7 @@ def train_dpo(
 
 def train_rlaif(
     base: Path,
-    prompts: Sequence[TrainingPrompt],
+    prompts: TokenFile,
     reward: Reward,
     settings: RlaifModelSettings,
     options: ChatOptions,
@@ -98,6 +97,7 @@ def train_rlaif(
 ) -> TrainingOutcome:
     """Optimize the policy in `base` for reward − β·KL, with itself as the reference; write it to `folder`.
 
+    It answers `prompts` (TrainingPrompt).
     Where vLLM draws the completions, it stays in this process: give it one of its own (`launch`).
 
     The curves are means over the completions sampled at a step: the reward (without KL), KL to the reference in nats
@@ -106,16 +106,15 @@ def train_rlaif(
     chat_format = ChatFormat(base, options)
     progress = _CurveKeeper(report, _RLOO_CURVES)
     group = settings.completions_per_prompt
-    of_all = len(prompts) // settings.processes * settings.processes
+    of_all = prompts.count // settings.processes * settings.processes
     batched = settings.model_copy(update={"batch_size": min(settings.batch_size, of_all)})
-    arguments = trainer_arguments(batched, len(prompts), folder)
+    arguments = trainer_arguments(batched, prompts.count, folder)
     arguments["per_device_train_batch_size"] *= group  # TRL counts completions, the settings count prompts
     arguments["per_device_eval_batch_size"] *= group
 
-    def reward_of_completions(completions: list[str], number: list[int], **_: Any) -> list[float | None]:
-        return [*reward([dialogues[index] for index in number], completions)]
+    def reward_of_completions(completions: list[str], messages: list[str], **_: Any) -> list[float | None]:
+        return [*reward([messages_from_json(text) for text in messages], completions)]
 
-    dialogues = [prompt.messages for prompt in prompts]
     trainer = TokenPromptTrainer(
         model=_policy(base, settings, options),
         reward_funcs=reward_of_completions,
@@ -129,9 +128,7 @@ def train_rlaif(
             trust_remote_code=options.trust_remote_code,
             **(_vllm_arguments(settings) if settings.draws_with_vllm else {}),
         ),
-        train_dataset=Dataset.from_dict(
-            {"prompt": [prompt.prompt_ids for prompt in prompts], "number": list(range(len(prompts)))}
-        ),
+        train_dataset=dataset_of(prompts),
         processing_class=chat_format.tokenizer,
         peft_config=lora_config(settings, TaskType.CAUSAL_LM),
         callbacks=[progress],
@@ -139,7 +136,7 @@ def train_rlaif(
     trainer.remove_callback(PrinterCallback)
     metrics = {"train_loss": trainer.train().training_loss, **progress.last()}
     save_model(trainer, chat_format, settings, folder)
-    counts = {"trained": len(prompts), "steps": trainer.state.global_step}
+    counts = {"trained": prompts.count, "steps": trainer.state.global_step}
     return TrainingOutcome(counts, metrics, progress.loss_curve, progress.curves)
 
 

@@ -40,17 +40,23 @@ class Scorer:
         with torch.inference_mode():
             return self._model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
 
+    def score(
+        self,
+        rows: Sequence[Sequence[int]],
+        batch_size: int,
+        report: Callable[[str], None],
+        before: int = 0,
+        total: int | None = None,
+    ) -> list[float]:
+        """The reward of each row of token ids; rows of like length share a batch, so that little is padded.
 
-def score_texts(
-    checkpoint: Path, rows: Sequence[Sequence[int]], batch_size: int, report: Callable[[str], None]
-) -> list[float]:
-    """The reward of each row of token ids; rows of like length share a batch, so that little is padded."""
-    scorer = Scorer(checkpoint)
-    rewards = [0.0] * len(rows)
-    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
-    for start in range(0, len(rows), batch_size):
-        batch = by_length[start : start + batch_size]
-        for index, reward in zip(batch, scorer.rewards([rows[index] for index in batch]), strict=True):
-            rewards[index] = reward
-        report(f"{start + len(batch)} of {len(rows)} completions scored")
-    return rewards
+        `report` is told how many were scored, after `before` that were scored earlier, of `total`.
+        """
+        rewards = [0.0] * len(rows)
+        by_length = sorted(range(len(rows)), key=lambda index: len(rows[index]), reverse=True)
+        for start in range(0, len(rows), batch_size):
+            batch = by_length[start : start + batch_size]
+            for index, reward in zip(batch, self.rewards([rows[index] for index in batch]), strict=True):
+                rewards[index] = reward
+            report(f"{before + start + len(batch):,} of {total or len(rows):,} completions scored")
+        return rewards

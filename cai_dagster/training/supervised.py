@@ -15,6 +15,9 @@ from cai_dagster.models.chat_format import ChatFormat
 from cai_dagster.models.messages import Messages, to_messages
 from cai_dagster.training.settings import TrainedRounds
 
+REVISED_PROMPTS = {"prompts": "FROM prompts", "revision_rounds": "FROM revision_rounds"}
+"""What `supervised_examples` takes, by table."""
+
 
 @dataclass(frozen=True)
 class TokenRow:

@@ -23,7 +23,7 @@ from cai_dagster.models.configured import ConfiguredModel
 from cai_dagster.models.settings import EngineKind
 from cai_dagster.models.weights import WeightsError
 from cai_dagster.plan.cost import CostPlan, TablePlan, plan
-from cai_dagster.plan.steps import TRAININGS
+from cai_dagster.plan.trainings import TRAININGS
 from cai_dagster.project import CONSTITUTIONS, SETTINGS_FILE
 from cai_dagster.recipes.settings import PairSource
 from cai_dagster.settings import Settings

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from cai_dagster.models.chat_options import USUAL
-from cai_dagster.models.messages import Message, Messages
+from cai_dagster.models.messages import Message, Messages, messages_to_json
 from cai_dagster.settings import active_settings
 from cai_dagster.training.policy_optimization import CompletionPair, TrainingPrompt
 from cai_dagster.training.settings import DpoModelSettings, RlaifModelSettings
+from cai_dagster.training.token_files import TokenFile
 from tests.fault_workloads import make_tiny_model
 from tests.token_rows import on_disk
 
@@ -106,7 +107,12 @@ def test_dpo_with_lora_leaves_an_ordinary_folder(tiny_model: Path, tmp_path: Pat
     assert not [key for key in safetensors.torch.load_file(tmp_path / "model" / "model.safetensors") if "lora" in key]
 
 
-PROMPTS = [TrainingPrompt((Message("user", text),), [*text.encode()]) for text in ("ab", "cde", "f", "gh")]
+ASKED: list[Messages] = [(Message("user", text),) for text in ("ab", "cde", "f", "gh")]
+
+
+def prompts(asked: Sequence[Messages] = ASKED) -> TokenFile:
+    """A byte a token, as the tiny model's tokenizer has it."""
+    return on_disk(TrainingPrompt([*one[0].content.encode()], messages_to_json(one)) for one in asked)
 
 
 def share_of_small_letters(prompts: Sequence[Messages], completions: Sequence[str]) -> list[float]:
@@ -124,14 +130,14 @@ def test_rloo_raises_the_reward_and_keeps_its_curves(tiny_model: Path, tmp_path:
         return share_of_small_letters(prompts, completions)
 
     settings = rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=0.001)
-    outcome = train_rlaif(tiny_model, PROMPTS, reward, settings, USUAL, print, tmp_path / "model")
+    outcome = train_rlaif(tiny_model, prompts(), reward, settings, USUAL, print, tmp_path / "model")
     rewards = [value for _, value in outcome.curves["reward"]]
     assert np.mean(rewards[-5:]) > np.mean(rewards[:5]) + 0.2
     divergence = [value for _, value in outcome.curves["kl_per_token"]]
     assert divergence[-1] > max(0.01, divergence[0])
     assert all(0 < length <= 6 for _, length in outcome.curves["completion_tokens"])
     assert outcome.row_counts == {"trained": 4, "steps": 40}
-    assert set(asked) == {prompt.messages for prompt in PROMPTS}
+    assert set(asked) == set(ASKED)
     assert (tmp_path / "model" / "model.safetensors").exists()
 
 
@@ -141,7 +147,7 @@ def test_a_stronger_kl_coefficient_keeps_the_policy_closer(tiny_model: Path, tmp
     divergence = [
         train_rlaif(
             tiny_model,
-            PROMPTS,
+            prompts(),
             share_of_small_letters,
             rlaif(learning_rate=1e-2, epochs=40, completions_per_prompt=8, max_tokens=6, kl_coefficient=beta),
             USUAL,
@@ -157,5 +163,7 @@ def test_fewer_prompts_than_a_batch_are_one_step(tiny_model: Path, tmp_path: Pat
     from cai_dagster.training.policy_trainers import train_rlaif
 
     settings = rlaif(batch_size=64, completions_per_prompt=2, max_tokens=4)
-    outcome = train_rlaif(tiny_model, PROMPTS[:3], share_of_small_letters, settings, USUAL, print, tmp_path / "model")
+    outcome = train_rlaif(
+        tiny_model, prompts(ASKED[:3]), share_of_small_letters, settings, USUAL, print, tmp_path / "model"
+    )
     assert outcome.row_counts["steps"] == 1

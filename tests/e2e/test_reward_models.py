@@ -41,12 +41,12 @@ def settings(**changes: Any) -> RewardModelSettings:
 
 def trained(tiny: Path, pairs: list[TokenPair], folder: Path, **changes: Any) -> tuple[float, np.ndarray]:
     """Training loss, and the margins of the pairs under the model that came out."""
-    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.scoring import Scorer
     from cai_dagster.training.trainers import train_reward_model
 
     outcome = train_reward_model(tiny, on_disk(pairs), settings(**changes), USUAL, print, folder)
     rows = [pair.chosen_ids for pair in pairs] + [pair.rejected_ids for pair in pairs]
-    rewards = np.array(score_texts(folder, rows, 16, print)).reshape(2, -1)
+    rewards = np.array(Scorer(folder).score(rows, 16, print)).reshape(2, -1)
     return outcome.metrics["train_loss"], rewards[0] - rewards[1]
 
 

@@ -23,26 +23,26 @@ def settings(**changes: Any) -> TrainingSettings:
 
 
 def test_the_reward_models_loss_is_bradley_terry_with_soft_labels(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.scoring import Scorer
     from cai_dagster.training.trainers import train_reward_model
 
     unchanging = settings(learning_rate=1e-12)
     outcome = train_reward_model(tiny_model, on_disk(PAIRS), unchanging, USUAL, print, tmp_path / "model")
     rows = [pair.chosen_ids for pair in PAIRS] + [pair.rejected_ids for pair in PAIRS]
-    rewards = np.array(score_texts(tmp_path / "model", rows, 3, print)).reshape(2, -1)
+    rewards = np.array(Scorer(tmp_path / "model").score(rows, 3, print)).reshape(2, -1)
     expected = soft_label_loss(rewards[0] - rewards[1], np.array([pair.p_chosen for pair in PAIRS])).mean()
     assert outcome.metrics["train_loss"] == pytest.approx(expected, abs=2e-3)
 
 
 def test_a_reward_model_learns_which_text_is_preferred(tiny_model: Path, tmp_path: Path) -> None:
-    from cai_dagster.training.scoring import score_texts
+    from cai_dagster.training.scoring import Scorer
     from cai_dagster.training.trainers import train_reward_model
 
     train_reward_model(
         tiny_model, on_disk(PAIRS), settings(learning_rate=1e-2, epochs=20), USUAL, print, tmp_path / "model"
     )
     rows = [pair.chosen_ids for pair in PAIRS] + [pair.rejected_ids for pair in PAIRS]
-    rewards = np.array(score_texts(tmp_path / "model", rows, 16, print)).reshape(2, -1)
+    rewards = np.array(Scorer(tmp_path / "model").score(rows, 16, print)).reshape(2, -1)
     assert (rewards[0] > rewards[1]).all()
 
 

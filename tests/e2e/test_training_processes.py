@@ -13,7 +13,7 @@ import pytest
 
 from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.models.chat_options import USUAL
-from cai_dagster.models.messages import Message
+from cai_dagster.models.messages import Message, messages_to_json
 from cai_dagster.settings import active_settings
 from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.launch import (
@@ -97,7 +97,8 @@ def test_two_processes_with_a_vllm_each_optimize_a_policy(tmp_path: Path) -> Non
 
     policy = write_tiny_network(tmp_path / "policy", hidden_size=64)
     judge = write_tiny_network(tmp_path / "judge", LlamaForSequenceClassification, hidden_size=64, num_labels=1)
-    prompts = [TrainingPrompt((Message("user", text),), [*text.encode()]) for text in ("ab", "cde", "f", "gh")]
+    asked = {text: messages_to_json((Message("user", text),)) for text in ("ab", "cde", "f", "gh")}
+    prompts = on_disk(TrainingPrompt([*text.encode()], messages) for text, messages in asked.items())
     values = active_settings().rlaif_model.model_dump() | {"batch_size": 4, "max_length": 64, "warmup_share": 0.0}
     values |= {"learning_rate": 1e-2, "epochs": 20, "completions_per_prompt": 8, "max_tokens": 8, "min_prompts": 4}
     chosen = RlaifModelSettings.model_validate(values | {"generation": "vllm", "processes": 2, "kl_coefficient": 0.001})
@@ -117,7 +118,7 @@ def test_a_job_is_read_as_it_was_written(tiny_model: Path, tmp_path: Path) -> No
         RewardModelTraining(tiny_model, on_disk(PAIRS), settings(sharding="full"), USUAL, tmp_path),
         RlaifTraining(
             tiny_model,
-            [TrainingPrompt((Message("user", "Why?"),), [1, 2])],
+            on_disk([TrainingPrompt([1, 2], messages_to_json((Message("user", "Why?"),)))]),
             tmp_path,
             RewardReading(64, Constitution("v1", (Principle("kind", "c", "r", "which?", 2.0, ("tone",)),))),
             active_settings().rlaif_model,

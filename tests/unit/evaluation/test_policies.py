@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from cai_dagster.evaluation.policies import (
+    Measured,
     PolicyScore,
     both_ways,
     compare,
@@ -63,6 +64,10 @@ def judgements(*rows: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema)
 
 
+def measured(answers: pl.DataFrame, judged: pl.DataFrame, *rewards: float) -> Measured:
+    return Measured.of(answers.with_columns(pl.Series("reward", rewards)), judged)
+
+
 TWO = responses(dpo=["one", "two", "same"], sl=["eins", "zwei", "same"])
 JUDGED = judgements(
     judgement(("dpo", "sl"), 0, ("one", "eins"), "01", 0.9),
@@ -96,7 +101,7 @@ def test_a_comparison_without_a_judgement_is_missing_and_no_tie() -> None:
 
 
 def test_results_have_a_row_for_each_opponent_and_one_for_all() -> None:
-    scores = evaluate_policies(TWO, JUDGED, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], SETTINGS)
+    scores = evaluate_policies([measured(TWO, JUDGED, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0)], SETTINGS)
     assert [(score.policy, score.opponent) for score in scores] == [
         ("dpo", "all"),
         ("dpo", "sl"),
@@ -116,6 +121,18 @@ def test_results_have_a_row_for_each_opponent_and_one_for_all() -> None:
     pandera_schema(TABLES["policy_evaluation"]).validate(frame)
 
 
+def test_answers_that_are_read_in_parts_give_the_same_result() -> None:
+    rewards = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    whole = evaluate_policies([measured(TWO, JUDGED, *rewards)], SETTINGS)
+    answers = TWO.with_columns(pl.Series("reward", rewards))
+    parts = [
+        Measured.of(*(frame.filter(pl.col("prompt_id").is_in(ids)) for frame in (answers, JUDGED)))
+        for ids in (["1"], ["0", "2"])
+    ]
+    assert evaluate_policies(parts, SETTINGS) == whole
+    assert evaluate_policies([], SETTINGS) == []
+
+
 def test_prompts_count_equally_however_many_opponents_answered_them() -> None:
     three = responses(a=["x", "x"], b=["y", "y"], c=["z"])
     rows = [
@@ -123,17 +140,13 @@ def test_prompts_count_equally_however_many_opponents_answered_them() -> None:
         judgement(("a", "c"), 0, ("x", "z"), "01", 0.9),
         judgement(("a", "b"), 1, ("x", "y"), "01", 0.1),
     ]
-    overall = evaluate_policies(three, judgements(*rows), [0.0] * 5, SETTINGS)[0]
+    overall = evaluate_policies([measured(three, judgements(*rows), *[0.0] * 5)], SETTINGS)[0]
     assert (overall.policy, overall.opponent, overall.win_rate, overall.prompts) == ("a", "all", 0.5, 2)
 
 
 def test_one_prompt_has_no_interval() -> None:
-    one = evaluate_policies(
-        responses(dpo=["one"], sl=["eins"]),
-        judgements(judgement(("dpo", "sl"), 0, ("one", "eins"), "01", 0.9)),
-        [0.0, 1.0],
-        SETTINGS,
-    )
+    judged = judgements(judgement(("dpo", "sl"), 0, ("one", "eins"), "01", 0.9))
+    one = evaluate_policies([measured(responses(dpo=["one"], sl=["eins"]), judged, 0.0, 1.0)], SETTINGS)
     assert one[0].win_rate_low is None
     assert "100%" in markdown_table(one)
     assert win_rate_plot(one).startswith("![policy](data:image/png")

@@ -130,14 +130,16 @@ def scored(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[Sequence[int]]]:
     """`scoring` imports torch; here a text's reward is its number of tokens. The rows that were asked for."""
     asked: list[Sequence[Sequence[int]]] = []
 
-    def score_texts(
-        folder: Path, rows: Sequence[Sequence[int]], batch: int, report: Callable[[str], None]
-    ) -> list[float]:
-        asked.append(rows)
-        return score_by_length(rows)
+    class LengthScorer:
+        def __init__(self, folder: Path) -> None:
+            pass
+
+        def score(self, rows: Sequence[Sequence[int]], batch: int, report: Callable[[str], None]) -> list[float]:
+            asked.append(rows)
+            return score_by_length(rows)
 
     module: Any = ModuleType("cai_dagster.training.scoring")
-    module.SCORE_BATCH, module.score_texts = 4, score_texts
+    module.SCORE_BATCH, module.Scorer = 4, LengthScorer
     monkeypatch.setitem(sys.modules, "cai_dagster.training.scoring", module)
     monkeypatch.setattr(cai_dagster.evaluation.reward_model, "ChatFormat", CharacterFormat)
     return asked

@@ -18,7 +18,7 @@ async def test_n_completions_of_one_prompt_each_with_its_own_seed() -> None:
     assert len({row["request_id"] for row in rows}) == 3
 
 
-def candidates(*completions: tuple[str, int, str]) -> pl.DataFrame:
+def candidates(*completions: tuple[str, int, str, float]) -> pl.DataFrame:
     rows = [
         {
             "constitution_version": "v1",
@@ -28,14 +28,15 @@ def candidates(*completions: tuple[str, int, str]) -> pl.DataFrame:
             "finish_reason": "stop",
             "request_id": f"{place:x}",
         }
-        for place, (prompt_id, sample, text) in enumerate(completions)
+        for place, (prompt_id, sample, text, _) in enumerate(completions)
     ]
-    return pl.DataFrame(rows, schema=TABLES["best_of_n_candidates"].schema)
+    rewards = pl.Series("reward", [reward for *_, reward in completions])
+    return pl.DataFrame(rows, schema=TABLES["best_of_n_candidates"].schema).with_columns(rewards)
 
 
 def test_the_candidate_with_the_highest_reward_is_kept_beside_the_mean() -> None:
     made = best_of_n(
-        candidates(("b", 0, "x"), ("a", 0, "low"), ("a", 1, "high"), ("a", 2, "middle")), [7.0, -1.0, 3.0, 1.0]
+        candidates(("b", 0, "x", 7.0), ("a", 0, "low", -1.0), ("a", 1, "high", 3.0), ("a", 2, "middle", 1.0))
     )
     assert made["prompt_id"].to_list() == ["a", "b"]
     assert made["completion"].to_list() == ["high", "x"]
@@ -45,5 +46,5 @@ def test_the_candidate_with_the_highest_reward_is_kept_beside_the_mean() -> None
 
 
 def test_of_equal_rewards_the_first_sample_is_kept() -> None:
-    made = best_of_n(candidates(("a", 1, "later"), ("a", 0, "first")), [2.0, 2.0])
+    made = best_of_n(candidates(("a", 1, "later", 2.0), ("a", 0, "first", 2.0)))
     assert made["completion"].to_list() == ["first"]

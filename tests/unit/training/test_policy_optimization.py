@@ -7,11 +7,10 @@ import polars as pl
 import pytest
 
 from cai_dagster.constitution.constitution import Constitution, Principle
-from cai_dagster.models.messages import Message
+from cai_dagster.models.messages import Message, messages_from_json
 from cai_dagster.training.policy_optimization import (
     RewardReading,
     completion_pairs,
-    prompts_hash,
     reward_reading,
     scored_dialogues,
     training_prompts,
@@ -53,21 +52,11 @@ def test_pairs_that_are_identical_or_empty_once_cut_are_dropped(max_length: int,
     assert len(list(completion_pairs(preference_pairs(("ab", "samA", "samB")), FORMAT, max_length))) == kept
 
 
-def prompts(**texts: str) -> pl.DataFrame:
-    rows = [{"prompt_id": key, "messages": [{"role": "user", "content": text}]} for key, text in texts.items()]
-    return pl.DataFrame(rows)
-
-
 def test_prompts_without_room_for_an_answer_are_left_out() -> None:
-    made = training_prompts(prompts(b="xy", a="longer"), FORMAT, max_length=10, max_tokens=4)
-    assert [prompt.messages for prompt in made] == [(Message("user", "xy"),)]
-    assert made[0].prompt_ids == [0, *tokens("xy"), 0]
-
-
-def test_the_hash_of_prompts_follows_their_texts_and_not_the_order_of_rows() -> None:
-    one = prompts_hash(prompts(a="x", b="y"))
-    assert one == prompts_hash(prompts(b="y", a="x"))
-    assert one != prompts_hash(prompts(a="x", b="z"))
+    asked = [(Message("user", text),) for text in ("longer", "xy")]
+    (made,) = training_prompts(asked, FORMAT, max_length=10, max_tokens=4)
+    assert messages_from_json(made.messages) == asked[1]
+    assert made.prompt == [0, *tokens("xy"), 0]
 
 
 def test_a_reward_model_reads_whole_dialogues_as_in_its_training() -> None:
@@ -96,7 +85,9 @@ def test_a_conditioned_reward_model_reads_one_principle_for_all_answers_to_a_pro
 
 def test_a_teachers_answer_is_the_last_turn_of_its_prompts_dialogue() -> None:
     responses = pl.DataFrame({"prompt_id": ["b", "a"], "sample": [0, 0], "completion": ["to b", "to a"]})
-    made = answered_prompts(responses, prompts(a="x", b="y", c="z"))
+    texts = {"a": "x", "b": "y", "c": "z"}
+    messages = [[{"role": "user", "content": text}] for text in texts.values()]
+    made = answered_prompts(responses, pl.DataFrame({"prompt_id": [*texts], "messages": messages}))
     assert made["messages"].to_list() == [
         [{"role": "user", "content": "x"}, {"role": "assistant", "content": "to a"}],
         [{"role": "user", "content": "y"}, {"role": "assistant", "content": "to b"}],
