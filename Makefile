@@ -52,14 +52,14 @@ ui: setup ## Open the Dagster UI on this project's instance
 	$(BIN)/cai ui
 
 # The longest first: what shares an engine, and the tutorial, run as they stand; the others fill in.
+# Bytecode is kept: without it each of a thousand processes compiles it anew.
 test: $(VENV)/.installed-dev ## Run all tests, those on the real small model too, in two processes
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser tests/e2e tests/graph tests/process tests/simulations tests/unit
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests/browser tests/e2e tests/graph tests/process tests/simulations tests/unit
 
 # What an engine in this process leaves on a card stays there: its tests are not run.
 test-gpu: $(VENV)/.installed-dev ## On a GPU machine, without a browser: exactness, hostile texts, the whole graph on the real model
 	$(BIN)/python -m pytest tests/e2e/test_engines.py tests/e2e/test_real_graph.py -k "(own_process or bfloat16 or float32 or control or graph) and not numbers and not in_process and not http and not ray"
 
-# Bytecode of the tests is kept: without it each process compiles them anew.
 unit: $(VENV)/.installed-dev ## Run the unit tests: no engine, no browser, no run of the graph
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --hypothesis-profile=quick tests/unit
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
-from assets.common.drivers import DriverMessage, Outcome, Share
+from assets.common.drivers import DriverMessage, DriverResult, Share
 from assets.common.stage import run_until_agreed
 from cai_dagster.calls.row_stream import run_rows
 from cai_dagster.lake.snapshots import TableSnapshot
@@ -29,14 +29,14 @@ def main(job: Path) -> None:
         send(output, message)
 
     try:
-        outcome = _work(decoded(job.read_bytes(), Share), send_message)
+        result = _work(decoded(job.read_bytes(), Share), send_message)
     except Exception as error:
         send_message(DriverMessage(failure=f"{type(error).__name__}: {error}"))
         raise
-    send_message(DriverMessage(outcome=outcome))
+    send_message(DriverMessage(result=result))
 
 
-def _work(share: Share, send_message: Callable[[DriverMessage], None]) -> Outcome:
+def _work(share: Share, send_message: Callable[[DriverMessage], None]) -> DriverResult:
     def log(line: str) -> None:
         send_message(DriverMessage(log=line))
 
@@ -64,7 +64,7 @@ def _work(share: Share, send_message: Callable[[DriverMessage], None]) -> Outcom
         run_until_agreed(run, [model], staged, log)
     finally:
         ACCELERATOR.release()
-    return Outcome(staged.files, model.usage)
+    return DriverResult(staged.files, model.usage)
 
 
 if __name__ == "__main__":

@@ -63,7 +63,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DriverResult:
     """What one driver has staged, and what it cost."""
 
     staged: StagedFiles
@@ -76,7 +76,7 @@ class DriverMessage:
 
     log: str | None = None
     progress: Progress | None = None
-    outcome: Outcome | None = None
+    result: DriverResult | None = None
     failure: str | None = None
 
 
@@ -118,7 +118,7 @@ def run_drivers(
     Raises DriverError where one fails; the others end then, and commit what they have paid for.
     """
     messages: queue.Queue[tuple[int, DriverMessage | None]] = queue.Queue()
-    outcomes: dict[int, Outcome] = {}
+    results: dict[int, DriverResult] = {}
     progress: dict[int, Progress] = {}
     fresh: set[int] = set()
     with contextlib.ExitStack() as running:
@@ -127,10 +127,10 @@ def run_drivers(
         for number, driver in enumerate(drivers):
             arguments = (number, cast("IO[bytes]", driver.stdout), messages)
             threading.Thread(target=_read_messages, args=arguments, daemon=True).start()
-        while len(outcomes) < len(shares):
+        while len(results) < len(shares):
             number, message = messages.get()
             share = shares[number]
-            if message is None and number not in outcomes:
+            if message is None and number not in results:
                 raise DriverError(f"{share.name} ended without a word; what it wrote last is in the step's own output")
             if message is None:
                 continue
@@ -138,20 +138,20 @@ def run_drivers(
                 raise DriverError(f"{share.name}: {message.failure}")
             if message.log is not None:
                 log(f"{share.name}: {message.log}")
-            if message.outcome is not None:
-                outcomes[number] = message.outcome
+            if message.result is not None:
+                results[number] = message.result
             if message.progress is not None:
                 progress[number] = message.progress
                 fresh.add(number)
-                if fresh | outcomes.keys() >= set(range(len(shares))):
+                if fresh | results.keys() >= set(range(len(shares))):
                     report(reduce(add, progress.values()))
                     fresh.clear()
-    usages = [outcome.usage for outcome in outcomes.values()]
+    usages = [result.usage for result in results.values()]
     together = sum(usages, Usage())
     together.engine_seconds = max(usage.engine_seconds for usage in usages)  # they worked at the same time
     for share in shares:
         staged.inputs += share.rows
-        staged.adopt(outcomes[share.number].staged)
+        staged.adopt(results[share.number].staged)
     return together
 
 

@@ -1,7 +1,7 @@
 """How an asset's rows are made and handed over: the mechanism of every table, written once.
 
-`run_stage` is for tables whose rows are made by a model; `stage_frame` and `stage_rows` for the others. All end in
-the IO manager, which commits.
+`run_stage` is for tables whose rows are made by a model, `stage_rows` for the others. Both end in the IO manager, which
+commits.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -23,8 +23,6 @@ from resources.lake import LakeResource, RunTables, StagedTable
 from resources.language_models import LanguageModelResource
 
 if TYPE_CHECKING:
-    import polars as pl
-
     from cai_dagster.lake.staging import StagedRows
     from cai_dagster.plan.work import Work
 
@@ -135,15 +133,6 @@ def run_until_agreed(
             model.overruled.clear()
         staged.start_again()
         run()
-
-
-def stage_frame(
-    context: dg.AssetExecutionContext, lake: LakeResource, frame: "pl.DataFrame", metadata: Metadata | None = None
-) -> dg.MaterializeResult:
-    """Stage a frame that has the table's columns."""
-    staged = new_rows(context, lake)
-    staged.add_frame(frame)
-    return stage_rows(context, lake, staged, metadata)
 
 
 def work_of(context: dg.AssetExecutionContext, lake: LakeResource, *tables: TableSnapshot) -> "Work":

@@ -15,10 +15,10 @@ from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
     PREFILL,
-    answered,
     comparison_question,
     dialogue,
     example_question,
+    example_turns,
 )
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.models.messages import Messages
@@ -43,7 +43,7 @@ async def judge_one_principle(
 
 def judge_messages(pair: Pair, principle: Principle, order: Order, examples: Sequence[Comparison] = ()) -> Messages:
     """The few-shot examples with their answers, then the question."""
-    shown = [answered(example_question(one, _request(one.comparison_request)), one) for one in examples]
+    shown = [example_turns(example_question(one, _request(one.comparison_request)), one) for one in examples]
     return dialogue(shown, comparison_question(pair, order, _request(principle.comparison_request)))
 
 

@@ -33,14 +33,14 @@ def example_question(comparison: Comparison, request: str) -> str:
     return comparison_question(Pair("", "", prompt, comparison.response_a, comparison.response_b), "01", request)
 
 
-def answer_of(comparison: Comparison) -> Message:
+def example_answer(comparison: Comparison) -> Message:
     """The answer of a few-shot example, in the words that PREFILL begins."""
     return Message("assistant", f"{PREFILL}{comparison.better}).")
 
 
-def answered(question: str, comparison: Comparison) -> Messages:
+def example_turns(question: str, comparison: Comparison) -> Messages:
     """A few-shot example as two turns."""
-    return (Message("user", question), answer_of(comparison))
+    return (Message("user", question), example_answer(comparison))
 
 
 def dialogue(examples: Sequence[Messages], question: str) -> Messages:

@@ -15,9 +15,9 @@ from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
     PREFILL,
-    answer_of,
     comparison_question,
     dialogue,
+    example_answer,
     example_question,
 )
 from cai_dagster.judging.settings import JudgingMethod
@@ -55,7 +55,7 @@ def rationale_messages(pair: Pair, principle: Principle, order: Order, examples:
         (
             Message("user", example_question(one, _request(one.comparison_request))),
             *_reasoned(f" {one.rationale}"),
-            answer_of(one),
+            example_answer(one),
         )
         for one in examples
         if one.rationale is not None

@@ -15,10 +15,10 @@ from cai_dagster.judging.questions import (
     ANSWER,
     LABELS,
     PREFILL,
-    answered,
     comparison_question,
     dialogue,
     example_question,
+    example_turns,
 )
 from cai_dagster.judging.settings import JudgingMethod
 from cai_dagster.models.messages import Messages
@@ -44,7 +44,7 @@ def judge_messages(
     pair: Pair, principles: Sequence[Principle], order: Order, examples: Sequence[Comparison]
 ) -> Messages:
     """The few-shot examples with their answers, then the question; the principles as a numbered list."""
-    shown = [answered(example_question(one, _request([one.comparison_request])), one) for one in examples]
+    shown = [example_turns(example_question(one, _request([one.comparison_request])), one) for one in examples]
     return dialogue(shown, comparison_question(pair, order, _request([one.comparison_request for one in principles])))
 
 

@@ -27,7 +27,7 @@ from cai_dagster.lake.staging import StagedRows
 from cai_dagster.models.weights import Weights, checkpoint_weights
 from cai_dagster.plan.counting import CountedCalls, NewCalls, PlannedModel, counting_model
 from cai_dagster.plan.estimates import Estimates
-from cai_dagster.plan.stages import STAGES, Asked, Stage
+from cai_dagster.plan.stages import STAGES, ModelRole, Stage
 from cai_dagster.plan.steps import STEPS
 from cai_dagster.plan.trainings import TRAININGS, Training
 from cai_dagster.plan.work import Work
@@ -154,7 +154,7 @@ def plan(
         raise PlanError(f"no plan for {', '.join(sorted(unknown))}; --select takes {', '.join(plannable())}")
     selected = frozenset(selection or [table.name for table in graph() if not table.on_demand])
     lake, ledger = Lake(home), open_ledger(home)
-    models = {Asked.policy: policy, Asked.feedback_model: feedback_model, Asked.sl_cai_model: policy}
+    models = {ModelRole.policy: policy, ModelRole.feedback_model: feedback_model, ModelRole.sl_cai_model: policy}
     with scratch_folder(scratch_of(home)) as folder:
         run = _Run(home, settings, models, selected, lake, CountedCalls(ledger), folder, report)
         run.estimates = Estimates(lake, ledger.lengths())
@@ -187,7 +187,7 @@ class _Run:
         self,
         home: Home,
         settings: Settings,
-        models: Mapping[Asked, PlannedModel],
+        models: Mapping[ModelRole, PlannedModel],
         selected: frozenset[str],
         lake: Lake,
         calls: CountedCalls,
@@ -260,7 +260,7 @@ class _VersionRun:
         step = STEPS[table.name]
         inputs = {name: self._table(name) for name in step.reads(self._run.settings)}
         work = self._work(table, inputs)
-        step.fill(work, self._run.settings, self._run.models[Asked.policy])
+        step.fill(work, self._run.settings, self._run.models[ModelRole.policy])
         work.staged.close()
         return self._counted(work, all(one.known for one in inputs.values()))
 
@@ -289,11 +289,11 @@ class _VersionRun:
         """Run the stage's recipe against the ledger and count."""
         planned = STAGES[table.name]
         stage = planned.make(self._run.settings, self._constitution)
-        model = self._run.models[planned.asked]
-        trained = planned.asked != Asked.sl_cai_model or self._checkpoint("sl_cai_model") is not None
+        model = self._run.models[planned.role]
+        trained = planned.role != ModelRole.sl_cai_model or self._checkpoint("sl_cai_model") is not None
         model_id = _UNTRAINED
         if trained:
-            model_id = model.model_id(self._weights.get(planned.asked.value) or model.served_weights())
+            model_id = model.model_id(self._weights.get(planned.role.value) or model.served_weights())
         inputs = {name: self._table(name) for name in table.reads if re.search(rf"\b{name}\b", stage.rows)}
         known = trained and all(one.known for one in inputs.values())
         work = self._work(table, inputs)
@@ -352,7 +352,7 @@ class _VersionRun:
     def _planned_weights(self, name: str) -> Weights | None:
         """The checkpoint that the run would find or train: its key is known where what it is trained on is."""
         run, training = self._run, TRAININGS[name]
-        base = run.models[Asked.policy].weights()
+        base = run.models[ModelRole.policy].weights()
         if training.starts_from_sl_cai_model(run.settings):
             base = self._checkpoint("sl_cai_model")
         inputs = {name: self._table(name) for name in training.reads(run.settings) if self._is_there(name)}

@@ -55,7 +55,7 @@ class Stage:
     arguments: tuple[Any, ...] = ()
 
 
-class Asked(StrEnum):
+class ModelRole(StrEnum):
     """The model that a stage asks."""
 
     policy = "policy"
@@ -67,7 +67,7 @@ class Asked(StrEnum):
 class PlannedStage:
     """A stage as a plan makes it: of the settings of the profile and of a constitution."""
 
-    asked: Asked
+    role: ModelRole
     make: Callable[[Settings, Constitution], Stage]
 
 
@@ -100,7 +100,7 @@ def remade(maker: str, arguments: bytes) -> Stage:
 
 
 def planned(
-    table: str, asked: Asked, arguments: Callable[[Settings, Constitution], tuple[Any, ...]]
+    table: str, role: ModelRole, arguments: Callable[[Settings, Constitution], tuple[Any, ...]]
 ) -> Callable[[MakesStage], MakesStage]:
     """Decorator of the function that makes a table's stage: a plan counts the calls of the stage.
 
@@ -109,19 +109,19 @@ def planned(
 
     def add(make: MakesStage) -> MakesStage:
         made = stage_maker(make)
-        STAGES[table] = PlannedStage(asked, lambda settings, constitution: made(*arguments(settings, constitution)))
+        STAGES[table] = PlannedStage(role, lambda settings, constitution: made(*arguments(settings, constitution)))
         return made
 
     return add
 
 
-@planned("initial_responses", Asked.policy, lambda settings, _: (settings.initial_responses,))
+@planned("initial_responses", ModelRole.policy, lambda settings, _: (settings.initial_responses,))
 def initial_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """y^0: the policy's own answers to each prompt, before any principle has been applied."""
     return _responses_stage("initial_responses", "SELECT prompt_id, messages FROM prompts ORDER BY prompt_id", settings)
 
 
-@planned("teacher_responses", Asked.feedback_model, lambda settings, _: (settings.initial_responses,))
+@planned("teacher_responses", ModelRole.feedback_model, lambda settings, _: (settings.initial_responses,))
 def teacher_responses_stage(settings: InitialResponsesSettings) -> Stage:
     """The feedback model's own answers to the prompts of the split `sft` (Sharma et al. 2024)."""
     rows = "SELECT prompt_id, messages FROM prompts WHERE split = 'sft' ORDER BY prompt_id"
@@ -161,7 +161,7 @@ def _responses_stage(table: str, rows: str, settings: InitialResponsesSettings) 
     )
 
 
-@planned("revision_rounds", Asked.policy, lambda settings, constitution: (constitution, settings.revision_rounds))
+@planned("revision_rounds", ModelRole.policy, lambda settings, constitution: (constitution, settings.revision_rounds))
 def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSettings) -> Stage:
     """y^1 … y^n of every first response."""
 
@@ -182,7 +182,7 @@ def revision_rounds_stage(constitution: Constitution, settings: RevisionRoundsSe
     )
 
 
-@planned("response_pairs", Asked.sl_cai_model, lambda settings, _: (settings.response_pairs,))
+@planned("response_pairs", ModelRole.sl_cai_model, lambda settings, _: (settings.response_pairs,))
 def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
     """Pairs sampled from the fine-tuned policy."""
 
@@ -197,7 +197,7 @@ def response_pairs_stage(settings: ResponsePairsSettings) -> Stage:
     )
 
 
-@planned("judgements", Asked.feedback_model, lambda settings, constitution: (constitution, settings.judgements))
+@planned("judgements", ModelRole.feedback_model, lambda settings, constitution: (constitution, settings.judgements))
 def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -> Stage:
     """What the feedback model says of each pair whose completions differ."""
 
@@ -224,7 +224,7 @@ def judgements_stage(constitution: Constitution, settings: JudgementsSettings) -
     )
 
 
-@planned("best_of_n_candidates", Asked.sl_cai_model, lambda settings, _: (settings.best_of_n_candidates,))
+@planned("best_of_n_candidates", ModelRole.sl_cai_model, lambda settings, _: (settings.best_of_n_candidates,))
 def best_of_n_candidates_stage(settings: BestOfNSettings) -> Stage:
     """The n completions of the fine-tuned policy to each preference and evaluation prompt."""
 
@@ -321,7 +321,7 @@ def _final(rounds: str) -> str:
 
 @planned(
     "calibration_judgements",
-    Asked.feedback_model,
+    ModelRole.feedback_model,
     lambda settings, constitution: (
         constitution,
         settings.judge_calibration.judging(settings.judgements),

@@ -18,7 +18,7 @@ from cai_dagster.home import Home
 from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.models.messages import Message
 from cai_dagster.plan.cost import plan
-from cai_dagster.plan.stages import STAGES, Asked, Stage, planned
+from cai_dagster.plan.stages import STAGES, ModelRole, Stage, planned
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.column_types import ColumnType
@@ -59,7 +59,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> dg.AssetsDefinition:
         monkeypatch.setitem(TABLES, name, table)
     monkeypatch.setitem(STAGES, "summaries", STAGES["judgements"])  # removed again with the test
 
-    @planned("summaries", Asked.feedback_model, lambda _settings, _constitution: ())
+    @planned("summaries", ModelRole.feedback_model, lambda _settings, _constitution: ())
     def summaries_stage() -> Stage:
         async def summarize(model: LanguageModel, row: dict[str, Any]) -> list[dict[str, Any]]:
             asked = (Message("user", f"In one sentence: {row['completion']}"),)
