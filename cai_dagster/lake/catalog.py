@@ -39,7 +39,7 @@ def attach(connection: duckdb.DuckDBPyConnection, home: Home) -> None:
             statement = attach_statement(connection, home, options)
             retry_conflicts(lambda: connection.execute(statement))
             if not read_only:
-                retry_conflicts(lambda: in_transaction(connection, lambda: _create_tables(connection)))
+                retry_conflicts(lambda: in_transaction(connection, lambda: _create_missing_tables(connection)))
                 retry_conflicts(lambda: _inline_appended_rows(connection))
     except duckdb.Error as error:
         raise unreadable_catalog(home, error) from error
@@ -57,22 +57,22 @@ def in_transaction(connection: duckdb.DuckDBPyConnection, work: Callable[[], Non
         raise
 
 
-def _create_tables(connection: duckdb.DuckDBPyConnection) -> None:
+def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
     """Create the tables that are missing. Raises LakeError when a table has other columns than its declaration."""
     query = "SELECT table_name, list(column_name ORDER BY column_index) FROM duckdb_columns() "
     query += "WHERE database_name = 'lake' GROUP BY table_name"
     present = dict(connection.execute(query).fetchall())
-    for table in TABLES.values():
-        connection.register("empty", table.schema.to_frame())
-        types = {name: column_type for name, column_type, *_ in connection.execute("DESCRIBE empty").fetchall()}
-        if table.name not in present:
-            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{table.name} AS FROM empty")
-            continue
-        if present[table.name] != list(types):
+    for name, table in TABLES.items():
+        declared = list(table.names)
+        if present.get(name, declared) != declared:
             raise LakeError(
-                f"the table {table.name} has the columns {present[table.name]}, this version of cai_dagster writes "
-                f"{list(types)}; set CAI_HOME to a new folder, or use the version that wrote it"
+                f"the table {name} has the columns {present[name]}, this version of cai_dagster writes {declared}; "
+                "set CAI_HOME to a new folder, or use the version that wrote it"
             )
+    for name, table in TABLES.items():
+        if name not in present:
+            connection.register("empty", table.schema.to_frame())
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{name} AS FROM empty")
 
 
 def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:

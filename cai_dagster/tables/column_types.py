@@ -1,6 +1,7 @@
 """The types that a column may have, and the polars type of each."""
 
 from enum import StrEnum
+from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class ColumnType(StrEnum):
     comparisons = "comparisons"
 
 
+@cache
 def polars_type(column_type: ColumnType) -> "pl.DataType":
     """The type in a frame and in the lake. Imports polars when it is called: names of columns are read without it."""
     import polars as pl
