@@ -13,20 +13,17 @@ def hidden_from_filters(lake: Lake, table: Table) -> list[str]:
     A filter prunes by the catalog's bounds; the smallest and largest text, read without a filter, must be found.
     """
     columns = [name for name in table.key if table.schema[name] == pl.String]
-    extremes = ", ".join(f"""min("{name}" || ''), max("{name}" || '')""" for name in columns)
-    found = lake.select(f"SELECT {extremes} FROM lake.{table.name}", {}).row(0) if columns else ()
-    return [
-        name
-        for number, name in enumerate(columns)
-        if any(
-            text is not None and not _has(lake, table.name, name, text) for text in found[2 * number : 2 * number + 2]
-        )
-    ]
-
-
-def _has(lake: Lake, table: str, column: str, text: str) -> bool:
-    # A literal: a bound parameter is not known when DuckDB prunes by the bounds.
-    return lake.select(f'SELECT 1 FROM lake.{table} WHERE "{column}" = {literal(text)} LIMIT 1', {}).height > 0
+    if not columns:
+        return []
+    extremes = ", ".join(f"""[min("{name}" || ''), max("{name}" || '')]""" for name in columns)
+    found = lake.select(f"SELECT {extremes} FROM lake.{table.name}", {}).row(0)
+    sought = [(name, text) for name, texts in zip(columns, found, strict=True) for text in texts if text is not None]
+    if not sought:
+        return []
+    # Literals: a bound parameter is not known when DuckDB prunes by the bounds.
+    filters = (f'EXISTS (FROM lake.{table.name} WHERE "{name}" = {literal(text)})' for name, text in sought)
+    seen = lake.select(f"SELECT {', '.join(filters)}", {}).row(0)
+    return list(dict.fromkeys(name for (name, _), is_seen in zip(sought, seen, strict=True) if not is_seen))
 
 
 def doubled_keys(lake: Lake, table: Table) -> list[str]:
