@@ -6,12 +6,15 @@ Tests that run side by side share the cores: each process computes with one thre
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from filelock import FileLock
 
 from cai_dagster.home import Home
+
+if TYPE_CHECKING:
+    from tests.labelled_home import LabelledHome
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # before torch is imported, here or by a process that a test starts
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -59,3 +62,11 @@ def explained(shared_folder: Path) -> Home:
             folder.mkdir()
             return make(folder)
     return Home((folder / "home").resolve())
+
+
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> "LabelledHome":
+    """Two versions up to their labels, for tests that copy them."""
+    from tests.labelled_home import make
+
+    return make(tmp_path_factory.mktemp("labelled"))

@@ -18,28 +18,20 @@ from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from cai_dagster.tables.registry import TABLES
 from resources.lake import open_lake
+from tests.explained_home import copied
 from tests.hostile import HOSTILE, LONG_LINE
-from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, pretend_trained, write_prompts
+from tests.labelled_home import QUESTIONS, LabelledHome, label_two_versions
+from tests.scripted_graph import WITHOUT_TRAINING, materialize, metadata, write_prompts
 
-LATER = ["response_pairs", "judgements", "preference_pairs"]
 COMPARISON = ["version_judgements", "constitution_diff"]
 SETTINGS = active_settings().constitution_diff
 
 
-def two_versions(home: Home, tmp_path: Path, texts: list[str]) -> dict[str, Any]:
-    """v1 and v2 up to the labels, pairs of first and last responses; the config that did it."""
-    config: dict[str, Any] = {"prompts": write_prompts(tmp_path / "p.jsonl", texts), "sft_dataset": {"min_rows": 1}}
-    config["response_pairs"] = {"source": "revisions"}
-    for version, first in (("v1", WITHOUT_TRAINING), ("v2", ["constitution", "revision_rounds", "sft_dataset"])):
-        materialize(first, config, version=version)
-        pretend_trained(home, tmp_path / version, version)
-        materialize(LATER, config, version=version)
-    return config
-
-
 @pytest.fixture
-def config(home: Home, tmp_path: Path) -> dict[str, Any]:
-    return two_versions(home, tmp_path, [f"question {n}" for n in range(120)])
+def config(home: Home, labelled: LabelledHome) -> dict[str, Any]:
+    """The config that has made the two versions in the test's home."""
+    copied(labelled.home, home.root)
+    return labelled.config
 
 
 def test_a_version_is_judged_against_the_one_before_and_compared(home: Home, config: dict[str, Any]) -> None:
@@ -185,7 +177,7 @@ def test_a_wrong_name_is_found_before_anything_is_judged(
 
 def test_hostile_texts_pass_through_the_metadata_as_text(home: Home, tmp_path: Path) -> None:
     texts = [text for text in HOSTILE if text != LONG_LINE]
-    config = two_versions(home, tmp_path, [*texts, *(f"question {n}" for n in range(20))])
+    config = label_two_versions(tmp_path, [*texts, *QUESTIONS[:20]])
     # One edit moves few rows: have the versions differ everywhere, so that every text is an example.
     config["revision_rounds"] = {"rounds": 1, "seed": 7}
     materialize(["revision_rounds"], config, version="v2")

@@ -27,7 +27,9 @@ from cai_dagster.profiles import SettingsError, active_profile
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
 from resources.lake import open_lake
-from tests.scripted_graph import WITHOUT_TRAINING, materialize, pretend_trained, scripted_models, write_prompts
+from tests.explained_home import copied
+from tests.labelled_home import LabelledHome
+from tests.scripted_graph import materialize, scripted_models, write_prompts
 
 PAGE = (PROJECT / "docs/cli.md").read_text(encoding="utf-8")
 PAGES = PAGE + (PROJECT / "docs/compare.md").read_text(encoding="utf-8")
@@ -95,18 +97,19 @@ def test_a_key_that_is_missing_is_found() -> None:
     assert absent({"a": [{"b": 1}], "c": None}, {"a": [{"b": 2, "x": 3}], "c": {"d": 4}, "y": 5}) == [".y", ".a[].x"]
 
 
+@pytest.fixture(scope="module")
+def compared(labelled: LabelledHome, tmp_path_factory: pytest.TempPathFactory) -> Home:
+    """Two versions, the second judged against the first."""
+    home = copied(labelled.home, tmp_path_factory.mktemp("compared") / "home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CAI_HOME", str(home.root))
+        materialize(["version_judgements"], labelled.config, version="v2")
+    return home
+
+
 @pytest.fixture
-def lake_of_two_versions(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {
-        "prompts": write_prompts(tmp_path / "p.jsonl", [f"question {n}" for n in range(60)]),
-        "sft_dataset": {"min_rows": 1},
-        "response_pairs": {"source": "revisions"},
-    }
-    for version, first in (("v1", WITHOUT_TRAINING), ("v2", ["constitution", "revision_rounds", "sft_dataset"])):
-        materialize(first, config, version=version)
-        pretend_trained(home, tmp_path / version, version)
-        materialize(["response_pairs", "judgements", "preference_pairs"], config, version=version)
-    materialize(["version_judgements"], config, version="v2")
+def lake_of_two_versions(home: Home, compared: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    copied(compared, home.root)
     models = scripted_models()
     monkeypatch.setattr(
         plan_command,
