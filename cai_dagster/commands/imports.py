@@ -1,6 +1,7 @@
 """`cai import`: prompts, human-labelled pairs and constitutions of others."""
 
 from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,29 @@ from cai_dagster.inputs.preference_formats import PreferenceFormat
 from cai_dagster.text import LONGEST_CELL, printable
 
 if TYPE_CHECKING:
+    from cai_dagster.inputs.human_preferences import RejectedPair
     from cai_dagster.inputs.import_report import ImportReport
+    from cai_dagster.inputs.prompts import RejectedPrompt
 
 DRY_RUN = typer.Option("--dry-run", help="Say what would be read, and write nothing.")
 
 imports = typer.Typer(help="Bring in what others have written.", no_args_is_help=True)
+
+
+@dataclass
+class _Found:
+    """How many rows an import would make, and how many it would set aside, by the first word of the reason."""
+
+    rows: int = 0
+    rejected: Counter[str] = field(default_factory=Counter[str])
+
+    def keep(self, _: object) -> None:
+        """Count a row."""
+        self.rows += 1
+
+    def reject(self, row: "RejectedPair | RejectedPrompt") -> None:
+        """Count a row that is none."""
+        self.rejected[row.reason.partition(":")[0]] += 1
 
 
 @imports.command("preferences")
@@ -40,7 +59,7 @@ def import_preferences(
     Says what is read of each file and how, and what was set aside and why.
     """
     from cai_dagster.inputs.decontamination import evaluation_sets
-    from cai_dagster.inputs.human_preferences import collect_human_preferences
+    from cai_dagster.inputs.human_preferences import read_human_preferences
     from cai_dagster.inputs.import_report import ImportReport
     from cai_dagster.settings import active_settings
 
@@ -55,15 +74,17 @@ def import_preferences(
     }
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files], "format": layout.value}
     config |= {name: value for name, value in given.items() if value is not None}
-    report = ImportReport()
-    pairs, refused = collect_human_preferences(
+    report, found = ImportReport(), _Found()
+    read_human_preferences(
         settings.human_preferences.model_copy(update={**config, "format": layout}),
         settings.prompts,
+        found.keep,
+        found.reject,
         evaluation_sets(settings.decontamination),
         forgotten_prompts_of(Home.from_environment()),
         report,
     )
-    _import("human_preferences", config, len(pairs), [one.reason for one in refused], report, dry_run, as_json)
+    _import("human_preferences", config, found, report, dry_run, as_json)
 
 
 @imports.command("prompts")
@@ -82,22 +103,24 @@ def import_prompts(
     """
     from cai_dagster.inputs.decontamination import evaluation_sets
     from cai_dagster.inputs.import_report import ImportReport
-    from cai_dagster.inputs.prompts import collect_prompts
+    from cai_dagster.inputs.prompts import read_prompts
     from cai_dagster.settings import active_settings
 
     settings = active_settings()
     given = {"prompt_column": prompt, "messages_column": messages, "category_column": category}
     config: dict[str, Any] = {"sources": [str(file.absolute()) for file in files]}
     config |= {name: value for name, value in given.items() if value is not None}
-    report = ImportReport()
-    found, refused = collect_prompts(
+    report, found = ImportReport(), _Found()
+    read_prompts(
         settings.prompts.model_copy(update=config),
         lambda _: 0,
+        found.keep,
+        found.reject,
         evaluation_sets(settings.decontamination),
         forgotten_prompts_of(Home.from_environment()),
         report,
     )
-    _import("prompts", config, len(found), [one.reason for one in refused], report, dry_run, as_json)
+    _import("prompts", config, found, report, dry_run, as_json)
 
 
 def forgotten_prompts_of(home: Home) -> frozenset[str]:
@@ -108,13 +131,7 @@ def forgotten_prompts_of(home: Home) -> frozenset[str]:
 
 
 def _import(
-    table: str,
-    config: dict[str, Any],
-    rows: int,
-    refused: list[str],
-    report: "ImportReport",
-    dry_run: bool,
-    as_json: bool,
+    table: str, config: dict[str, Any], found: _Found, report: "ImportReport", dry_run: bool, as_json: bool
 ) -> None:
     """Say what was read, and fill the table with it unless that is all that is wanted."""
     from cai_dagster.lake.lake import Lake
@@ -123,8 +140,8 @@ def _import(
     if not as_json:
         for line in report.lines():
             console().print(printable(line), markup=False, soft_wrap=True)
-    reasons = Counter(reason.partition(":")[0] for reason in refused)
-    imported = {"table": table, "rows": rows, "rejected": dict(reasons.most_common()), "settings": config}
+    rejected = dict(found.rejected.most_common())
+    imported = {"table": table, "rows": found.rows, "rejected": rejected, "settings": config}
     if not dry_run:
         materialize(table, None, {table: config})
         imported = import_json(Lake(Home.from_environment()), table, config)

@@ -182,20 +182,6 @@ def _made(
             yield RejectedPair(place, str(error), read.cells)
 
 
-def collect_human_preferences(
-    settings: HumanPreferencesSettings,
-    splits: PromptsSettings,
-    evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
-    forgotten: Set[str] = NONE_FORGOTTEN,
-    report: ImportReport | None = None,
-) -> tuple[list[dict[str, Any]], list[RejectedPair]]:
-    """What `read_human_preferences` keeps and rejects, as lists."""
-    rows: list[dict[str, Any]] = []
-    rejected: list[RejectedPair] = []
-    read_human_preferences(settings, splits, rows.append, rejected.append, evaluation_sets, forgotten, report)
-    return rows, rejected
-
-
 def read_human_preferences(
     settings: HumanPreferencesSettings,
     splits: PromptsSettings,

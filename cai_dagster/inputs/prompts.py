@@ -110,20 +110,6 @@ def read_prompts(
             keep(Prompt(messages_from_json(messages), category, places[prompt_id]))
 
 
-def collect_prompts(
-    settings: PromptsSettings,
-    count_tokens: Callable[[Messages], int],
-    evaluation_sets: EvaluationSets = NO_EVALUATION_SETS,
-    forgotten: Set[str] = NONE_FORGOTTEN,
-    report: ImportReport | None = None,
-) -> tuple[list[Prompt], list[RejectedPrompt]]:
-    """As `read_prompts`: the prompts, and the rows that are none."""
-    kept: list[Prompt] = []
-    rejected: list[RejectedPrompt] = []
-    read_prompts(settings, count_tokens, kept.append, rejected.append, evaluation_sets, forgotten, report)
-    return kept, rejected
-
-
 def refuse_forgotten(prompt_id: str, forgotten: Set[str]) -> None:
     """Raise ForgottenPromptError for a prompt that was removed for good."""
     if prompt_id in forgotten:

@@ -10,11 +10,10 @@ from cai_dagster.constitution.constitution import Constitution, Principle
 from cai_dagster.exports.datasets import export_table
 from cai_dagster.exports.formats import ExportError, ExportFormat, FileFormat, UnwritableRowError, layout_of
 from cai_dagster.home import Home
-from cai_dagster.inputs.human_preferences import collect_human_preferences
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.lake.lake import Lake
 from cai_dagster.lake.snapshots import Account
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_human_preferences, collect_prompts
 from tests.unit.lake.test_lake import HOSTILE
 
 TEXTS = [

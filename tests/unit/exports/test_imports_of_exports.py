@@ -11,12 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from cai_dagster.exports.formats import ExportFormat, UnwritableRowError, layout_of
-from cai_dagster.inputs.human_preferences import collect_human_preferences
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.inputs.settings import LastAnswer
 from cai_dagster.models.messages import to_messages
 from cai_dagster.models.reasoning import UnfinishedThoughtError, answer_in_file
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_human_preferences, collect_prompts
 
 SETTINGS = active_settings()
 SEEDED = hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from cai_dagster.errors import RowError
 from cai_dagster.inputs.dialogues import prompt_of, texts_in, turns_of, turns_or_text, written_as
-from cai_dagster.inputs.human_preferences import collect_human_preferences
 from cai_dagster.inputs.import_report import ImportReport
-from cai_dagster.inputs.prompts import collect_prompts, prompt_id_of
+from cai_dagster.inputs.prompts import prompt_id_of
 from cai_dagster.inputs.transcripts import NoTranscriptError, transcript, transcript_turns
 from cai_dagster.models.messages import to_messages
 from cai_dagster.settings import active_settings
 from cai_dagster.training.scored_texts import parse_line
+from tests.imported_rows import collect_human_preferences, collect_prompts
 
 SETTINGS = active_settings()
 TURNS = [

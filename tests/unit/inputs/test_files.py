@@ -12,11 +12,10 @@ import pytest
 from cai_dagster.evaluation.reward_model import stem_of
 from cai_dagster.inputs.decontamination import EvaluationSets, evaluation_sets
 from cai_dagster.inputs.files import Expected, SourceFileError, SourceRow, files_of, source_rows
-from cai_dagster.inputs.human_preferences import collect_human_preferences
 from cai_dagster.inputs.import_report import ImportReport
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.models.messages import Message
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_human_preferences, collect_prompts
 
 SETTINGS = active_settings()
 PAIR = {"prompt": "Is tea warm?", "chosen": "Mostly.", "rejected": "No."}

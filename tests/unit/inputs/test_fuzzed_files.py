@@ -15,8 +15,8 @@ from cai_dagster.constitution.constitution import load_constitution
 from cai_dagster.constitution.versions import ConstitutionError
 from cai_dagster.inputs.files import SourceFileError
 from cai_dagster.inputs.import_report import ImportReport
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_prompts
 
 SETTINGS = active_settings()
 ROWS = 6_500  # of each of the three formats; and five hundred constitutions

@@ -11,10 +11,10 @@ import pytest
 
 from cai_dagster.inputs.decontamination import EvaluationSets, evaluation_sets
 from cai_dagster.inputs.files import SourceFileError
-from cai_dagster.inputs.human_preferences import RejectedPair, collect_human_preferences
+from cai_dagster.inputs.human_preferences import RejectedPair
 from cai_dagster.inputs.imported_pairs import import_pairs
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_human_preferences, collect_prompts
 
 SETTINGS = active_settings()
 LONG = "one two three four five six seven eight nine ten eleven twelve thirteen"

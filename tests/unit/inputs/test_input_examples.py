@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from cai_dagster.inputs.human_preferences import collect_human_preferences
-from cai_dagster.inputs.prompts import collect_prompts
 from cai_dagster.models.messages import Messages, to_messages
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_human_preferences, collect_prompts
 from tests.input_examples import PAGE, PAIRS, PROMPTS, Example, page
 
 SETTINGS = active_settings()

@@ -12,12 +12,13 @@ import polars as pl
 import pytest
 
 from cai_dagster.inputs.files import SourceFileError
-from cai_dagster.inputs.prompts import Prompt, RejectedPrompt, collect_prompts, prompt_row, split_of
+from cai_dagster.inputs.prompts import Prompt, RejectedPrompt, prompt_row, split_of
 from cai_dagster.inputs.settings import PromptsSettings
 from cai_dagster.models.chat_format import ContextTooLongError
 from cai_dagster.models.messages import Message, Messages
 from cai_dagster.project import PROJECT
 from cai_dagster.settings import active_settings
+from tests.imported_rows import collect_prompts
 
 ROWS = [
     {"prompt": "Why is the sky blue?", "category": "science"},
