@@ -15,7 +15,7 @@ from cai_dagster.lake.snapshots import TableSnapshot
 from cai_dagster.plan.stages import teacher_responses_stage
 from cai_dagster.recipes.settings import InitialResponsesSettings
 from cai_dagster.settings import active_settings
-from cai_dagster.training.checkpoints import Ingredients, TrainingOutcome
+from cai_dagster.training.checkpoints import TrainingOutcome
 from cai_dagster.training.settings import TrainingSettings
 from resources.lake import LakeResource
 from resources.language_models import LanguageModelResource
@@ -54,19 +54,11 @@ def teacher_sft_model(
     lake: LakeResource,
 ) -> dg.MaterializeResult:
     """The policy fine-tuned on teacher_responses: the same checkpoint for every version."""
-    from cai_dagster.plan.trainings import teacher_dialogues
-    from cai_dagster.training.supervised import examples_hash
+    from cai_dagster.plan.trainings import teacher_dialogues, teacher_ingredients
 
     work = work_of(context, lake, teacher_responses, prompts)
     base = policy.weights()
-    ingredients = Ingredients(
-        asset="teacher_sft_model",
-        constitution_version=context.partition_key,
-        base_model=base.model_id("float32"),
-        rows=examples_hash(teacher_dialogues(work)),
-        settings=config.model_dump(),
-        lake_snapshots=work.snapshots,
-    )
+    ingredients = teacher_ingredients(work, base, config)
 
     def train_into(folder: Path) -> TrainingOutcome:
         from cai_dagster.training.launch import SupervisedTraining, train

@@ -6,7 +6,7 @@ An asset trains on snapshots of the tables; a plan finds the checkpoint of the r
 import contextlib
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cai_dagster.hashing import content_hash
 from cai_dagster.inputs.settings import Split
@@ -68,14 +68,8 @@ def held_out_dialogues(work: Work) -> Iterator[Messages]:
 
 def sl_cai_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:
     """What SL-CAI is made of: the base model, sft_dataset and the settings."""
-    return Ingredients(
-        asset="sl_cai_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=examples_hash(supervised_dialogues(work)),
-        settings=settings.model_dump(),
-        lake_snapshots=work.snapshots,
-    )
+    rows = examples_hash(supervised_dialogues(work))
+    return _ingredients(work, "sl_cai_model", base, rows, settings.model_dump())
 
 
 def teacher_dialogues(work: Work) -> Iterator[Messages]:
@@ -83,6 +77,12 @@ def teacher_dialogues(work: Work) -> Iterator[Messages]:
     tables = {"prompts": "FROM prompts", "teacher_responses": "FROM teacher_responses"}
     for part in work.parts("prompt_id", tables):
         yield from dialogues_of(answered_prompts(part["teacher_responses"], part["prompts"]).iter_rows(named=True))
+
+
+def teacher_ingredients(work: Work, base: Weights, settings: TrainingSettings) -> Ingredients:
+    """What teacher_sft_model is made of: the base model, the feedback model's answers and the settings."""
+    rows = examples_hash(teacher_dialogues(work))
+    return _ingredients(work, "teacher_sft_model", base, rows, settings.model_dump())
 
 
 def labelled_training_pairs(
@@ -131,28 +131,13 @@ def reward_model_ingredients(
     work: Work, base: Weights, settings: RewardModelSettings, pairs: LabelledPairs
 ) -> Ingredients:
     """What the reward model is made of: the weights it starts from, its training pairs and the settings."""
-    return Ingredients(
-        asset="reward_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=pairs.hash(),
-        settings=training_settings(settings, with_people=pairs.labelled_by()["human_pairs"] > 0),
-        lake_snapshots=work.snapshots,
-        label_policy=pairs.label_policy(),
-    )
+    read = training_settings(settings, with_people=pairs.labelled_by()["human_pairs"] > 0)
+    return _ingredients(work, "reward_model", base, pairs.hash(), read, pairs.label_policy())
 
 
 def dpo_ingredients(work: Work, base: Weights, settings: DpoModelSettings, pairs: LabelledPairs) -> Ingredients:
     """What the policy of DPO is made of: SL-CAI, the pairs and the settings."""
-    return Ingredients(
-        asset="dpo_model",
-        constitution_version=work.version,
-        base_model=base.model_id("float32"),
-        rows=pairs.hash(),
-        settings=settings.model_dump(),
-        lake_snapshots=work.snapshots,
-        label_policy=pairs.label_policy(),
-    )
+    return _ingredients(work, "dpo_model", base, pairs.hash(), settings.model_dump(), pairs.label_policy())
 
 
 def rlaif_prompts(work: Work) -> Iterator[Messages]:
@@ -166,13 +151,23 @@ def rlaif_ingredients(
 ) -> Ingredients:
     """What the policy of RLAIF is made of: SL-CAI, the prompts, the reward model and the settings."""
     principles = [one.id for one in reading.principles.principles] if reading.principles else []
+    rows = content_hash([examples_hash(rlaif_prompts(work)), judge_key, *principles])
+    drawn_by = "vllm" if settings.draws_with_vllm else "transformers"
+    return _ingredients(work, "rlaif_model", base, rows, {**settings.model_dump(), "generation": drawn_by})
+
+
+def _ingredients(
+    work: Work, asset: str, base: Weights, rows: str, settings: dict[str, Any], label_policy: str | None = None
+) -> Ingredients:
+    """`rows` is the hash of what is trained on; weights are trained in float32."""
     return Ingredients(
-        asset="rlaif_model",
+        asset=asset,
         constitution_version=work.version,
         base_model=base.model_id("float32"),
-        rows=content_hash([examples_hash(rlaif_prompts(work)), judge_key, *principles]),
-        settings={**settings.model_dump(), "generation": "vllm" if settings.draws_with_vllm else "transformers"},
+        rows=rows,
+        settings=settings,
         lake_snapshots=work.snapshots,
+        label_policy=label_policy,
     )
 
 
