@@ -110,11 +110,12 @@ def policy_evaluation(
         )
         measured = [Measured.of(answers, part["judgements"]) for answers, part in zip(scored, judged, strict=True)]
     scores = evaluate_policies(measured, config)
+    answered_by = {name for part in measured for name in part.answers["policy"]}
     work.staged.add(score.to_row() for score in scores)
     metadata = {
         "policies": dg.MetadataValue.md(markdown_table(scores)),
         "win_rates": dg.MetadataValue.md(win_rate_plot(scores)),
-        "absent_policies": [name for name in POLICIES if name not in {score.policy for score in scores}],
+        "absent_policies": [name for name in POLICIES if name not in answered_by],
         "reward_model": checkpoint["checkpoint_key"],
     }
     return stage_rows(context, lake, work.staged, metadata)

@@ -1,6 +1,6 @@
 """Prompts: read from the bundled set or the user's files, normalised to messages, deduplicated, split.
 
-A row that cannot be a prompt is returned with its reason, never dropped. It knows no model; how many tokens a prompt
+A row that cannot be a prompt is rejected with its reason, never dropped. It knows no model; how many tokens a prompt
 has is asked of the caller.
 """
 
