@@ -418,6 +418,7 @@ def test_a_home_that_is_not_there_is_an_error_that_names_those_that_are(
 ) -> None:
     (tmp_path / "other" / "dagster").mkdir(parents=True)
     monkeypatch.setenv("CAI_HOME", str(tmp_path / "nope"))
+    monkeypatch.setattr("cai_dagster.home.PROJECT", tmp_path)  # this checkout may have a home of its own
     if command[0] == "export":
         command = ["export", "--table", "preference_pairs", "--output", str(tmp_path / "out")]
     ran = CliRunner().invoke(cli.app, command)
