@@ -48,16 +48,17 @@ def best_of_n(
 
     from cai_dagster.recipes.best_of_n import ANSWERED_CANDIDATES
     from cai_dagster.recipes.best_of_n import best_of_n as pick
-    from cai_dagster.training.policy_optimization import answers_with_rewards
+    from cai_dagster.training.policy_optimization import AnswerScorer
 
     work = work_of(context, lake, best_of_n_candidates, prompts)
     checkpoint = checkpoint_in_use(reward_model)
-    parts = (part["answers"] for part in work.parts("prompt_id", {"answers": ANSWERED_CANDIDATES}))
     total = work.lake.count(ANSWERED_CANDIDATES, **work.tables)
     rewards: list[pl.DataFrame] = []
     with ACCELERATOR.reserved(context.log.info):
-        for scored in answers_with_rewards(checkpoint, parts, total, constitution.frame(), context.log.info):
-            picked = pick(scored).with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
+        scorer = AnswerScorer(checkpoint, constitution.frame(), total, context.log.info)
+        for part in work.parts("prompt_id", {"answers": ANSWERED_CANDIDATES}):
+            picked = pick(scorer.scored(part["answers"]))
+            picked = picked.with_columns(pl.lit(checkpoint["checkpoint_key"]).alias("reward_model"))
             work.staged.add_frame(picked)
             rewards.append(picked.select("reward", "mean_reward"))
     means = pl.concat(rewards).mean().row(0, named=True) if rewards else {}

@@ -3,8 +3,6 @@
 Whichever policies have been materialized for a version are compared; the others are named as absent.
 """
 
-from itertools import tee
-
 import dagster as dg
 
 from assets.common.launchpad import defaults_from
@@ -98,17 +96,17 @@ def policy_evaluation(
 ) -> dg.MaterializeResult:
     """Win rates with intervals, mean reward, length and refusals of every policy there is."""
     from cai_dagster.evaluation.policies import Measured, evaluate_policies, markdown_table, win_rate_plot
-    from cai_dagster.training.policy_optimization import answers_with_rewards
+    from cai_dagster.training.policy_optimization import AnswerScorer
 
     work = work_of(context, lake, policy_responses, policy_judgements, prompts)
     checkpoint = checkpoint_in_use(reward_model)
     total = work.lake.count(ANSWERED_PROMPTS["answers"], **work.tables)
-    judged, answered = tee(work.parts("prompt_id", ANSWERED_PROMPTS))
     with ACCELERATOR.reserved(context.log.info):
-        scored = answers_with_rewards(
-            checkpoint, (part["answers"] for part in answered), total, constitution.frame(), context.log.info
-        )
-        measured = [Measured.of(answers, part["judgements"]) for answers, part in zip(scored, judged, strict=True)]
+        scorer = AnswerScorer(checkpoint, constitution.frame(), total, context.log.info)
+        measured = [
+            Measured.of(scorer.scored(part["answers"]), part["judgements"])
+            for part in work.parts("prompt_id", ANSWERED_PROMPTS)
+        ]
     scores = evaluate_policies(measured, config)
     answered_by = {name for part in measured for name in part.answers["policy"]}
     work.staged.add(score.to_row() for score in scores)

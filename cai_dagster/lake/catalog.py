@@ -64,15 +64,14 @@ def _create_missing_tables(connection: duckdb.DuckDBPyConnection) -> None:
     present = dict(connection.execute(query).fetchall())
     for name, table in TABLES.items():
         declared = list(table.names)
-        if present.get(name, declared) != declared:
+        if name not in present:
+            connection.register("empty", table.schema.to_frame())
+            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{name} AS FROM empty")
+        elif present[name] != declared:
             raise LakeError(
                 f"the table {name} has the columns {present[name]}, this version of cai_dagster writes {declared}; "
                 "set CAI_HOME to a new folder, or use the version that wrote it"
             )
-    for name, table in TABLES.items():
-        if name not in present:
-            connection.register("empty", table.schema.to_frame())
-            connection.execute(f"CREATE TABLE IF NOT EXISTS lake.{name} AS FROM empty")
 
 
 def _inline_appended_rows(connection: duckdb.DuckDBPyConnection) -> None:

@@ -116,28 +116,34 @@ def scored_dialogues(
         yield chat_format.dialogue_ids(dialogue)[: reading.max_length]
 
 
-def answers_with_rewards(
-    checkpoint: Mapping[str, Any],
-    parts: "Iterable[pl.DataFrame]",
-    total: int,
-    constitution: "pl.DataFrame",
-    report: Callable[[str], None],
-) -> "Iterator[pl.DataFrame]":
-    """Each part with the `reward` of its rows' `completion` to their `messages`, by a row of `reward_model`.
+class AnswerScorer:
+    """The reward model of a row of `reward_model`, which scores answers part by part.
 
     The parts have `total` rows together.
     """
-    import polars as pl
 
-    from cai_dagster.training.scoring import SCORE_BATCH, Scorer
+    def __init__(
+        self, checkpoint: Mapping[str, Any], constitution: "pl.DataFrame", total: int, report: Callable[[str], None]
+    ) -> None:
+        """Load the model; `report` is told how many answers were scored."""
+        from cai_dagster.training.scoring import Scorer
 
-    folder = Path(checkpoint["path"])
-    scorer, chat_format, reading = Scorer(folder), ChatFormat(folder), reward_reading(checkpoint, constitution)
-    scored = 0
-    for part in parts:
-        asked = [to_messages(turns) for turns in part["messages"]]
-        dialogues = scored_dialogues(asked, part["completion"].to_list(), chat_format, reading)
+        folder = Path(checkpoint["path"])
+        self._scorer, self._chat_format = Scorer(folder), ChatFormat(folder)
+        self._reading = reward_reading(checkpoint, constitution)
+        self._total, self._report = total, report
+        self._scored = 0
+
+    def scored(self, answers: "pl.DataFrame") -> "pl.DataFrame":
+        """The answers with the `reward` of each one's `completion` to its `messages`."""
+        import polars as pl
+
+        from cai_dagster.training.scoring import SCORE_BATCH
+
+        asked = [to_messages(turns) for turns in answers["messages"]]
+        dialogues = scored_dialogues(asked, answers["completion"].to_list(), self._chat_format, self._reading)
         # As arrays: a list of numbers takes eight times as much.
-        rewards = scorer.score([array("i", ids) for ids in dialogues], SCORE_BATCH, report, scored, total)
-        scored += part.height
-        yield part.with_columns(pl.Series("reward", rewards, dtype=pl.Float64))
+        rows = [array("i", ids) for ids in dialogues]
+        rewards = self._scorer.score(rows, SCORE_BATCH, self._report, self._scored, self._total)
+        self._scored += answers.height
+        return answers.with_columns(pl.Series("reward", rewards, dtype=pl.Float64))
